@@ -1,0 +1,269 @@
+//! What can be wrong with a checkpoint.
+
+use crate::tensor::Dtype;
+use std::path::PathBuf;
+
+/// What is wrong with a checkpoint: which file, which tensor or field, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file that every checkpoint has is not there.
+    #[error("{}: not found; a checkpoint folder holds config.json and *.safetensors files", path.display())]
+    MissingFile {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// Several weight files and nothing that says how they belong together.
+    #[error(
+        "{}: expected model.safetensors.index.json, model.safetensors or one *.safetensors file, found {}",
+        folder.display(), list(found)
+    )]
+    WeightFiles {
+        /// The checkpoint folder.
+        folder: PathBuf,
+        /// The weight files found.
+        found: Vec<String>,
+    },
+    /// A git-lfs pointer in place of the file itself.
+    #[error("{}: a git-lfs pointer, not the file itself; fetch it with `git lfs pull`", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not the JSON that the file should hold.
+    #[error("{}: invalid JSON: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The index names a shard outside the checkpoint folder.
+    #[error("{}: the index places tensor {tensor} in {shard:?}; expected a file name inside the folder", index.display())]
+    ShardName {
+        /// The index.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shard's name in the index.
+        shard: String,
+    },
+    /// The index names a shard that the folder lacks.
+    #[error("{}: the index places tensor {tensor} in shard {shard}, which the folder lacks; download it again", index.display())]
+    MissingShard {
+        /// The index.
+        index: PathBuf,
+        /// A tensor that the shard should hold.
+        tensor: String,
+        /// The shard.
+        shard: String,
+    },
+    /// The index names a tensor that its shard lacks.
+    #[error("{}: the index places tensor {tensor} in shard {shard}, which does not hold it", index.display())]
+    NotInShard {
+        /// The index.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shard.
+        shard: String,
+    },
+    /// Two files give a tensor of the same name.
+    #[error("{}: tensor {tensor} is given a second time; the first is in {}", path.display(), first.display())]
+    DuplicateTensor {
+        /// The file with the second.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The file with the first.
+        first: PathBuf,
+    },
+    /// The file ends before its safetensors header does.
+    #[error(
+        "{}: expected a safetensors header that ends at byte {expected}, found a file of {found} bytes; \
+         it is cut short or not a safetensors file",
+        path.display()
+    )]
+    HeaderTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Where the header should end; saturates.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// The header is larger than any real one.
+    #[error("{}: expected a safetensors header of at most {limit} bytes, found {found}", path.display())]
+    HeaderTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes allowed.
+        limit: u64,
+        /// Bytes the file claims.
+        found: u64,
+    },
+    /// The data ends before or after the last tensor does.
+    #[error(
+        "{}: expected {expected} bytes (tensor {tensor} is the last), found {found}; the file is damaged, download it again",
+        path.display()
+    )]
+    FileLength {
+        /// The file.
+        path: PathBuf,
+        /// The last tensor.
+        tensor: String,
+        /// Where it ends, from the start of the file.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// A tensor starts before the one in front of it ends.
+    #[error("{}: tensor {tensor} overlaps {other}: expected it to start at data byte {expected}, found {found}", path.display())]
+    Overlap {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The tensor in front of it.
+        other: String,
+        /// Where that one ends, from the end of the header.
+        expected: u64,
+        /// Where the tensor starts.
+        found: u64,
+    },
+    /// Bytes between tensors that belong to none.
+    #[error("{}: tensor {tensor}: expected it to start at data byte {expected}, found {found}", path.display())]
+    Gap {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Where the one in front of it ends, from the end of the header.
+        expected: u64,
+        /// Where the tensor starts.
+        found: u64,
+    },
+    /// A tensor's range has another length than its shape and dtype imply.
+    #[error("{}: tensor {tensor}: {dtype} {shape:?} takes {expected}, found the range {start}..{end}", path.display())]
+    TensorLength {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: Dtype,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// What they imply, in words.
+        expected: String,
+        /// Start of its range, from the end of the header.
+        start: u64,
+        /// End of its range.
+        end: u64,
+    },
+    /// A tensor that the model needs is not there.
+    #[error("{}: tensor {tensor} is missing", path.display())]
+    MissingTensor {
+        /// The folder, or the file that holds the rest of the module.
+        path: PathBuf,
+        /// The tensor, as this checkpoint would name it.
+        tensor: String,
+    },
+    /// A tensor has another shape than the config implies.
+    #[error("{}: tensor {tensor}: expected shape {expected:?}, found {found:?}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shape that the config implies.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor has an element type that cannot be what it is for.
+    #[error("{}: tensor {tensor}: expected dtype {expected}, found {found}", path.display())]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The element types that would do.
+        expected: &'static str,
+        /// The element type in the file.
+        found: Dtype,
+    },
+    /// A module's tensors and the config's `quantization` contradict each other.
+    #[error("{}: tensor {tensor}: expected {expected}, found {found}", path.display())]
+    ModuleQuantization {
+        /// The file.
+        path: PathBuf,
+        /// The module's tensor.
+        tensor: String,
+        /// What the config implies.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// Tensors that the model has no place for: to leave them out would change what it computes.
+    #[error(
+        "{}: expected no tensor beyond those of the model, found {count}: {}{}",
+        path.display(), list(tensors), if *count > tensors.len() { ", …" } else { "" }
+    )]
+    UnexpectedTensors {
+        /// The file that holds the first.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// The first few.
+        tensors: Vec<String>,
+    },
+    /// A config field that the model needs is not there.
+    #[error("{}: field {field} is missing; expected {expected}", path.display())]
+    MissingField {
+        /// The config file.
+        path: PathBuf,
+        /// The field, with dots.
+        field: String,
+        /// What belongs there.
+        expected: String,
+    },
+    /// A config field has a value that is impossible or not supported.
+    #[error("{}: field {field}: expected {expected}, found {found}", path.display())]
+    Field {
+        /// The config file.
+        path: PathBuf,
+        /// The field, with dots.
+        field: String,
+        /// What would do.
+        expected: String,
+        /// The value in the file.
+        found: String,
+    },
+    /// A config field that nobody here knows: it may change what the model computes.
+    #[error(
+        "{}: unknown field {field} = {found}: it may change what the model computes; \
+         if it does not, list it in ignored_config_fields",
+        path.display()
+    )]
+    UnknownField {
+        /// The config file.
+        path: PathBuf,
+        /// The field, with dots.
+        field: String,
+        /// The value in the file.
+        found: String,
+    },
+}
+
+/// Names, joined for reading.
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,129 @@
+//! The `quantization` block that MLX writes into `config.json`.
+
+use crate::config::Fields;
+use crate::error::Error;
+use crate::tensor::{Dtype, float};
+use moeflux_kernels::Encoding;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How one module is quantised. What the modes mean is in [`Encoding`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleQuantization {
+    /// A scale and a bias, of the type that the file has, for each group.
+    Affine {
+        /// Width of a code: 2, 3, 4, 5, 6 or 8.
+        bits: u8,
+        /// Columns in a group: 32, 64 or 128.
+        group_size: usize,
+    },
+    /// 4-bit floats, an 8-bit exponent for each 32.
+    Mxfp4,
+    /// 8-bit floats, an 8-bit exponent for each 32.
+    Mxfp8,
+    /// 4-bit floats, an 8-bit float scale for each 16.
+    Nvfp4,
+}
+
+impl ModuleQuantization {
+    /// The encoding of a module with scales of this dtype; `None` if they cannot be its scales.
+    pub(crate) fn encoding(self, scales: Dtype) -> Option<Encoding> {
+        match self {
+            ModuleQuantization::Affine { bits, group_size: group } => {
+                Some(Encoding::Affine { bits, group, params: float(scales)? })
+            }
+            _ if scales != Dtype::U8 => None,
+            ModuleQuantization::Mxfp4 => Some(Encoding::Mxfp4),
+            ModuleQuantization::Mxfp8 => Some(Encoding::Mxfp8),
+            ModuleQuantization::Nvfp4 => Some(Encoding::Nvfp4),
+        }
+    }
+
+    /// Reads `mode`, `bits` and `group_size`; absent ones have MLX's defaults: affine, and what belongs to the mode.
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Error> {
+        let mode = fields.text("mode")?;
+        let (module, bits, group_sizes): (_, &[usize], &[usize]) = match mode {
+            None | Some("affine") => {
+                (ModuleQuantization::Affine { bits: 4, group_size: 64 }, &[2, 3, 4, 5, 6, 8], &[32, 64, 128])
+            }
+            Some("mxfp4") => (ModuleQuantization::Mxfp4, &[4], &[32]),
+            Some("mxfp8") => (ModuleQuantization::Mxfp8, &[8], &[32]),
+            Some("nvfp4") => (ModuleQuantization::Nvfp4, &[4], &[16]),
+            Some(_) => return Err(fields.wrong("mode", "affine, mxfp4, mxfp8 or nvfp4")),
+        };
+        let mut one_of = |name: &str, allowed: &[usize]| {
+            let expected = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ");
+            fields.read(name, &expected, |value| {
+                allowed.iter().copied().find(|&allowed| value.as_u64() == Some(allowed as u64))
+            })
+        };
+        let (bits, group_size) = (one_of("bits", bits)?, one_of("group_size", group_sizes)?);
+        Ok(match module {
+            ModuleQuantization::Affine { .. } => ModuleQuantization::Affine {
+                bits: bits.unwrap_or(4) as u8,
+                group_size: group_size.unwrap_or(64),
+            },
+            other => other,
+        })
+    }
+}
+
+impl fmt::Display for ModuleQuantization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModuleQuantization::Affine { bits, group_size } => {
+                write!(f, "affine {bits} bits, groups of {group_size}")
+            }
+            ModuleQuantization::Mxfp4 => f.write_str("mxfp4"),
+            ModuleQuantization::Mxfp8 => f.write_str("mxfp8"),
+            ModuleQuantization::Nvfp4 => f.write_str("nvfp4"),
+        }
+    }
+}
+
+/// How a checkpoint's modules are quantised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quantization {
+    /// Modules that are not named, if they have scales: MLX leaves one plain where its width is no multiple of the
+    /// group.
+    pub default: ModuleQuantization,
+    /// Modules named on their own, by their path in the files; `None`: plain floats.
+    pub modules: BTreeMap<String, Option<ModuleQuantization>>,
+}
+
+impl Quantization {
+    /// Reads `quantization`, or the copy of it that MLX writes as `quantization_config`, from the top of the config.
+    pub(crate) fn read(config: &mut Fields<'_>) -> Result<Option<Self>, Error> {
+        let block = config.value("quantization");
+        let copy = config.value("quantization_config");
+        if block.is_some() && copy.is_some() && block != copy {
+            return Err(config.wrong("quantization_config", "the same as quantization"));
+        }
+        let name = if block.is_some() { "quantization" } else { "quantization_config" };
+        let Some(mut fields) = config.object(name)? else { return Ok(None) };
+        if fields.value("quant_method").is_some() {
+            return Err(fields.wrong("quant_method", "none: of quantised checkpoints, MLX's are supported"));
+        }
+
+        let default = ModuleQuantization::read(&mut fields)?;
+        let mut modules = BTreeMap::new();
+        for (module, value) in fields.rest() {
+            let how = match value {
+                Value::Bool(quantised) => quantised.then_some(default),
+                _ => match fields.object(module)? {
+                    Some(mut own) => {
+                        let how = ModuleQuantization::read(&mut own)?;
+                        own.finish()?;
+                        Some(how)
+                    }
+                    None => continue,
+                },
+            };
+            fields.inert(&[module]);
+            modules.insert(module.to_owned(), how);
+        }
+        fields.finish()?;
+        Ok(Some(Quantization { default, modules }))
+    }
+}

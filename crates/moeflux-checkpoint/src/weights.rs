@@ -1,0 +1,269 @@
+//! A model's tensors under canonical names and in one convention, whichever tool wrote the files.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Error;
+use crate::family::{self, Conventions, Layout};
+use crate::matrix::{Expert, Matrix};
+use crate::quantization::ModuleQuantization;
+use crate::tensor::{Dtype, Tensor, float};
+use moeflux_kernels::{Encoding, Float, decode_floats};
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+/// How many unexpected tensors an error lists.
+const LISTED: usize = 5;
+
+/// The element types that parameters can have.
+const FLOATS: &str = "F32, F16 or BF16";
+
+/// Hands out a model's tensors, each checked against the shape that the caller expects. Names are canonical: the hub's
+/// without what stands in front of them, such as `embed_tokens`, `norm`, `lm_head`, `layers.3.self_attn.q_proj`,
+/// `layers.3.mlp.shared_expert.gate_proj`.
+///
+/// It remembers what was asked for: after the last tensor, [`finish`](Self::finish) refuses a checkpoint that holds
+/// more, since what is left out would change what the model computes.
+#[derive(Debug)]
+pub struct Weights<'a> {
+    checkpoint: &'a Checkpoint,
+    conventions: Conventions,
+    /// Names, in the files, of tensors that were handed out.
+    used: RefCell<HashSet<&'a str>>,
+}
+
+impl<'a> Weights<'a> {
+    pub(crate) fn new(checkpoint: &'a Checkpoint, conventions: Conventions) -> Self {
+        Weights { checkpoint, conventions, used: RefCell::default() }
+    }
+
+    /// The weight `[rows, cols]` of a linear map, or an embedding's table, in whatever encoding the checkpoint has it.
+    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+        self.module(&self.conventions.module(name), &[rows, cols])
+    }
+
+    /// A vector `[len]` of parameters: a norm's weight as it multiplies (zero-centred norms with their 1 added, in
+    /// float32), `A_log`, `dt_bias`.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        let mut values = self.floats(&self.conventions.tensor(name), &[len])?;
+        if self.conventions.adds_one(name) {
+            for value in &mut values {
+                *value += 1.0;
+            }
+        }
+        Ok(values)
+    }
+
+    /// A depthwise convolution over time `[channels, kernel]`, the oldest tap first.
+    pub fn conv1d(&self, name: &str, channels: usize, kernel: usize) -> Result<Vec<f32>, Error> {
+        let shape = match self.conventions.layout {
+            Layout::HuggingFace => [channels, 1, kernel],
+            Layout::Mlx => [channels, kernel, 1],
+        };
+        self.floats(&self.conventions.tensor(name), &shape)
+    }
+
+    /// The routed experts of the layer's mixture `name` (`layers.3.mlp`), in order: slices of fused or stacked tensors,
+    /// or tensors of their own.
+    pub fn experts(
+        &self,
+        name: &str,
+        count: usize,
+        hidden: usize,
+        intermediate: usize,
+    ) -> Result<Vec<Expert>, Error> {
+        let mlp = self.conventions.module(name);
+        let stacked = format!("{mlp}.switch_mlp");
+        let fused = format!("{mlp}.experts.gate_up_proj");
+        if self.checkpoint.tensor(&format!("{stacked}.gate_proj.weight")).is_some() {
+            let gate = self.module(&format!("{stacked}.gate_proj"), &[count, intermediate, hidden])?;
+            let up = self.module(&format!("{stacked}.up_proj"), &[count, intermediate, hidden])?;
+            let down = self.module(&format!("{stacked}.down_proj"), &[count, hidden, intermediate])?;
+            let expert = |e: usize| Expert {
+                gate: gate.slice(e * intermediate, intermediate),
+                up: up.slice(e * intermediate, intermediate),
+                down: down.slice(e * hidden, hidden),
+            };
+            Ok((0..count).map(expert).collect())
+        } else if self.checkpoint.tensor(&fused).is_some() {
+            let gate_up = self.plain(self.tensor(&fused)?, &[count, 2 * intermediate, hidden])?;
+            let down = self.tensor(&format!("{mlp}.experts.down_proj"))?;
+            let down = self.plain(down, &[count, hidden, intermediate])?;
+            let expert = |e: usize| Expert {
+                gate: gate_up.slice(2 * e * intermediate, intermediate),
+                up: gate_up.slice((2 * e + 1) * intermediate, intermediate),
+                down: down.slice(e * hidden, hidden),
+            };
+            Ok((0..count).map(expert).collect())
+        } else {
+            let expert = |e: usize| {
+                let part = |part: &str, rows: usize, cols: usize| {
+                    self.module(&format!("{mlp}.experts.{e}.{part}"), &[rows, cols])
+                };
+                Ok(Expert {
+                    gate: part("gate_proj", intermediate, hidden)?,
+                    up: part("up_proj", intermediate, hidden)?,
+                    down: part("down_proj", hidden, intermediate)?,
+                })
+            };
+            (0..count).map(expert).collect()
+        }
+    }
+
+    /// Checks that no tensor is left, save those of a vision tower and of a multi-token-prediction head.
+    pub fn finish(&self) -> Result<(), Error> {
+        let used = self.used.borrow();
+        let unexpected = |tensor: &&Tensor| {
+            let name = tensor.name.as_str();
+            !used.contains(name) && !family::is_vision(name) && !family::is_mtp(name)
+        };
+        let left: Vec<&Tensor> = self.checkpoint.tensors().filter(unexpected).collect();
+        let Some(first) = left.first() else { return Ok(()) };
+        Err(Error::UnexpectedTensors {
+            path: self.checkpoint.path(first.span),
+            count: left.len(),
+            tensors: left.iter().take(LISTED).map(|tensor| tensor.name.clone()).collect(),
+        })
+    }
+
+    /// The linear map of a module, named as in the files, quantised or not. Of a stack of maps (`shape` has three
+    /// dimensions) the rows follow one another.
+    fn module(&self, module: &str, shape: &[usize]) -> Result<Matrix, Error> {
+        let weight = self.tensor(&format!("{module}.weight"))?;
+        let scales_name = format!("{module}.scales");
+        let quantization = self.checkpoint.quantization();
+        let named = quantization.and_then(|quantization| quantization.modules.get(module).copied());
+        let how = named.unwrap_or(quantization.map(|quantization| quantization.default));
+        match (how, self.checkpoint.tensor(&scales_name)) {
+            (Some(how), Some(_)) => self.quantised(module, weight, how, shape),
+            (None, None) => self.plain(weight, shape),
+            // MLX leaves a module plain, without saying so, where its width is no multiple of the group.
+            (Some(_), None) if named.is_none() && weight.dtype != Dtype::U32 => self.plain(weight, shape),
+            (Some(_), None) => {
+                Err(Error::MissingTensor { path: self.checkpoint.path(weight.span), tensor: scales_name })
+            }
+            (None, Some(scales)) => Err(Error::ModuleQuantization {
+                path: self.checkpoint.path(scales.span),
+                tensor: scales_name,
+                expected: "no scales, since config.json does not list the module as quantised".to_owned(),
+                found: format!("{} {:?}", scales.dtype, scales.shape),
+            }),
+        }
+    }
+
+    /// A module of plain floats.
+    fn plain(&self, weight: &Tensor, shape: &[usize]) -> Result<Matrix, Error> {
+        self.check_shape(weight, shape)?;
+        let (rows, cols) = rows_and_cols(shape);
+        Ok(Matrix {
+            name: weight.name.clone(),
+            rows,
+            cols,
+            encoding: Encoding::Float(self.float(weight)?),
+            codes: weight.span,
+            scales: None,
+            biases: None,
+        })
+    }
+
+    /// A module of codes with scales, and with biases if it is affine.
+    fn quantised(
+        &self,
+        module: &str,
+        weight: &Tensor,
+        how: ModuleQuantization,
+        shape: &[usize],
+    ) -> Result<Matrix, Error> {
+        let scales = self.tensor(&format!("{module}.scales"))?;
+        let affine = matches!(how, ModuleQuantization::Affine { .. });
+        let encoding = how
+            .encoding(scales.dtype)
+            .ok_or_else(|| self.wrong_dtype(scales, if affine { FLOATS } else { "U8" }))?;
+        let biases = affine.then(|| self.tensor(&format!("{module}.biases"))).transpose()?;
+        self.check_dtype(weight, Dtype::U32, "U32")?;
+        let (rows, cols) = rows_and_cols(shape);
+        let contradiction = |expected: String, found: String| Error::ModuleQuantization {
+            path: self.checkpoint.path(weight.span),
+            tensor: weight.name.clone(),
+            expected,
+            found,
+        };
+        if !cols.is_multiple_of(encoding.group()) {
+            let expected = format!("a multiple of {} columns for {how}", encoding.group());
+            return Err(contradiction(expected, format!("{cols} columns")));
+        }
+        let with_last = |last: usize| [&shape[..shape.len() - 1], &[last]].concat();
+        let codes = with_last(cols * encoding.bits() / 32);
+        if weight.shape != codes {
+            return Err(contradiction(format!("shape {codes:?} for {how}"), format!("{:?}", weight.shape)));
+        }
+        self.check_shape(scales, &with_last(cols / encoding.group()))?;
+        if let Some(biases) = biases {
+            self.check_dtype(biases, scales.dtype, "the same as its scales")?;
+            self.check_shape(biases, &scales.shape)?;
+        }
+        Ok(Matrix {
+            name: weight.name.clone(),
+            rows,
+            cols,
+            encoding,
+            codes: weight.span,
+            scales: Some(scales.span),
+            biases: biases.map(|biases| biases.span),
+        })
+    }
+
+    /// A tensor of floats, widened.
+    fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let tensor = self.tensor(name)?;
+        self.check_shape(tensor, shape)?;
+        let mut values = vec![0.0; shape.iter().product()];
+        decode_floats(self.float(tensor)?, self.checkpoint.bytes(tensor.span), &mut values);
+        Ok(values)
+    }
+
+    /// The tensor that the files call `name`; it counts as used.
+    fn tensor(&self, name: &str) -> Result<&'a Tensor, Error> {
+        let tensor = self.checkpoint.tensor(name).ok_or_else(|| Error::MissingTensor {
+            path: self.checkpoint.folder().to_owned(),
+            tensor: name.to_owned(),
+        })?;
+        self.used.borrow_mut().insert(&tensor.name);
+        Ok(tensor)
+    }
+
+    fn check_shape(&self, tensor: &Tensor, expected: &[usize]) -> Result<(), Error> {
+        if tensor.shape == expected {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            path: self.checkpoint.path(tensor.span),
+            tensor: tensor.name.clone(),
+            expected: expected.to_owned(),
+            found: tensor.shape.clone(),
+        })
+    }
+
+    fn check_dtype(&self, tensor: &Tensor, dtype: Dtype, expected: &'static str) -> Result<(), Error> {
+        if tensor.dtype == dtype { Ok(()) } else { Err(self.wrong_dtype(tensor, expected)) }
+    }
+
+    fn float(&self, tensor: &Tensor) -> Result<Float, Error> {
+        float(tensor.dtype).ok_or_else(|| self.wrong_dtype(tensor, FLOATS))
+    }
+
+    fn wrong_dtype(&self, tensor: &Tensor, expected: &'static str) -> Error {
+        Error::Dtype {
+            path: self.checkpoint.path(tensor.span),
+            tensor: tensor.name.clone(),
+            expected,
+            found: tensor.dtype,
+        }
+    }
+}
+
+/// All dimensions but the last taken together, and the last. Config limits keep the product far from overflowing.
+fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [rows @ .., cols] => (rows.iter().product(), *cols),
+        [] => (1, 1),
+    }
+}

@@ -1,0 +1,234 @@
+//! Configs that are impossible, or that ask for what is not supported.
+
+use crate::damage::damage;
+use crate::fixture::{Fixture, assert_says, reference};
+use moeflux_checkpoint::{Error, ModelConfig, OpenOptions, config};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The error of the fixture's config with `field` (dotted) set to `value`.
+fn with(field: &str, value: Value) -> Error {
+    let mut config = Fixture::hub().config;
+    let mut target = &mut config;
+    for part in field.split('.') {
+        target = &mut target[part];
+    }
+    *target = value;
+    parse(&config.to_string()).unwrap_err()
+}
+
+fn parse(text: &str) -> Result<config::Config, Error> {
+    config::parse(Path::new("folder/config.json"), text.as_bytes(), &OpenOptions::default())
+}
+
+#[test]
+fn invalid_json() {
+    for text in ["", "{", "[]", "3", "{\"a\": NaN}", "\u{0}", "{} x"] {
+        let error = parse(text).unwrap_err();
+        assert!(matches!(error, Error::Json { .. }), "{error}");
+        assert_says(&error, &["folder/config.json", "invalid JSON"]);
+    }
+}
+
+#[test]
+fn unknown_model_type() {
+    let error = with("model_type", json!("mamba"));
+    assert!(matches!(error, Error::Field { .. }), "{error}");
+    assert_says(&error, &["config.json", "field model_type", "expected qwen3_5_moe", "found \"mamba\""]);
+    assert!(matches!(with("model_type", json!(null)), Error::MissingField { .. }));
+
+    let mut config = json!({"model_type": "qwen3_5_moe"});
+    config["text_config"] = Fixture::hub().config;
+    config["text_config"]["model_type"] = json!("qwen3_next");
+    let error = parse(&config.to_string()).unwrap_err();
+    assert_says(&error, &["field text_config.model_type", "found \"qwen3_next\""]);
+}
+
+#[test]
+fn values_that_are_not_supported() {
+    for (field, value, expected) in [
+        ("rope_parameters.rope_type", json!("yarn"), "\"default\""),
+        ("rope_parameters.type", json!("linear"), "\"default\""),
+        ("rope_parameters.mrope_interleaved", json!(false), "true"),
+        ("hidden_act", json!("gelu"), "\"silu\""),
+        ("attention_bias", json!(true), "false"),
+        ("attn_output_gate", json!(false), "true"),
+        ("output_gate_type", json!("sigmoid"), "\"swish\" or \"silu\""),
+        ("norm_topk_prob", json!(false), "true"),
+        ("decoder_sparse_step", json!(2), "1"),
+        ("mlp_only_layers", json!([0]), "[]"),
+        ("use_sliding_window", json!(true), "false"),
+        ("sliding_window", json!(4096), "null"),
+        ("mamba_ssm_dtype", json!("bfloat16"), "\"float32\""),
+    ] {
+        let found = format!("found {value}");
+        let error = with(field, value);
+        assert!(matches!(error, Error::Field { .. }), "{error}");
+        assert_says(
+            &error,
+            &["config.json", &format!("field {field}"), &format!("expected {expected}"), &found],
+        );
+    }
+}
+
+#[test]
+fn unknown_fields() {
+    for field in ["logit_softcapping", "rope_parameters.factor", "quarot_rotation_seed"] {
+        let error = with(field, json!(0.5));
+        assert!(matches!(error, Error::UnknownField { .. }), "{error}");
+        assert_says(
+            &error,
+            &["config.json", &format!("unknown field {field} = 0.5"), "ignored_config_fields"],
+        );
+    }
+    let mut config = json!({"model_type": "qwen3_5_moe", "text_config": Fixture::hub().config});
+    config["layer_scale"] = json!("x".repeat(500));
+    let error = parse(&config.to_string()).unwrap_err();
+    assert_says(&error, &["unknown field layer_scale", "xxx…"]);
+    config["layer_scale"] = json!(null);
+    parse(&config.to_string()).unwrap();
+    config["text_config"]["layer_scale"] = json!(1);
+    assert_says(&parse(&config.to_string()).unwrap_err(), &["unknown field text_config.layer_scale = 1"]);
+}
+
+#[test]
+fn missing_fields() {
+    let sizes = [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "rms_norm_eps",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "linear_num_key_heads",
+        "linear_num_value_heads",
+        "linear_key_head_dim",
+        "linear_value_head_dim",
+        "linear_conv_kernel_dim",
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+        "rope_parameters",
+    ];
+    for field in sizes {
+        let error = with(field, json!(null));
+        assert!(matches!(error, Error::MissingField { .. }), "{error}");
+        assert_says(&error, &["config.json", &format!("field {field} is missing"), "expected"]);
+    }
+}
+
+#[test]
+fn impossible_numbers() {
+    for (field, value, expected) in [
+        ("vocab_size", json!(0), "from 1 to"),
+        ("hidden_size", json!(-8), "from 1 to"),
+        ("hidden_size", json!(8.5), "from 1 to"),
+        ("hidden_size", json!("8"), "from 1 to"),
+        ("hidden_size", json!(u64::MAX), "from 1 to"),
+        ("num_hidden_layers", json!(1u64 << 40), "from 1 to"),
+        ("num_attention_heads", json!(0), "from 1 to"),
+        ("num_key_value_heads", json!(0), "from 1 to"),
+        ("num_key_value_heads", json!(3), "a divisor of num_attention_heads = 2"),
+        ("linear_num_key_heads", json!(3), "a multiple of linear_num_key_heads = 3"),
+        ("num_experts_per_tok", json!(3), "at most num_experts = 2"),
+        ("num_experts_per_tok", json!(0), "from 1 to"),
+        ("linear_conv_kernel_dim", json!(1), "from 2 to"),
+        ("rms_norm_eps", json!(0), "above 0"),
+        ("rms_norm_eps", json!("tiny"), "above 0"),
+        ("tie_word_embeddings", json!("yes"), "true or false"),
+        ("layer_types", json!(["linear_attention"]), "2 times"),
+        ("layer_types", json!(["linear_attention", "mamba"]), "2 times"),
+        (
+            "layer_types",
+            json!(["full_attention", "full_attention"]),
+            "at least one layer of linear_attention",
+        ),
+        ("full_attention_interval", json!(0), "from 1 to"),
+        ("rope_parameters", json!([1]), "an object"),
+        ("rope_parameters.rope_theta", json!(-1), "above 0"),
+        ("rope_parameters.partial_rotary_factor", json!(0.4), "a share of head_dim = 8 that is even"),
+        ("rope_parameters.partial_rotary_factor", json!(0.01), "a share of head_dim"),
+        ("rope_parameters.partial_rotary_factor", json!(1e300), "a share of head_dim"),
+        ("rope_parameters.mrope_section", json!([1, 1]), "three whole numbers"),
+        ("rope_parameters.mrope_section", json!([1, 1, 1]), "a sum of 2"),
+        ("rope_parameters.mrope_section", json!([u64::MAX, 3, 0]), "three whole numbers"),
+    ] {
+        let error = with(field, value);
+        assert!(matches!(error, Error::Field { .. }), "{field}: {error}");
+        assert_says(&error, &["config.json", expected]);
+    }
+}
+
+#[test]
+fn fields_that_contradict_each_other() {
+    let error = with("full_attention_interval", json!(4));
+    assert!(matches!(error, Error::Field { .. }), "{error}");
+    assert_says(
+        &error,
+        &["field layer_types", "what full_attention_interval = 4 implies", "linear_attention"],
+    );
+
+    let error = with("rope_theta", json!(10000));
+    assert_says(&error, &["field rope_theta", "expected 10000000", "found 10000"]);
+
+    let error = with("rope_scaling", json!({"rope_type": "yarn", "factor": 4}));
+    assert_says(&error, &["rope_scaling"]);
+}
+
+#[test]
+fn quantisation_that_is_not_supported() {
+    for (value, field, says) in [
+        (json!({"group_size": 64, "bits": 4, "mode": "nf4"}), "quantization.mode", "found \"nf4\""),
+        (json!({"group_size": 64, "bits": 7}), "quantization.bits", "found 7"),
+        (json!({"group_size": 48, "bits": 4}), "quantization.group_size", "found 48"),
+        (json!({"group_size": 64, "bits": 4, "mode": "mxfp4"}), "quantization.group_size", "expected 32"),
+        (
+            json!({"group_size": 64, "bits": 4, "lm_head": {"bits": 1}}),
+            "quantization.lm_head.bits",
+            "found 1",
+        ),
+        (json!({"group_size": 64, "bits": 4, "lm_head": "q4"}), "quantization.lm_head", "an object"),
+        (json!("q4"), "quantization", "an object"),
+    ] {
+        let error = with("quantization", value);
+        assert!(matches!(error, Error::Field { .. }), "{error}");
+        assert_says(&error, &["config.json", &format!("field {field}:"), says]);
+    }
+    let error = with("quantization", json!({"bits": 4, "lm_head": {"rotated": true}}));
+    assert_says(&error, &["unknown field quantization.lm_head.rotated = true"]);
+
+    for method in ["fp8", "gptq", "awq", "compressed-tensors"] {
+        let error =
+            with("quantization_config", json!({"quant_method": method, "weight_block_size": [128, 128]}));
+        assert!(matches!(error, Error::Field { .. }), "{error}");
+        assert_says(&error, &["field quantization_config.quant_method", "MLX", method]);
+    }
+
+    let mut config = Fixture::mlx().config;
+    config["quantization_config"] = json!({"group_size": 32, "bits": 4});
+    let error = parse(&config.to_string()).unwrap_err();
+    assert_says(&error, &["field quantization_config", "the same as quantization"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// No panic, and numbers that fit together.
+    #[test]
+    fn damaged_configs(damage in damage(), variant in prop::sample::select(&["hf", "mlx-mixed"])) {
+        let mut bytes = std::fs::read(reference(variant).join("config.json")).unwrap();
+        for damage in damage {
+            damage.apply(&mut bytes);
+        }
+        let config = config::parse(Path::new("config.json"), &bytes, &OpenOptions::default());
+        if let Ok(config::Config { model: ModelConfig::Qwen3_5Moe(model), .. }) = config {
+            prop_assert_eq!(model.layer_types.len(), model.num_hidden_layers);
+            prop_assert_eq!(model.rope.mrope_section.iter().sum::<usize>() * 2, model.rotary_dim());
+            prop_assert_eq!(model.num_attention_heads % model.num_key_value_heads, 0);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What opens, and what must not.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod bad_config;
+mod bad_files;
+mod bad_tensors;
+mod damage;
+mod fixture;
+mod header;
+mod layouts;
+mod reference;

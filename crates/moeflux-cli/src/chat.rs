@@ -1,0 +1,152 @@
+//! `moeflux chat`: a conversation in the terminal.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use moeflux::GenerateRequest;
+
+use crate::conversation::Conversation;
+use crate::interrupt::Interrupt;
+use crate::line_reader::LineReader;
+use crate::model_args::{EngineArgs, ModelArgs};
+use crate::output_args::OutputArgs;
+use crate::sampling_args::SamplingArgs;
+use crate::stats::Stats;
+use crate::terminal::note;
+
+const HELP: &str = r#"/reset         forget the conversation, but not the system message
+/system TEXT   set the system message; without TEXT there is none
+/think on|off  let the model think before it answers
+/stats         what the last answer took
+/save FILE     write the conversation as JSON
+/load FILE     go on with a saved conversation
+/quit          end (so does Ctrl-D)
+A message may span lines: end a line with \, or put it between """ and """.
+Ctrl-C stops the answer."#;
+
+/// Arguments of `chat`.
+#[derive(Args)]
+pub(crate) struct ChatArgs {
+    /// Model folder [default: the demo in models/demo]
+    #[arg(value_name = "MODEL")]
+    argument: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
+    system: Option<String>,
+    /// Let the model think before it answers; the thoughts go to stderr
+    #[arg(long, help_heading = "Prompt")]
+    think: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// Print times, rates and memory to stderr after each answer
+    #[arg(long, help_heading = "Output")]
+    stats: bool,
+}
+
+struct Chat<'a> {
+    args: &'a ChatArgs,
+    conversation: Conversation,
+    think: bool,
+    last: Option<Stats>,
+}
+
+/// Whether the conversation goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Quit,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ChatArgs) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let engine = args.engine.engine(args.model.open(args.argument.as_deref())?)?;
+    let mut conversation = Conversation::new(engine);
+    conversation.set_system(args.system.as_deref().unwrap_or_default());
+    let mut chat = Chat { args, conversation, think: args.think, last: None };
+
+    let mut reader = LineReader::new()?;
+    if reader.is_terminal() {
+        note(format_args!("{}: /help lists commands", chat.folder().display()));
+    }
+    while let Some(line) = reader.read()? {
+        match chat.take(&line, &interrupt) {
+            Ok(Next::GoOn) => {}
+            Ok(Next::Quit) => break,
+            // Somebody who types can mend it; a script must not go on.
+            Err(error) if reader.is_terminal() && !crate::is_broken_pipe(&error) => {
+                note(crate::one_line(&error))
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Chat<'_> {
+    fn folder(&self) -> &Path {
+        self.conversation.engine().model().checkpoint().folder()
+    }
+
+    /// Takes a line: a command, or a message to the model.
+    fn take(&mut self, line: &str, interrupt: &Interrupt) -> Result<Next> {
+        let line = line.trim();
+        if line.is_empty() {
+            return Ok(Next::GoOn);
+        }
+        let Some(command) = line.strip_prefix('/') else {
+            self.ask(line, interrupt)?;
+            return Ok(Next::GoOn);
+        };
+        let (command, argument) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        self.command(command, argument.trim())
+    }
+
+    fn command(&mut self, command: &str, argument: &str) -> Result<Next> {
+        match (command, argument) {
+            ("quit" | "exit", "") => return Ok(Next::Quit),
+            ("help", "") => note(HELP),
+            ("reset", "") => self.conversation.reset(),
+            ("system", text) => self.conversation.set_system(text),
+            ("think", "on") => self.think = true,
+            ("think", "off") => self.think = false,
+            ("think", _) => bail!("/think: expected on or off, found {argument:?}"),
+            ("stats", "") => match &self.last {
+                Some(stats) => note(stats),
+                None => note("no answer yet"),
+            },
+            ("save" | "load", "") => bail!("/{command}: expected a file, as in `/{command} chat.json`"),
+            ("save", path) => self.conversation.save(Path::new(path))?,
+            ("load", path) => {
+                let messages = self.conversation.load(Path::new(path))?;
+                note(format_args!("{messages} messages loaded"));
+            }
+            _ => bail!("/{command} {argument}: not a command; /help lists them"),
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn ask(&mut self, question: &str, interrupt: &Interrupt) -> Result<()> {
+        let defaults = self.conversation.engine().model().tokenizer().generation_defaults();
+        let request = GenerateRequest {
+            sampling: self.args.sampling.options(defaults),
+            max_tokens: self.args.output.max_tokens(),
+            stop: self.args.output.stop.clone(),
+            ignore_eos: self.args.output.ignore_eos,
+            ..GenerateRequest::default()
+        };
+        let stats = self.conversation.ask(question, self.think, request, interrupt)?;
+        if self.args.stats {
+            note(&stats);
+        }
+        self.last = Some(stats);
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! `moeflux inspect`: what a model is, and where each byte is.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use moeflux::checkpoint::{Checkpoint, Tensor};
+use moeflux::{Model, Part, PartSize, Summary};
+use serde::Serialize;
+
+use crate::model_args::ModelArgs;
+use crate::stats::Bytes;
+use crate::terminal;
+
+/// Arguments of `inspect`.
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// Model folder [default: the demo in models/demo]
+    #[arg(value_name = "MODEL")]
+    argument: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// List every tensor of the files
+    #[arg(long, help_heading = "Output")]
+    tensors: bool,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct JsonSummary<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tensors: Option<Vec<JsonTensor<'a>>>,
+}
+
+#[derive(Serialize)]
+struct JsonTensor<'a> {
+    name: &'a str,
+    part: Part,
+    dtype: String,
+    shape: &'a [usize],
+    file: &'a Path,
+    offset: u64,
+    bytes: u64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    let model = args.model.open(args.argument.as_deref())?;
+    let summary = model.summary()?;
+    let tensors = args.tensors.then(|| tensors(model.checkpoint()));
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&JsonSummary { summary: &summary, tensors })?)
+    } else {
+        page(&model, &summary, tensors.as_deref())?
+    };
+    terminal::show(&text)?;
+    Ok(())
+}
+
+fn tensors(checkpoint: &Checkpoint) -> Vec<JsonTensor<'_>> {
+    let described = checkpoint.tensors().map(|Tensor { name, dtype, shape, span }| JsonTensor {
+        name,
+        part: Part::of(name),
+        dtype: format!("{dtype:?}"),
+        shape,
+        file: checkpoint.files()[span.file as usize].path(),
+        offset: span.offset,
+        bytes: span.len,
+    });
+    described.collect()
+}
+
+fn page(model: &Model, summary: &Summary, tensors: Option<&[JsonTensor]>) -> Result<String, std::fmt::Error> {
+    let Summary { experts, parameters, bytes_per_token, sequence, .. } = summary;
+    let layers: Vec<String> =
+        summary.layers.iter().map(|layer| format!("{} {}", layer.count, layer.kind)).collect();
+    let mut page = String::new();
+    let out = &mut page;
+    writeln!(out, "model        {}", model.checkpoint().folder().display())?;
+    writeln!(out, "family       {}", summary.model_type)?;
+    writeln!(out, "stored as    {}", summary.layout)?;
+    writeln!(out, "layers       {}", layers.join(", "))?;
+    writeln!(out, "hidden size  {}", summary.hidden_size)?;
+    writeln!(out, "experts      {} a layer, {} active", experts.total, experts.active)?;
+    writeln!(out, "parameters   {}, {} active", Count(parameters.total), Count(parameters.active))?;
+    writeln!(out, "bits/weight  {:.2}", summary.bits_per_weight)?;
+    writeln!(
+        out,
+        "bytes/token  {}: {} dense, {} experts",
+        Bytes(bytes_per_token.dense + bytes_per_token.experts),
+        Bytes(bytes_per_token.dense),
+        Bytes(bytes_per_token.experts)
+    )?;
+    writeln!(out, "context      {} tokens", summary.context_length)?;
+    writeln!(out, "vocabulary   {} tokens", summary.vocab_size)?;
+    writeln!(
+        out,
+        "a sequence   {} for 1000 tokens of KV cache, {} of recurrent state",
+        Bytes(1000 * sequence.kv_per_token),
+        Bytes(sequence.recurrent)
+    )?;
+    writeln!(out)?;
+    parts(out, &summary.parts)?;
+    writeln!(out)?;
+    for file in &summary.files {
+        writeln!(out, "{:>10}  {}", Bytes(file.bytes), file.path.display())?;
+    }
+    if let Some(tensors) = tensors {
+        writeln!(out)?;
+        for JsonTensor { name, dtype, shape, bytes, .. } in tensors {
+            writeln!(out, "{:>10}  {dtype:4} {:20} {name}", Bytes(*bytes), format!("{shape:?}"))?;
+        }
+    }
+    Ok(page)
+}
+
+fn parts(out: &mut String, parts: &[PartSize]) -> std::fmt::Result {
+    let total = |count: fn(&PartSize) -> u64| parts.iter().map(count).sum::<u64>();
+    let bytes = total(|part| part.bytes);
+    writeln!(out, "{:17} {:>10} {:>7} {:>12} {:>8}", "part", "bytes", "share", "parameters", "tensors")?;
+    let mut line = |name: &str, size: u64, parameters: u64, tensors: u64| {
+        let share = format!("{:.1} %", 100.0 * size as f64 / bytes as f64);
+        let parameters = if parameters == 0 { "not u".to_owned() } else { Count(parameters).to_string() };
+        writeln!(out, "{name:17} {:>10} {share:>7} {parameters:>12} {tensors:>8}", Bytes(size))
+    };
+    for part in parts {
+        line(name(part.part), part.bytes, part.parameters, part.tensors as u64)?;
+    }
+    line("all", bytes, total(|part| part.parameters), total(|part| part.tensors as u64))
+}
+
+fn name(part: Part) -> &'static str {
+    match part {
+        Part::Embedding => "embedding",
+        Part::Attention => "attention",
+        Part::LinearAttention => "linear attention",
+        Part::Router => "router",
+        Part::SharedExpert => "shared expert",
+        Part::Experts => "experts",
+        Part::Norms => "norms",
+        Part::LmHead => "lm_head",
+        Part::Mtp => "mtp",
+        Part::Ignored => "ignored",
+    }
+}
+
+/// A large number, shown in thousands (K), millions (M) or billions (B).
+struct Count(u64);
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [(1e9, "B"), (1e6, "M"), (1e3, "K")];
+        match units.into_iter().find(|(size, _)| self.0 as f64 >= *size) {
+            Some((size, unit)) => f.pad(&format!("{:.2} {unit}", self.0 as f64 / size)),
+            None => f.pad(&self.0.to_string()),
+        }
+    }
+}

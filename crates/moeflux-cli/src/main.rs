@@ -1,0 +1,153 @@
+//! The command `moeflux`: mixture-of-experts language models in the terminal.
+
+mod answer;
+mod chat;
+mod conversation;
+mod eval;
+mod inspect;
+mod interrupt;
+mod line_reader;
+mod model_args;
+mod output_args;
+mod progress;
+mod prompt_args;
+mod reasoning;
+mod run;
+mod sampling_args;
+mod stats;
+mod terminal;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Error, Result};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::terminal::note;
+
+/// Runs mixture-of-experts language models that are larger than memory.
+///
+/// Answers go to stdout, everything else (thoughts, progress, statistics, errors) to stderr.
+#[derive(Parser)]
+#[command(
+    name = "moeflux",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Exit status: 0 success, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C.
+
+Examples:
+  moeflux run \"What is 17 + 25?\"          ask the demo model
+  moeflux run path/to/model \"Hello\"       ask another one
+  moeflux chat path/to/model              hold a conversation
+  moeflux inspect path/to/model           see where each byte is"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Logging")]
+struct LogArgs {
+    /// Say more on stderr; -vv and -vvv say more still
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say this on stderr, such as `moeflux=debug`
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer one prompt
+    #[command(after_help = "\
+Examples:
+  moeflux run \"What is 17 + 25?\" --temperature 0
+  moeflux run models/demo \"Tell me a story about a fox.\" --seed 7 --stats
+  moeflux run --think \"What is 8 * 7?\"
+  moeflux run --file question.txt --json > answer.json
+  echo \"What is the capital of Norway?\" | moeflux run
+  moeflux run --raw \"Once upon a time\" --max-tokens 50")]
+    Run(run::RunArgs),
+    /// Hold a conversation in the terminal
+    #[command(after_help = "\
+Examples:
+  moeflux chat
+  moeflux chat models/demo --system \"Answer briefly.\" --temperature 0.5")]
+    Chat(chat::ChatArgs),
+    /// Say what a model is: parameters, bytes per token, where each byte is
+    #[command(after_help = "\
+Examples:
+  moeflux inspect models/demo
+  moeflux inspect path/to/model --tensors
+  moeflux inspect --json | jq .parameters")]
+    Inspect(inspect::InspectArgs),
+    /// Measure the perplexity of a text
+    #[command(after_help = "\
+Examples:
+  moeflux eval models/demo tests/data/heldout.txt
+  moeflux eval text.txt --window 512 --stride 256 --json")]
+    Eval(eval::EvalArgs),
+}
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let cli = Cli::parse();
+    match start_log(&cli.log).and_then(|()| execute(&cli.command, started)) {
+        Ok(code) => code,
+        // Whoever read the output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => return run::run(args, started),
+        Command::Chat(args) => chat::run(args)?,
+        Command::Inspect(args) => inspect::run(args)?,
+        Command::Eval(args) => eval::run(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(args: &LogArgs) -> Result<()> {
+    let level = ["warn", "info", "debug", "trace"][usize::from(args.verbose.min(3))];
+    let filter = args.log.as_deref().unwrap_or(level);
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    Ok(())
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// `error: …: …` on one line, with each cause that the message before it does not quote already.
+fn one_line(error: &Error) -> String {
+    let mut line = String::from("error: ");
+    let mut last = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if last.contains(&text) {
+            continue;
+        }
+        if !last.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&text.replace('\n', " "));
+        last = text;
+    }
+    line
+}

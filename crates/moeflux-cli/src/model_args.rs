@@ -1,0 +1,80 @@
+//! Which model, and how it computes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use moeflux::{Engine, EngineOptions, Model, ModelOptions};
+
+/// Flags that every command has.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// Model folder; same as the argument MODEL [default: the demo in models/demo]
+    #[arg(short, long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+}
+
+/// How to compute.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct EngineArgs {
+    /// Threads that compute; the output does not depend on them [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl ModelArgs {
+    /// Whether `--model` names one.
+    pub(crate) fn is_named(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// The model's folder: `--model`, the positional argument, or the demo.
+    pub(crate) fn folder(&self, argument: Option<&Path>) -> Result<PathBuf> {
+        match (argument, self.model.as_deref()) {
+            (Some(argument), Some(flag)) => bail!(
+                "two models are named, {} and --model {}: leave one of them out",
+                argument.display(),
+                flag.display()
+            ),
+            (Some(named), None) | (None, Some(named)) => Ok(named.to_owned()),
+            (None, None) => find_demo().context(
+                "no model is named, and the demo is neither in models/demo nor beside the program: \
+                 name a model folder, as in `moeflux run path/to/model \"Hello\"`",
+            ),
+        }
+    }
+
+    /// Opens that model.
+    pub(crate) fn open(&self, argument: Option<&Path>) -> Result<Model> {
+        let folder = self.folder(argument)?;
+        if !folder.is_dir() {
+            bail!("{} is not a folder: name the folder of a model, with its config.json", folder.display());
+        }
+        Ok(Model::open(&folder, &ModelOptions::default())?)
+    }
+}
+
+impl EngineArgs {
+    /// An engine for the model.
+    pub(crate) fn engine(&self, model: Model) -> Result<Engine> {
+        let mut options = EngineOptions::default();
+        if let Some(threads) = self.threads {
+            options.threads = threads;
+        }
+        Ok(Engine::new(model, &options)?)
+    }
+}
+
+/// The demo under the current folder, else under a folder above the program, so that a built program finds its source's demo
+/// from anywhere.
+fn find_demo() -> Option<PathBuf> {
+    let here = Path::new("models/demo");
+    let is_model = |folder: &Path| folder.join("config.json").is_file();
+    if is_model(here) {
+        return Some(here.to_owned());
+    }
+    let program = std::env::current_exe().ok()?;
+    program.ancestors().map(|above| above.join(here)).find(|folder| is_model(folder))
+}

@@ -1,0 +1,79 @@
+//! How the next token is chosen.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use clap::Args;
+use moeflux::sampling::SamplingOptions;
+use moeflux::text::GenerationDefaults;
+
+/// Flags for sampling. What is not given comes from the model.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling (defaults: the model's generation_config.json)")]
+pub(crate) struct SamplingArgs {
+    /// How freely to choose: 0 always takes the likeliest token
+    #[arg(short, long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among the N likeliest tokens; 0 = all
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Choose among the likeliest tokens that have this probability together
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Choose among tokens at least this likely, relative to the likeliest
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Divide the logits of tokens seen before by this; 1 = off
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
+    /// Subtract this from the logits of tokens that the answer has
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Subtract this for each time that the answer has the token
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Add VALUE to a token's logit; may be given more than once
+    #[arg(long, value_name = "ID=VALUE", value_parser = parse_logit_bias)]
+    logit_bias: Vec<(u32, f32)>,
+    /// Same seed, same text [default: random; --stats and --json say which]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    /// The flags, completed by the model's own defaults. Values are checked where they are used.
+    pub(crate) fn options(&self, model: &GenerationDefaults) -> SamplingOptions {
+        // As in the reference implementation, a model that does not say `do_sample` is decoded greedily.
+        let sampled = model.do_sample == Some(true);
+        let temperature = if sampled { model.temperature.unwrap_or(1.0) } else { 0.0 };
+        let off = SamplingOptions::default();
+        SamplingOptions {
+            temperature: self.temperature.unwrap_or(temperature),
+            top_k: self.top_k.or(model.top_k).unwrap_or(off.top_k),
+            top_p: self.top_p.or(model.top_p).unwrap_or(off.top_p),
+            min_p: self.min_p.or(model.min_p).unwrap_or(off.min_p),
+            repetition_penalty: self
+                .repetition_penalty
+                .or(model.repetition_penalty)
+                .unwrap_or(off.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(off.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(off.frequency_penalty),
+            logit_bias: BTreeMap::from_iter(self.logit_bias.iter().copied()),
+            seed: self.seed.unwrap_or_else(random_seed),
+            ..off
+        }
+    }
+}
+
+/// Short enough to be typed again.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 32
+}
+
+fn parse_logit_bias(text: &str) -> Result<(u32, f32), String> {
+    let expected = "expected a token id, `=` and a number, as in 42=-1.5";
+    let (id, value) = text.split_once('=').ok_or(expected)?;
+    let id = id.trim().parse().map_err(|error| format!("{expected}: {error}"))?;
+    let value = value.trim().parse().map_err(|error| format!("{expected}: {error}"))?;
+    Ok((id, value))
+}

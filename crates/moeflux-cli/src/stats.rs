@@ -1,0 +1,187 @@
+//! What an answer took: for people (`--stats`) and for programs (`--json`).
+
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use moeflux::{Engine, Outcome, Sequence, StopReason};
+use serde::Serialize;
+
+use crate::answer::Answer;
+
+/// Everything measured about one answer.
+#[derive(Serialize)]
+pub(crate) struct Stats {
+    pub(crate) stop: Stop,
+    pub(crate) usage: Usage,
+    pub(crate) timings: Timings,
+    pub(crate) memory: Memory,
+    pub(crate) seed: u64,
+}
+
+/// Why an answer ended.
+#[derive(Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub(crate) enum Stop {
+    EndOfSequence { token: u32 },
+    StopString { string: String },
+    MaxTokens,
+    ContextFull,
+    Cancelled,
+}
+
+/// Numbers of tokens.
+#[derive(Serialize)]
+pub(crate) struct Usage {
+    /// Read for this answer.
+    prompt_tokens: usize,
+    /// Of the prompt, already in the sequence.
+    cached_tokens: usize,
+    completion_tokens: usize,
+}
+
+/// Seconds, and tokens a second.
+#[derive(Serialize)]
+pub(crate) struct Timings {
+    prefill_seconds: f64,
+    decode_seconds: f64,
+    first_token_seconds: Option<f64>,
+    first_token_seconds_from_start: Option<f64>,
+    prefill_tokens_per_second: Option<f64>,
+    decode_tokens_per_second: Option<f64>,
+}
+
+/// Bytes.
+#[derive(Serialize)]
+pub(crate) struct Memory {
+    /// Highest resident set of the process, where the system tells it.
+    peak_resident_bytes: Option<u64>,
+    /// Weight files, mapped.
+    mapped_bytes: u64,
+    /// KV cache and recurrent states of the sequence.
+    state_bytes: usize,
+}
+
+impl Stats {
+    /// Statistics of an answer whose request came `before_request` after the program's start. `cached_tokens` were in the
+    /// sequence already.
+    pub(crate) fn new(
+        answer: &Answer,
+        engine: &Engine,
+        sequence: &Sequence,
+        cached_tokens: usize,
+        seed: u64,
+        before_request: Option<Duration>,
+    ) -> Self {
+        let Outcome { prompt_tokens, completion_tokens, prefill, decode, ref stop, .. } = answer.outcome;
+        let from_start = before_request.zip(answer.to_first_token).map(|(before, after)| before + after);
+        Self {
+            stop: stop.into(),
+            usage: Usage { prompt_tokens, cached_tokens, completion_tokens },
+            timings: Timings {
+                prefill_seconds: prefill.as_secs_f64(),
+                decode_seconds: decode.as_secs_f64(),
+                first_token_seconds: answer.to_first_token.map(|time| time.as_secs_f64()),
+                first_token_seconds_from_start: from_start.map(|time| time.as_secs_f64()),
+                prefill_tokens_per_second: rate(prompt_tokens, prefill),
+                // The first token comes with the prefill.
+                decode_tokens_per_second: rate(completion_tokens.saturating_sub(1), decode),
+            },
+            memory: Memory {
+                peak_resident_bytes: peak_resident_bytes(),
+                mapped_bytes: engine
+                    .model()
+                    .checkpoint()
+                    .files()
+                    .iter()
+                    .map(moeflux::checkpoint::File::len)
+                    .sum(),
+                state_bytes: sequence.state_bytes(),
+            },
+            seed,
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stop, usage, timings, memory, seed } = self;
+        let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("  {rate:8.1} tokens/s"));
+        let prompt = usage.prompt_tokens;
+        write!(f, "prompt       {prompt:6} tokens  {:8.3} s", timings.prefill_seconds)?;
+        write!(f, "{}", rate(timings.prefill_tokens_per_second))?;
+        match usage.cached_tokens {
+            0 => writeln!(f)?,
+            cached => writeln!(f, "  ({cached} more were there already)")?,
+        }
+        let answer = usage.completion_tokens;
+        write!(f, "answer       {answer:6} tokens  {:8.3} s", timings.decode_seconds)?;
+        writeln!(f, "{}", rate(timings.decode_tokens_per_second))?;
+        if let Some(seconds) = timings.first_token_seconds {
+            write!(f, "first token  {seconds:.3} s after the request")?;
+            match timings.first_token_seconds_from_start {
+                Some(seconds) => writeln!(f, ", {seconds:.3} s after the start")?,
+                None => writeln!(f)?,
+            }
+        }
+        write!(f, "memory       ")?;
+        if let Some(peak) = memory.peak_resident_bytes {
+            write!(f, "{} at most, ", Bytes(peak))?;
+        }
+        let (mapped, state) = (Bytes(memory.mapped_bytes), Bytes(memory.state_bytes as u64));
+        writeln!(f, "{mapped} of weights mapped, {state} of sequence state")?;
+        writeln!(f, "seed         {seed}")?;
+        write!(f, "stopped at   {stop}")
+    }
+}
+
+impl From<&StopReason> for Stop {
+    fn from(stop: &StopReason) -> Self {
+        match stop {
+            StopReason::EndOfSequence(token) => Stop::EndOfSequence { token: *token },
+            StopReason::StopString(string) => Stop::StopString { string: string.clone() },
+            StopReason::MaxTokens => Stop::MaxTokens,
+            StopReason::ContextFull => Stop::ContextFull,
+            StopReason::Cancelled => Stop::Cancelled,
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stop::EndOfSequence { token } => write!(f, "end of sequence (token {token})"),
+            Stop::StopString { string } => write!(f, "stop string {string:?}"),
+            Stop::MaxTokens => write!(f, "--max-tokens"),
+            Stop::ContextFull => write!(f, "the end of the context"),
+            Stop::Cancelled => write!(f, "Ctrl-C"),
+        }
+    }
+}
+
+/// A number of bytes, shown in a unit that suits it (1 MB = 10⁶ bytes).
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+        let text = match units.into_iter().find(|(size, _)| self.0 as f64 >= *size) {
+            Some((size, unit)) => format!("{:.2} {unit}", self.0 as f64 / size),
+            None => format!("{} B", self.0),
+        };
+        f.pad(&text)
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> Option<f64> {
+    let seconds = time.as_secs_f64();
+    (tokens > 0 && seconds > 0.0).then(|| tokens as f64 / seconds)
+}
+
+/// Linux keeps it in /proc; other systems do not tell without foreign functions.
+fn peak_resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

@@ -1,0 +1,204 @@
+//! From encoded rows to float32.
+
+use crate::encoding::{Encoding, Float};
+use crate::instruction_set::multiversion;
+use crate::matrix::Matrix;
+
+impl Matrix<'_> {
+    /// Writes row `row`, dequantised, to `out` (`[cols]`).
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols());
+        dequantize_row(self, row, out);
+    }
+
+    /// [`dequantize_row`](Self::dequantize_row) for a body that is compiled per instruction set.
+    #[inline(always)]
+    pub(crate) fn dequantize_row_inline(&self, row: usize, out: &mut [f32]) {
+        let (codes, scales, biases) = self.row(row);
+        match self.encoding() {
+            Encoding::Float(float) => floats(float, codes, out),
+            Encoding::Affine { bits, group, params } => {
+                let affine = Affine { group, params, scales, biases };
+                match bits {
+                    2 => affine.dequantize::<2>(codes, out),
+                    3 => affine.dequantize::<3>(codes, out),
+                    4 => affine.dequantize::<4>(codes, out),
+                    5 => affine.dequantize::<5>(codes, out),
+                    6 => affine.dequantize::<6>(codes, out),
+                    8 => affine.dequantize::<8>(codes, out),
+                    _ => unreachable!("Encoding::Affine has 2, 3, 4, 5, 6 or 8 bits"),
+                }
+            }
+            Encoding::Mxfp4 => scaled::<4, 32>(codes, scales, e2m1, e8m0, out),
+            Encoding::Mxfp8 => scaled::<8, 32>(codes, scales, e4m3, e8m0, out),
+            Encoding::Nvfp4 => scaled::<4, 16>(codes, scales, e2m1, e4m3, out),
+        }
+    }
+}
+
+multiversion! {
+    fn dequantize_row(matrix: &Matrix<'_>, row: usize, out: &mut [f32]) {
+        matrix.dequantize_row_inline(row, out);
+    }
+}
+
+multiversion! {
+    /// Decodes little-endian floats.
+    pub fn decode_floats(float: Float, bytes: &[u8], out: &mut [f32]) {
+        assert_eq!(bytes.len(), out.len() * float.bytes());
+        floats(float, bytes, out);
+    }
+}
+
+#[inline(always)]
+fn floats(float: Float, bytes: &[u8], out: &mut [f32]) {
+    match float {
+        Float::F32 => {
+            for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f32::from_le_bytes(bytes);
+            }
+        }
+        Float::F16 => {
+            for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f16(u16::from_le_bytes(bytes));
+            }
+        }
+        Float::Bf16 => {
+            for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = bf16(u16::from_le_bytes(bytes));
+            }
+        }
+    }
+}
+
+/// An affine row's parameters, a scale and a bias for each `group` of columns.
+struct Affine<'a> {
+    group: usize,
+    params: Float,
+    scales: &'a [u8],
+    biases: &'a [u8],
+}
+
+impl Affine<'_> {
+    /// `scale·q + bias`, rounded after the product and after the sum.
+    #[inline(always)]
+    fn dequantize<const BITS: usize>(&self, codes: &[u8], out: &mut [f32]) {
+        let param = |bytes: &[u8]| {
+            let mut value = [0.0];
+            floats(self.params, bytes, &mut value);
+            value[0]
+        };
+        let (group, param_bytes) = (self.group, self.params.bytes());
+        let params = self.scales.chunks_exact(param_bytes).zip(self.biases.chunks_exact(param_bytes));
+        let groups = out.chunks_exact_mut(group).zip(codes.chunks_exact(group * BITS / 8));
+        for ((out, codes), (scale, bias)) in groups.zip(params) {
+            let (scale, bias) = (param(scale), param(bias));
+            for (out, codes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
+                let q = unpack(codes);
+                for i in 0..8 {
+                    out[i] = scale * q[i] as f32 + bias;
+                }
+            }
+        }
+    }
+}
+
+/// A row of float codes of `BITS` bits with one scale for each `GROUP` columns: `scale·code`.
+#[inline(always)]
+fn scaled<const BITS: usize, const GROUP: usize>(
+    codes: &[u8],
+    scales: &[u8],
+    code: impl Fn(u8) -> f32,
+    scale: impl Fn(u8) -> f32,
+    out: &mut [f32],
+) {
+    let groups = out.as_chunks_mut::<GROUP>().0.iter_mut().zip(codes.chunks_exact(GROUP * BITS / 8));
+    for ((out, codes), &s) in groups.zip(scales) {
+        let scale = scale(s);
+        for (out, codes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
+            let q = unpack(codes);
+            for i in 0..8 {
+                out[i] = scale * code(q[i] as u8);
+            }
+        }
+    }
+}
+
+/// The eight codes in `BITS` bytes, a little-endian bit stream. Signed, because that converts to float faster.
+#[inline(always)]
+fn unpack<const BITS: usize>(bytes: &[u8; BITS]) -> [i32; 8] {
+    let mask = (1u32 << BITS) - 1;
+    if BITS == 8 {
+        std::array::from_fn(|i| i32::from(bytes[i]))
+    } else if BITS <= 4 {
+        let mut word = [0; 4];
+        word[..BITS].copy_from_slice(bytes);
+        let word = u32::from_le_bytes(word);
+        std::array::from_fn(|i| (word >> (i * BITS) & mask) as i32)
+    } else {
+        let mut word = [0; 8];
+        word[..BITS].copy_from_slice(bytes);
+        let word = u64::from_le_bytes(word);
+        std::array::from_fn(|i| ((word >> (i * BITS)) as u32 & mask) as i32)
+    }
+}
+
+/// IEEE 754 binary16. The cases are selected between, not branched on, so that loops vectorise, and no intermediate
+/// is a subnormal float32, which some processors handle slowly.
+#[inline(always)]
+fn f16(bits: u16) -> f32 {
+    const REBIAS: u32 = (127 - 15) << 23;
+    let magnitude = u32::from(bits & 0x7fff);
+    let normal = (magnitude << 13) + REBIAS;
+    let subnormal = (magnitude as i32 as f32 * f32::from_bits((127 - 24) << 23)).to_bits();
+    let value = if magnitude < 0x400 {
+        subnormal
+    } else if magnitude < 0x7c00 {
+        normal
+    } else {
+        normal + REBIAS // the largest exponent again: inf and NaN
+    };
+    f32::from_bits(value | u32::from(bits & 0x8000) << 16)
+}
+
+/// The upper half of binary32.
+#[inline(always)]
+fn bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// 1 sign, 4 exponent and 3 significand bits, no infinities, NaN at the largest magnitude (OCP FP8 E4M3).
+#[inline(always)]
+fn e4m3(bits: u8) -> f32 {
+    let magnitude = u32::from(bits & 0x7f);
+    let normal = (magnitude << 20) + ((127 - 7) << 23);
+    let subnormal = (magnitude as i32 as f32 * f32::from_bits((127 - 9) << 23)).to_bits();
+    let value = if magnitude < 8 {
+        subnormal
+    } else if magnitude < 0x7f {
+        normal
+    } else {
+        f32::NAN.to_bits()
+    };
+    f32::from_bits(value | u32::from(bits & 0x80) << 24)
+}
+
+/// A power of two, `2^(bits - 127)`; NaN at 255 (OCP E8M0).
+#[inline(always)]
+fn e8m0(bits: u8) -> f32 {
+    match bits {
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        exponent => f32::from_bits(u32::from(exponent) << 23),
+    }
+}
+
+/// 1 sign, 2 exponent and 1 significand bit: 0, 0.5, 1, 1.5, 2, 3, 4, 6 (OCP FP4 E2M1). The low 4 bits count.
+#[inline(always)]
+fn e2m1(bits: u8) -> f32 {
+    /// Twice each magnitude, four bits each.
+    const DOUBLED: u32 = 0xc864_3210;
+    let magnitude = (DOUBLED >> (4 * u32::from(bits & 7))) & 15;
+    let value = magnitude as i32 as f32 * 0.5;
+    f32::from_bits(value.to_bits() | u32::from(bits & 8) << 28)
+}

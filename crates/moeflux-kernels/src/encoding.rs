@@ -1,0 +1,94 @@
+//! How a row of numbers lies in bytes.
+
+/// A floating-point element type, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Float {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// The upper half of binary32.
+    Bf16,
+}
+
+impl Float {
+    /// Size of one element in bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Float::F32 => 4,
+            Float::F16 | Float::Bf16 => 2,
+        }
+    }
+}
+
+/// How a matrix's rows are encoded. Quantised encodings are MLX's: the codes of a row are one little-endian
+/// bit stream, least significant bit first, and groups run along the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Plain floats.
+    Float(Float),
+    /// `w = f32(scale)·q + f32(bias)` with one scale and one bias for each `group` of columns.
+    Affine {
+        /// Width of a code: 2, 3, 4, 5, 6 or 8.
+        bits: u8,
+        /// Columns that share a scale and a bias: 32, 64 or 128.
+        group: usize,
+        /// Element type of scales and biases.
+        params: Float,
+    },
+    /// e2m1 codes, one e8m0 scale for each 32 columns.
+    Mxfp4,
+    /// e4m3 codes, one e8m0 scale for each 32 columns.
+    Mxfp8,
+    /// e2m1 codes, one e4m3 scale for each 16 columns.
+    Nvfp4,
+}
+
+/// Bytes that one row takes in each of a matrix's three parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowBytes {
+    /// The codes, or the floats themselves.
+    pub codes: usize,
+    /// The scales; 0 if the encoding has none.
+    pub scales: usize,
+    /// The biases; 0 if the encoding has none.
+    pub biases: usize,
+}
+
+impl Encoding {
+    /// Columns that share a scale; 1 for plain floats. A row's length must be a multiple of it.
+    pub const fn group(self) -> usize {
+        match self {
+            Encoding::Float(_) => 1,
+            Encoding::Affine { group, .. } => group,
+            Encoding::Mxfp4 | Encoding::Mxfp8 => 32,
+            Encoding::Nvfp4 => 16,
+        }
+    }
+
+    /// Width of one code in bits.
+    pub const fn bits(self) -> usize {
+        match self {
+            Encoding::Float(float) => float.bytes() * 8,
+            Encoding::Affine { bits, .. } => bits as usize,
+            Encoding::Mxfp4 | Encoding::Nvfp4 => 4,
+            Encoding::Mxfp8 => 8,
+        }
+    }
+
+    /// Bytes of a row of `cols` columns, which must be a multiple of [`group`](Self::group).
+    pub const fn row_bytes(self, cols: usize) -> RowBytes {
+        let codes = cols * self.bits() / 8;
+        let groups = cols / self.group();
+        match self {
+            Encoding::Float(_) => RowBytes { codes, scales: 0, biases: 0 },
+            Encoding::Affine { params, .. } => {
+                let bytes = groups * params.bytes();
+                RowBytes { codes, scales: bytes, biases: bytes }
+            }
+            Encoding::Mxfp4 | Encoding::Mxfp8 | Encoding::Nvfp4 => {
+                RowBytes { codes, scales: groups, biases: 0 }
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Every other kernel against its formula in f64, and its limits.
+
+mod support;
+
+use moeflux_kernels::{
+    AttentionShape, DeltaShape, KV_BLOCK, RopeLayout, ThreadPool, add, attention, causal_conv1d_silu,
+    copy_columns, decay_and_beta, gated_delta_rule, gated_rms_norm, kv_write, l2_norm, rms_norm, rope,
+    scale_rows_by_sigmoid, sigmoid_gate, softmax_top_k, split_pairs, swiglu,
+};
+use support::{Random, assert_close, f64s};
+
+fn pool() -> ThreadPool {
+    ThreadPool::new(2).unwrap()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+#[test]
+fn norms() {
+    let mut random = Random(1);
+    for (rows, dim) in [(1, 1), (3, 16), (7, 129), (300, 256), (1, 5000)] {
+        let (x, gate) = (random.floats(rows * dim, 3.0), random.floats(rows * dim, 8.0));
+        let weight = random.floats(dim, 2.0);
+        let mut y = vec![f32::NAN; rows * dim];
+        let expected = |f: &dyn Fn(f64, f64, usize) -> f64| -> Vec<f64> {
+            (0..rows * dim)
+                .map(|i| {
+                    let row = &x[i / dim * dim..][..dim];
+                    let squares = row.iter().map(|&x| f64::from(x).powi(2)).sum();
+                    f(f64::from(x[i]), squares, i)
+                })
+                .collect()
+        };
+        let rms = |x: f64, squares: f64, i: usize| {
+            x / (squares / dim as f64 + 1e-6).sqrt() * f64::from(weight[i % dim])
+        };
+        rms_norm(&pool(), &x, &weight, 1e-6, &mut y);
+        assert_close(&y, &expected(&rms), 2e-6);
+        gated_rms_norm(&pool(), &x, &gate, &weight, 1e-6, &mut y);
+        let gated = |x, squares, i| {
+            let gate = f64::from(gate[i]);
+            rms(x, squares, i) * gate * sigmoid(gate)
+        };
+        assert_close(&y, &expected(&gated), 2e-6);
+        l2_norm(&pool(), &x, dim, 1e-6, 0.25, &mut y);
+        assert_close(&y, &expected(&|x, squares, _| x / (squares + 1e-6).sqrt() * 0.25), 2e-6);
+    }
+}
+
+#[test]
+fn norms_of_zeros_are_zeros() {
+    let (x, weight) = ([0.0; 32], [1.0; 16]);
+    let mut y = [f32::NAN; 32];
+    rms_norm(&pool(), &x, &weight, 1e-6, &mut y);
+    assert_eq!(y, [0.0; 32]);
+    y.fill(f32::NAN);
+    gated_rms_norm(&pool(), &x, &[1.0; 32], &weight, 1e-6, &mut y);
+    assert_eq!(y, [0.0; 32]);
+    y.fill(f32::NAN);
+    l2_norm(&pool(), &x, 16, 1e-6, 1.0, &mut y);
+    assert_eq!(y, [0.0; 32]);
+}
+
+#[test]
+fn elementwise() {
+    let mut random = Random(2);
+    for n in [1, 16, 1001] {
+        let (a, b) = (random.floats(n, 30.0), random.floats(n, 30.0));
+        let mut y = vec![f32::NAN; n];
+        let expected = |f: fn(f64, f64) -> f64| -> Vec<f64> {
+            a.iter().zip(&b).map(|(&a, &b)| f(f64::from(a), f64::from(b))).collect()
+        };
+        add(&a, &b, &mut y);
+        assert_close(&y, &expected(|a, b| a + b), 1e-7);
+        swiglu(&a, &b, &mut y);
+        assert_close(&y, &expected(|a, b| a * sigmoid(a) * b), 1e-6);
+        sigmoid_gate(&a, &b, &mut y);
+        assert_close(&y, &expected(|a, b| a * sigmoid(b)), 1e-6);
+    }
+    let (x, s) = (random.floats(15, 2.0), random.floats(3, 2.0));
+    let mut y = [0.0; 15];
+    scale_rows_by_sigmoid(&x, &s, &mut y);
+    let expected: Vec<f64> = (0..15).map(|i| f64::from(x[i]) * sigmoid(f64::from(s[i / 5]))).collect();
+    assert_close(&y, &expected, 1e-6);
+}
+
+#[test]
+fn parts_are_copied() {
+    let x: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    let (mut first, mut second) = ([0.0; 12], [0.0; 12]);
+    split_pairs(&x, 3, &mut first, &mut second);
+    assert_eq!(first, [0., 1., 2., 6., 7., 8., 12., 13., 14., 18., 19., 20.]);
+    assert_eq!(second, [3., 4., 5., 9., 10., 11., 15., 16., 17., 21., 22., 23.]);
+    let mut y = [0.0; 6];
+    copy_columns(&x, 8, 5, &mut y, 2);
+    assert_eq!(y, [5., 6., 13., 14., 21., 22.]);
+}
+
+#[test]
+fn rope_turns_pairs() {
+    let (n, heads, head_dim, rotary) = (3, 2, 10, 6);
+    let mut random = Random(3);
+    let x = random.floats(n * heads * head_dim, 1.0);
+    let angles = random.floats(n * rotary / 2, 3.0);
+    let cos: Vec<f32> = angles.iter().map(|a| a.cos()).collect();
+    let sin: Vec<f32> = angles.iter().map(|a| a.sin()).collect();
+    for (layout, pairs) in [
+        (RopeLayout::HalfSplit, [(0, 3), (1, 4), (2, 5)]),
+        (RopeLayout::Interleaved, [(0, 1), (2, 3), (4, 5)]),
+    ] {
+        let mut expected = f64s(&x);
+        for t in 0..n {
+            for head in 0..heads {
+                for (i, (a, b)) in pairs.into_iter().enumerate() {
+                    let at = (t * heads + head) * head_dim;
+                    let (xa, xb) = (f64::from(x[at + a]), f64::from(x[at + b]));
+                    let angle = f64::from(angles[t * 3 + i]);
+                    expected[at + a] = xa * angle.cos() - xb * angle.sin();
+                    expected[at + b] = xb * angle.cos() + xa * angle.sin();
+                }
+            }
+        }
+        let mut y = vec![f32::NAN; x.len()];
+        rope(&x, heads, head_dim, rotary, layout, &cos, &sin, &mut y);
+        assert_close(&y, &expected, 1e-6);
+    }
+}
+
+/// Attention with everything at hand at once: a softmax over all positions seen, in f64.
+fn naive_attention(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    shape: &AttentionShape,
+    first: usize,
+    scale: f64,
+) -> Vec<f64> {
+    let AttentionShape { heads, kv_heads, head_dim } = *shape;
+    let mut y = Vec::new();
+    for (row, q) in q.chunks(head_dim).enumerate() {
+        let (t, head) = (row / heads, row % heads);
+        let at = |p: usize| (p * kv_heads + head * kv_heads / heads) * head_dim;
+        let score = |p| -> f64 {
+            (0..head_dim).map(|i| f64::from(q[i]) * f64::from(k[at(p) + i])).sum::<f64>() * scale
+        };
+        let scores: Vec<f64> = (0..=first + t).map(score).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+        for i in 0..head_dim {
+            let weighted = scores.iter().enumerate().map(|(p, s)| (s - max).exp() * f64::from(v[at(p) + i]));
+            y.push(weighted.sum::<f64>() / sum);
+        }
+    }
+    y
+}
+
+#[test]
+fn attention_is_a_softmax_over_the_past() {
+    let mut random = Random(4);
+    for (heads, kv_heads, head_dim, first, n) in
+        [(1, 1, 1, 0, 1), (4, 2, 19, 0, 130), (6, 3, 80, 63, 2), (2, 1, 256, 200, 1), (8, 8, 16, 64, 5)]
+    {
+        let shape = AttentionShape { heads, kv_heads, head_dim };
+        let q = random.floats(n * heads * head_dim, 4.0);
+        let k = random.floats((first + n) * kv_heads * head_dim, 1.0);
+        let v = random.floats((first + n) * kv_heads * head_dim, 1.0);
+        // Positions not written must not matter.
+        let blocks =
+            || vec![vec![f32::NAN; shape.block_len()].into_boxed_slice(); (first + n).div_ceil(KV_BLOCK)];
+        let (mut keys, mut values) = (blocks(), blocks());
+        let split = first * kv_heads * head_dim;
+        for (x, blocks) in [(&k, &mut keys), (&v, &mut values)] {
+            kv_write(&x[..split], &shape, 0, blocks);
+            kv_write(&x[split..], &shape, first, blocks);
+        }
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let mut y = vec![f32::NAN; q.len()];
+        attention(&pool(), &q, &keys, &values, &shape, first, scale, &mut y);
+        assert_close(&y, &naive_attention(&q, &k, &v, &shape, first, f64::from(scale)), 5e-6);
+    }
+}
+
+#[test]
+fn attention_bears_huge_scores() {
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 1 };
+    let block = || vec![vec![0.0; KV_BLOCK].into_boxed_slice()];
+    let (mut keys, mut values) = (block(), block());
+    kv_write(&[-1e30, 1e30, 0.0], &shape, 0, &mut keys);
+    kv_write(&[1.0, 2.0, 3.0], &shape, 0, &mut values);
+    let mut y = [0.0; 3];
+    attention(&pool(), &[1.0; 3], &keys, &values, &shape, 0, 1.0, &mut y);
+    assert_eq!(y, [1.0, 2.0, 2.0]);
+}
+
+#[test]
+fn convolution_reaches_back_into_the_state() {
+    let mut random = Random(5);
+    for (channels, kernel, n) in [(1, 1, 1), (5, 4, 1), (3, 4, 2), (700, 4, 40), (17, 2, 3), (4, 4, 0)] {
+        let x = random.floats(n * channels, 2.0);
+        let weight = random.floats(channels * kernel, 1.0);
+        let state = random.floats((kernel - 1) * channels, 2.0);
+        let (mut new_state, mut y) = (vec![f32::NAN; state.len()], vec![f32::NAN; x.len()]);
+        causal_conv1d_silu(&pool(), &x, &weight, kernel, &state, &mut new_state, &mut y);
+        let inputs = [state, x].concat();
+        let expected: Vec<f64> = (0..n * channels)
+            .map(|i| {
+                let tap =
+                    |j| f64::from(weight[i % channels * kernel + j]) * f64::from(inputs[i + j * channels]);
+                let sum: f64 = (0..kernel).map(tap).sum();
+                sum * sigmoid(sum)
+            })
+            .collect();
+        assert_close(&y, &expected, 2e-6);
+        assert_eq!(new_state, inputs[n * channels..]);
+    }
+}
+
+#[test]
+fn decay_and_beta_and_their_limits() {
+    let mut random = Random(6);
+    let (n, heads) = (9, 4);
+    let (a, b) = (random.floats(n * heads, 30.0), random.floats(n * heads, 30.0));
+    let (a_log, dt_bias) = (random.floats(heads, 3.0), random.floats(heads, 3.0));
+    let (mut decay, mut beta) = (vec![0.0; n * heads], vec![0.0; n * heads]);
+    decay_and_beta(&a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
+    for i in 0..n * heads {
+        let (a_log, dt_bias) = (f64::from(a_log[i % heads]), f64::from(dt_bias[i % heads]));
+        let expected = (-a_log.exp() * softplus(f64::from(a[i]) + dt_bias)).exp();
+        assert_close(&decay[i..=i], &[expected], 1e-5);
+        assert_close(&beta[i..=i], &[sigmoid(f64::from(b[i]))], 1e-6);
+    }
+
+    let a = [f32::NEG_INFINITY, -1e30, 1e30, f32::INFINITY];
+    let (mut decay, mut beta) = ([f32::NAN; 4], [f32::NAN; 4]);
+    decay_and_beta(&a, &a, &[0.0], &[0.0], &mut decay, &mut beta);
+    assert_eq!(decay, [1.0, 1.0, 0.0, 0.0]);
+    assert_eq!(beta, [0.0, 0.0, 1.0, 1.0]);
+}
+
+#[test]
+fn delta_rule_follows_its_recurrence() {
+    let mut random = Random(7);
+    for (key_heads, value_heads, key_dim, value_dim, n) in
+        [(1, 1, 1, 1, 3), (2, 4, 16, 32, 20), (2, 2, 24, 5, 7), (1, 3, 128, 128, 9), (1, 2, 8, 64, 0)]
+    {
+        let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim };
+        // Keys of about unit length, as after their norm: then the state stays bounded.
+        let unit = 1.0 / (key_dim as f32).sqrt();
+        let (q, k) =
+            (random.floats(n * key_heads * key_dim, unit), random.floats(n * key_heads * key_dim, unit));
+        let v = random.floats(n * value_heads * value_dim, 1.0);
+        let decay: Vec<f32> = random.floats(n * value_heads, 0.5).iter().map(|x| x + 0.5).collect();
+        let beta: Vec<f32> = random.floats(n * value_heads, 0.5).iter().map(|x| x + 0.5).collect();
+        let state = random.floats(value_heads * key_dim * value_dim, 1.0);
+        let (mut new_state, mut y) = (vec![f32::NAN; state.len()], vec![f32::NAN; v.len()]);
+        gated_delta_rule(&pool(), &q, &k, &v, &decay, &beta, &shape, &state, &mut new_state, &mut y);
+
+        let mut s = f64s(&state);
+        let mut expected = vec![0.0; v.len()];
+        for t in 0..n {
+            for head in 0..value_heads {
+                let key = (t * key_heads + head * key_heads / value_heads) * key_dim;
+                let gate = t * value_heads + head;
+                for j in 0..value_dim {
+                    let at = |d: usize| (head * key_dim + d) * value_dim + j;
+                    let out = gate * value_dim + j;
+                    (0..key_dim).for_each(|d| s[at(d)] *= f64::from(decay[gate]));
+                    let recalled: f64 = (0..key_dim).map(|d| s[at(d)] * f64::from(k[key + d])).sum();
+                    let change = (f64::from(v[out]) - recalled) * f64::from(beta[gate]);
+                    (0..key_dim).for_each(|d| s[at(d)] += f64::from(k[key + d]) * change);
+                    expected[out] = (0..key_dim).map(|d| s[at(d)] * f64::from(q[key + d])).sum();
+                }
+            }
+        }
+        assert_close(&y, &expected, 5e-6);
+        assert_close(&new_state, &s, 5e-6);
+    }
+}
+
+#[test]
+fn router_takes_the_largest() {
+    let mut random = Random(8);
+    let (n, experts, k) = (20, 33, 5);
+    let logits = random.floats(n * experts, 6.0);
+    let (mut indices, mut weights) = (vec![0; n * k], vec![0.0; n * k]);
+    for renormalize in [false, true] {
+        softmax_top_k(&logits, experts, k, renormalize, &mut indices, &mut weights);
+        for (t, logits) in logits.chunks(experts).enumerate() {
+            let all: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+            let mut order: Vec<usize> = (0..experts).collect();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            let chosen: f64 = order[..k].iter().map(|&e| f64::from(logits[e]).exp()).sum();
+            for (slot, &e) in order[..k].iter().enumerate() {
+                assert_eq!(indices[t * k + slot], e as u32);
+                let expected = f64::from(logits[e]).exp() / if renormalize { chosen } else { all };
+                assert!((f64::from(weights[t * k + slot]) - expected).abs() < 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn router_ties_and_limits() {
+    let (mut indices, mut weights) = ([9; 3], [0.0; 3]);
+    softmax_top_k(&[1.0, 2.0, 1.0, 2.0, 1.0], 5, 3, true, &mut indices, &mut weights);
+    assert_eq!(indices, [1, 3, 0]);
+    assert!(weights[0] == weights[1] && weights[1] > weights[2]);
+    softmax_top_k(&[3e38, -3e38, f32::NEG_INFINITY, 0.0], 4, 3, true, &mut indices, &mut weights);
+    assert_eq!((indices, weights), ([0, 1, 2], [1.0, 0.0, 0.0]));
+    softmax_top_k(&[f32::NAN; 4], 4, 3, true, &mut indices, &mut weights);
+    assert_eq!(indices, [0, 1, 2]);
+    assert!(weights.iter().all(|weight| weight.is_nan()));
+}

@@ -1,0 +1,194 @@
+//! The exact CPU backend: float32 throughout, weights dequantised as they are read.
+//!
+//! Each operation is one call of a kernel of the same meaning. Parallelism splits outputs, never sums, and every sum
+//! has a fixed order, so a token's bits depend on its own sequence alone.
+
+mod arena;
+mod rope;
+
+use std::time::Instant;
+
+use moeflux_kernels::{self as kernels, ExpertScratch, PoolError, ThreadPool};
+
+use self::arena::Arena;
+use self::rope::RopeTable;
+use super::{Backend, BackendError, Observer, Step};
+use crate::graph::{Graph, Op, Plan, TensorId};
+use crate::model::Model;
+use crate::sequence::StateMut;
+
+/// Runs graphs on the CPU's cores.
+#[derive(Debug)]
+pub struct CpuBackend {
+    pool: ThreadPool,
+    arena: Arena,
+    experts: ExpertScratch,
+}
+
+impl CpuBackend {
+    /// A backend with a pool of `threads` threads.
+    pub fn new(threads: usize) -> Result<Self, PoolError> {
+        Ok(CpuBackend { pool: ThreadPool::new(threads)?, arena: Arena::default(), experts: ExpertScratch::default() })
+    }
+
+    fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) {
+        let CpuBackend { pool, arena, experts: scratch } = self;
+        let Run { model, graph, plan, ropes, step } = run;
+        let (checkpoint, weights) = (model.checkpoint(), model.weights());
+        let matrix = |id: usize| checkpoint.view(&weights.matrices()[id].matrix);
+        let vector = |id: usize| weights.vectors()[id].values.as_slice();
+        let cols = |id: TensorId| graph.tensor(id).cols;
+        let mut io = arena.io(graph, plan);
+
+        match *op {
+            Op::Embed { table, out } => io.write(out, |_, y| kernels::embed(&matrix(table), step.tokens, y)),
+            Op::SelectOutputs { x, out } => io.write(out, |io, y| {
+                let (x, width) = (io.f32(x), cols(x));
+                for (row, &token) in y.chunks_exact_mut(width).zip(step.outputs) {
+                    row.copy_from_slice(&x[token * width..(token + 1) * width]);
+                }
+            }),
+            Op::RmsNorm { x, weight, eps, out } => {
+                io.write(out, |io, y| kernels::rms_norm(pool, io.f32(x), vector(weight), eps, y));
+            }
+            Op::Linear { x, weight, out } => {
+                io.write(out, |io, y| kernels::linear(pool, &matrix(weight), io.f32(x), y));
+            }
+            Op::Add { a, b, out } => io.write(out, |io, y| kernels::add(io.f32(a), io.f32(b), y)),
+            Op::Columns { x, first, out } => io.write(out, |io, y| {
+                kernels::copy_columns(io.f32(x), cols(x), first, y, cols(out));
+            }),
+            Op::SplitPairs { x, dim, left, right } => io.write2(left, right, |io, left, right| {
+                kernels::split_pairs(io.f32(x), dim, left, right);
+            }),
+            Op::Rope { x, head_dim, rope, out } => io.write(out, |io, y| {
+                let (spec, table, heads) = (&weights.ropes()[rope], &ropes[rope], cols(x) / head_dim);
+                let (cos, sin) = (&table.cos, &table.sin);
+                kernels::rope(io.f32(x), heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, y);
+            }),
+            Op::Attention { q, k, v, state, ref shape, scale, out } => io.write(out, |io, y| {
+                let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
+                let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+                for segment in step.segments.iter_mut() {
+                    let rows = |width| segment.rows.start * width..segment.rows.end * width;
+                    let (query_rows, kv_rows) = (rows(query_width), rows(kv_width));
+                    let first = segment.sequence.len();
+                    let StateMut::Kv(cache) = segment.sequence.state_mut(state) else {
+                        unreachable!("the loader made state {state} a KV cache")
+                    };
+                    let (keys, values) = cache.blocks_mut();
+                    kernels::kv_write(&k[kv_rows.clone()], shape, first, keys);
+                    kernels::kv_write(&v[kv_rows], shape, first, values);
+                    let (q, y) = (&q[query_rows.clone()], &mut y[query_rows]);
+                    kernels::attention(pool, q, keys, values, shape, first, scale, y);
+                }
+            }),
+            Op::SigmoidGate { x, gate, out } => {
+                io.write(out, |io, y| kernels::sigmoid_gate(io.f32(x), io.f32(gate), y));
+            }
+            Op::Conv1dSilu { x, weight, kernel, state, out } => io.write(out, |io, y| {
+                let (x, width) = (io.f32(x), cols(x));
+                for segment in step.segments.iter_mut() {
+                    let rows = segment.rows.start * width..segment.rows.end * width;
+                    let StateMut::Recurrent { current, next } = segment.sequence.state_mut(state) else {
+                        unreachable!("the loader made state {state} recurrent")
+                    };
+                    let (x, y) = (&x[rows.clone()], &mut y[rows]);
+                    kernels::causal_conv1d_silu(pool, x, vector(weight), kernel, current, next, y);
+                }
+            }),
+            Op::L2Norm { x, dim, eps, scale, out } => {
+                io.write(out, |io, y| kernels::l2_norm(pool, io.f32(x), dim, eps, scale, y));
+            }
+            Op::DecayBeta { a, b, a_log, dt_bias, decay, beta } => io.write2(decay, beta, |io, decay, beta| {
+                kernels::decay_and_beta(io.f32(a), io.f32(b), vector(a_log), vector(dt_bias), decay, beta);
+            }),
+            Op::GatedDelta { q, k, v, decay, beta, state, ref shape, out } => io.write(out, |io, y| {
+                let (keys, values) = (shape.key_heads * shape.key_dim, shape.value_heads * shape.value_dim);
+                let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
+                let (decay, beta) = (io.f32(decay), io.f32(beta));
+                for segment in step.segments.iter_mut() {
+                    let rows = |width| segment.rows.start * width..segment.rows.end * width;
+                    let (key_rows, value_rows, head_rows) = (rows(keys), rows(values), rows(shape.value_heads));
+                    let StateMut::Recurrent { current, next } = segment.sequence.state_mut(state) else {
+                        unreachable!("the loader made state {state} recurrent")
+                    };
+                    let (q, k, v) = (&q[key_rows.clone()], &k[key_rows], &v[value_rows.clone()]);
+                    let (decay, beta) = (&decay[head_rows.clone()], &beta[head_rows]);
+                    let y = &mut y[value_rows];
+                    kernels::gated_delta_rule(pool, q, k, v, decay, beta, shape, current, next, y);
+                }
+            }),
+            Op::GatedRmsNorm { x, gate, weight, eps, out } => io.write(out, |io, y| {
+                kernels::gated_rms_norm(pool, io.f32(x), io.f32(gate), vector(weight), eps, y);
+            }),
+            Op::SoftmaxTopK { logits, k, renormalize, ids, weights } => {
+                io.write_choice(ids, weights, |io, ids, weights| {
+                    kernels::softmax_top_k(io.f32(logits), cols(logits), k, renormalize, ids, weights);
+                });
+            }
+            Op::Experts { x, ids, weights: expert_weights, experts, k, out } => io.write(out, |io, y| {
+                let expert = |id: u32| weights.expert(checkpoint, experts, id);
+                let (x, ids, expert_weights) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
+                kernels::experts_swiglu(pool, x, ids, expert_weights, k, expert, scratch, y);
+            }),
+            Op::Swiglu { gate, up, out } => {
+                io.write(out, |io, y| kernels::swiglu(io.f32(gate), io.f32(up), y));
+            }
+            Op::ScaleBySigmoid { x, score, out } => {
+                io.write(out, |io, y| kernels::scale_rows_by_sigmoid(io.f32(x), io.f32(score), y));
+            }
+        }
+    }
+}
+
+/// What the operations of one run have in common.
+struct Run<'r, 'a, 's> {
+    model: &'r Model,
+    graph: &'r Graph,
+    plan: &'r Plan,
+    ropes: &'r [RopeTable],
+    step: &'r mut Step<'a, 's>,
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn run(
+        &mut self,
+        model: &Model,
+        graph: &Graph,
+        plan: &Plan,
+        step: &mut Step<'_, '_>,
+        mut observer: Option<&mut dyn Observer>,
+    ) -> Result<&[f32], BackendError> {
+        self.arena.fit(plan);
+        let ropes: Vec<RopeTable> =
+            model.weights().ropes().iter().map(|spec| RopeTable::new(spec, step.positions)).collect();
+        let mut run = Run { model, graph, plan, ropes: &ropes, step };
+        for op in graph.ops() {
+            if run.step.cancel.is_some_and(super::CancelToken::is_cancelled) {
+                return Err(BackendError::Cancelled);
+            }
+            // The head of a step that wants no logits.
+            if op.writes().iter().all(|&id| graph.tensor(id).is_empty()) {
+                continue;
+            }
+            let start = Instant::now();
+            self.run_op(op, &mut run);
+            if let Some(observer) = observer.as_deref_mut() {
+                observer.ran(op, start.elapsed());
+                for id in op.writes() {
+                    observer.wrote(graph.tensor(id), self.arena.data(graph, plan, id));
+                }
+            }
+        }
+        Ok(self.arena.f32(graph, plan, graph.logits()))
+    }
+
+    fn transient_bytes(&self) -> usize {
+        self.arena.bytes()
+    }
+}

@@ -1,0 +1,22 @@
+//! Cosines and sines of a step.
+
+use crate::graph::RopeSpec;
+use crate::sequence::Position;
+
+/// `[n_tokens, rotary_dim / 2]` each.
+pub(super) struct RopeTable {
+    pub(super) cos: Vec<f32>,
+    pub(super) sin: Vec<f32>,
+}
+
+impl RopeTable {
+    /// The angle is rounded to float32, as the reference implementations do; its sine and cosine are taken of that in
+    /// float64 and rounded once.
+    pub(super) fn new(spec: &RopeSpec, positions: &[Position]) -> Self {
+        let angles = positions.iter().flat_map(|position| {
+            spec.inv_freq.iter().zip(&spec.axes).map(|(freq, &axis)| position[usize::from(axis)] as f32 * freq)
+        });
+        let (sin, cos) = angles.map(|angle| f64::from(angle).sin_cos()).map(|(s, c)| (s as f32, c as f32)).unzip();
+        RopeTable { cos, sin }
+    }
+}

@@ -1,0 +1,186 @@
+//! Turns inputs into steps of the backend.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::EngineOptions;
+use super::graphs::GraphCache;
+use crate::backend::{Backend, CancelToken, Observer, Segment, Step};
+use crate::error::Error;
+use crate::graph::StepShape;
+use crate::model::Model;
+use crate::sequence::{Position, Sequence};
+
+/// What one sequence brings to a step.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The sequence to append to.
+    pub sequence: &'a mut Sequence,
+    /// The tokens to append, at least one.
+    pub tokens: &'a [u32],
+    /// Their positions for RoPE; `None` for text, which counts on.
+    pub positions: Option<&'a [Position]>,
+    /// Which of them want logits.
+    pub outputs: Outputs,
+}
+
+impl<'a> Input<'a> {
+    /// Text whose last token wants logits.
+    pub fn new(sequence: &'a mut Sequence, tokens: &'a [u32]) -> Self {
+        Input { sequence, tokens, positions: None, outputs: Outputs::Last }
+    }
+}
+
+/// Which tokens of an input want logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// None: the tokens are only to be read.
+    None,
+    /// The last.
+    Last,
+    /// Each.
+    All,
+}
+
+/// The backend and the graphs that it runs.
+pub(super) struct Runner {
+    backend: Box<dyn Backend>,
+    graphs: GraphCache,
+    prefill_chunk: usize,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("backend", &self.backend.name()).finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    pub(super) fn new(backend: Box<dyn Backend>, options: &EngineOptions) -> Self {
+        Runner {
+            backend,
+            graphs: GraphCache::new(options.planned_memory),
+            prefill_chunk: options.prefill_chunk,
+        }
+    }
+
+    pub(super) fn prefill_chunk(&self) -> usize {
+        self.prefill_chunk
+    }
+
+    pub(super) fn transient_bytes(&self) -> usize {
+        self.backend.transient_bytes()
+    }
+
+    /// Whether the tokens can be appended: there are some, the model knows them and has room for them.
+    pub(super) fn check(&self, model: &Model, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
+        if sequence.model() != model.id() {
+            return Err(Error::ForeignSequence);
+        }
+        if tokens.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        let vocab_size = model.vocab_size();
+        if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
+            return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
+        }
+        let (len, new, context) = (sequence.len(), tokens.len(), model.context_length());
+        if len + new > context {
+            return Err(Error::ContextFull { len, new, context });
+        }
+        Ok(())
+    }
+
+    /// Appends tokens chunk by chunk and returns the logits asked for.
+    pub(super) fn append(
+        &mut self,
+        model: &Model,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        outputs: Outputs,
+    ) -> Result<Vec<f32>, Error> {
+        self.check(model, sequence, tokens)?;
+        let mut logits = Vec::new();
+        let mut left = tokens.len();
+        for chunk in tokens.chunks(self.prefill_chunk) {
+            left -= chunk.len();
+            let outputs = if outputs == Outputs::Last && left > 0 { Outputs::None } else { outputs };
+            let input = Input { outputs, ..Input::new(sequence, chunk) };
+            logits.extend_from_slice(self.step(model, &mut [input], None, None)?);
+        }
+        Ok(logits)
+    }
+
+    /// One run of the graph over all inputs, then the sequences take their new states.
+    pub(super) fn step(
+        &mut self,
+        model: &Model,
+        inputs: &mut [Input<'_>],
+        cancel: Option<&CancelToken>,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<&[f32], Error> {
+        for input in &*inputs {
+            self.check(model, input.sequence, input.tokens)?;
+        }
+        let Batch { tokens, positions, outputs, rows } = Batch::gather(inputs)?;
+        let mut segments: Vec<Segment<'_>> = inputs
+            .iter_mut()
+            .zip(rows)
+            .map(|(input, rows)| {
+                input.sequence.reserve(rows.len());
+                Segment { sequence: &mut *input.sequence, rows }
+            })
+            .collect();
+
+        let shape = StepShape { n_tokens: tokens.len(), n_outputs: outputs.len() };
+        let (graph, plan) = self.graphs.get(model, shape)?;
+        let mut step = Step {
+            tokens: &tokens,
+            positions: &positions,
+            outputs: &outputs,
+            segments: &mut segments,
+            cancel,
+        };
+        let logits = self.backend.run(model, graph, plan, &mut step, observer)?;
+        for Segment { sequence, rows } in segments {
+            sequence.commit(&tokens[rows.clone()], &positions[rows]);
+        }
+        Ok(logits)
+    }
+}
+
+/// The inputs of a step, row by row.
+struct Batch {
+    tokens: Vec<u32>,
+    positions: Vec<Position>,
+    outputs: Vec<usize>,
+    rows: Vec<Range<usize>>,
+}
+
+impl Batch {
+    fn gather(inputs: &[Input<'_>]) -> Result<Self, Error> {
+        let mut batch = Batch { tokens: vec![], positions: vec![], outputs: vec![], rows: vec![] };
+        for input in inputs {
+            let first = batch.tokens.len();
+            batch.tokens.extend_from_slice(input.tokens);
+            let rows = first..batch.tokens.len();
+            match input.positions {
+                None => {
+                    let next = input.sequence.next_position();
+                    batch.positions.extend((next..).take(rows.len()).map(|position| [position; 3]));
+                }
+                Some(positions) if positions.len() == rows.len() => batch.positions.extend_from_slice(positions),
+                Some(positions) => {
+                    return Err(Error::Positions { tokens: rows.len(), positions: positions.len() });
+                }
+            }
+            match input.outputs {
+                Outputs::None => {}
+                Outputs::Last => batch.outputs.push(rows.end - 1),
+                Outputs::All => batch.outputs.extend(rows.clone()),
+            }
+            batch.rows.push(rows);
+        }
+        Ok(batch)
+    }
+}

@@ -1,0 +1,82 @@
+//! What can go wrong above the checkpoint.
+
+use crate::backend::BackendError;
+use crate::graph::GraphError;
+use crate::sampling::SamplingError;
+use crate::text::TextError;
+
+/// An error of the library.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The checkpoint is not what it should be.
+    #[error(transparent)]
+    Checkpoint(#[from] moeflux_checkpoint::Error),
+    /// The tokenizer, a chat template or their files.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Sampling options that make no sense, or logits that can't be sampled from.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// Weights whose shapes contradict each other.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A step that did not finish; its sequences are as they were.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The thread pool could not be made.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// Why.
+        source: moeflux_kernels::PoolError,
+    },
+    /// An engine option that can't be.
+    #[error("{option}: expected {expected}, found {found}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A token that the model doesn't know.
+    #[error("token {index} is {token}, but the model's vocabulary has {vocab_size} tokens")]
+    TokenOutOfRange {
+        /// Place among the tokens given.
+        index: usize,
+        /// The token.
+        token: u32,
+        /// One past the largest token.
+        vocab_size: usize,
+    },
+    /// More tokens than the model was made for.
+    #[error(
+        "the sequence has {len} tokens and {new} more are to be added, but the model's context ends at {context}; \
+         shorten the prompt or start a new sequence"
+    )]
+    ContextFull {
+        /// Tokens that the sequence has.
+        len: usize,
+        /// Tokens to be added.
+        new: usize,
+        /// The model's context length.
+        context: usize,
+    },
+    /// Nothing to evaluate.
+    #[error("no tokens were given: the model needs at least one to continue from")]
+    NoTokens,
+    /// One position is needed for each token.
+    #[error("{tokens} tokens were given with {positions} positions")]
+    Positions {
+        /// Number of tokens.
+        tokens: usize,
+        /// Number of positions.
+        positions: usize,
+    },
+    /// The sequence was made by another model.
+    #[error("the sequence belongs to another model: its states mean nothing to this one")]
+    ForeignSequence,
+}

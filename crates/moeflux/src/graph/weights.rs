@@ -1,0 +1,270 @@
+//! The weights a graph reads: typed handles for model code, a table for backends.
+
+use std::marker::PhantomData;
+
+use moeflux_checkpoint::{Checkpoint, Error, Expert, Matrix, Weights};
+use moeflux_kernels::{ExpertWeights, RopeLayout};
+
+use super::role::Role;
+
+/// A linear map from role `I` to role `O`: `y = W·x`, `W` being `[rows, cols]`.
+#[derive(Debug)]
+pub struct Linear<I, O> {
+    pub(super) id: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    roles: PhantomData<(I, O)>,
+}
+
+/// The weight of an RMS norm from role `I` to role `O`.
+#[derive(Debug)]
+pub struct Norm<I, O> {
+    pub(super) id: usize,
+    pub(super) dim: usize,
+    pub(super) eps: f32,
+    roles: PhantomData<(I, O)>,
+}
+
+/// The token embedding, `[vocab_size, hidden_size]`.
+#[derive(Debug)]
+pub struct Embedding {
+    pub(super) id: usize,
+    pub(super) hidden_size: usize,
+}
+
+/// A short array of floats with a meaning of its own (`A_log`, convolution taps).
+#[derive(Debug)]
+pub struct Vector {
+    pub(super) id: usize,
+    pub(super) len: usize,
+}
+
+/// All routed experts of one layer.
+#[derive(Debug)]
+pub struct Experts {
+    pub(super) id: usize,
+    pub(super) hidden_size: usize,
+}
+
+/// A rotary embedding.
+#[derive(Debug)]
+pub struct Rope {
+    pub(super) id: usize,
+}
+
+/// State of one attention layer: its KV cache.
+#[derive(Debug)]
+pub struct KvState {
+    pub(super) id: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+}
+
+/// State of fixed size that every token rewrites.
+#[derive(Debug)]
+pub struct RecurrentState {
+    pub(super) id: usize,
+    pub(super) len: usize,
+}
+
+/// How RoPE turns: angles are `position · inv_freq[j]` in float32.
+#[derive(Clone, Debug)]
+pub struct RopeSpec {
+    /// Channels of a head that turn, from its start.
+    pub rotary_dim: usize,
+    /// `[rotary_dim / 2]`.
+    pub inv_freq: Vec<f32>,
+    /// Which channels make a pair.
+    pub layout: RopeLayout,
+    /// For each frequency the axis (0 time, 1 height, 2 width) whose position turns it; all 0 for text models.
+    pub axes: Vec<u8>,
+}
+
+/// What one of a sequence's states is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateSpec {
+    /// Keys and values of every token.
+    Kv {
+        /// Heads of keys and of values.
+        kv_heads: usize,
+        /// Channels a head.
+        head_dim: usize,
+    },
+    /// A fixed number of floats.
+    Recurrent {
+        /// How many.
+        len: usize,
+    },
+}
+
+/// A matrix and its place in the model.
+#[derive(Clone, Debug)]
+pub struct NamedMatrix {
+    /// Canonical name, such as `layers.3.self_attn.q_proj`.
+    pub name: String,
+    /// Where its bytes are.
+    pub matrix: Matrix,
+}
+
+/// A vector and its place in the model.
+#[derive(Clone, Debug)]
+pub struct NamedVector {
+    /// Canonical name, such as `layers.3.input_layernorm`.
+    pub name: String,
+    /// Widened to float32, in this project's conventions.
+    pub values: Vec<f32>,
+}
+
+/// A layer's experts and their place in the model.
+#[derive(Clone, Debug)]
+pub struct NamedExperts {
+    /// Canonical name, such as `layers.3.mlp.experts`.
+    pub name: String,
+    /// By expert index.
+    pub experts: Vec<Expert>,
+}
+
+/// Every weight and state that a model's graphs refer to, by id.
+#[derive(Debug, Default)]
+pub struct WeightTable {
+    matrices: Vec<NamedMatrix>,
+    vectors: Vec<NamedVector>,
+    experts: Vec<NamedExperts>,
+    ropes: Vec<RopeSpec>,
+    states: Vec<StateSpec>,
+}
+
+impl WeightTable {
+    /// All matrices, in order of registration.
+    pub fn matrices(&self) -> &[NamedMatrix] {
+        &self.matrices
+    }
+
+    /// All vectors, in order of registration.
+    pub fn vectors(&self) -> &[NamedVector] {
+        &self.vectors
+    }
+
+    /// The experts of each sparse layer.
+    pub fn experts(&self) -> &[NamedExperts] {
+        &self.experts
+    }
+
+    /// All rotary embeddings.
+    pub fn ropes(&self) -> &[RopeSpec] {
+        &self.ropes
+    }
+
+    /// The states that a sequence of this model has.
+    pub fn states(&self) -> &[StateSpec] {
+        &self.states
+    }
+
+    /// The matrices of one expert, borrowed from the checkpoint.
+    pub fn expert<'a>(&self, checkpoint: &'a Checkpoint, layer: usize, expert: u32) -> ExpertWeights<'a> {
+        let Expert { gate, up, down } = &self.experts[layer].experts[expert as usize];
+        ExpertWeights { gate: checkpoint.view(gate), up: checkpoint.view(up), down: checkpoint.view(down) }
+    }
+}
+
+/// Takes weights from a checkpoint into a table, checking each shape at the door.
+#[derive(Debug)]
+pub struct Loader<'a> {
+    source: Weights<'a>,
+    table: WeightTable,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader over a checkpoint's canonical names.
+    pub fn new(source: Weights<'a>) -> Self {
+        Loader { source, table: WeightTable::default() }
+    }
+
+    /// The finished table; an error if the checkpoint holds a tensor that nobody asked for.
+    pub fn finish(self) -> Result<WeightTable, Error> {
+        self.source.finish()?;
+        Ok(self.table)
+    }
+
+    /// A linear map without bias, `[rows, cols]`.
+    pub fn linear<I: Role, O: Role>(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Linear<I, O>, Error> {
+        let id = self.matrix(name, rows, cols)?;
+        Ok(Linear { id, rows, cols, roles: PhantomData })
+    }
+
+    /// The token embedding.
+    pub fn embedding(
+        &mut self,
+        name: &str,
+        vocab_size: usize,
+        hidden_size: usize,
+    ) -> Result<Embedding, Error> {
+        Ok(Embedding { id: self.matrix(name, vocab_size, hidden_size)?, hidden_size })
+    }
+
+    /// An RMS norm over rows of `dim`.
+    pub fn norm<I: Role, O: Role>(&mut self, name: &str, dim: usize, eps: f64) -> Result<Norm<I, O>, Error> {
+        let Vector { id, .. } = self.vector(name, dim)?;
+        Ok(Norm { id, dim, eps: eps as f32, roles: PhantomData })
+    }
+
+    /// A vector of `len` floats.
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<Vector, Error> {
+        let values = self.source.vector(name, len)?;
+        Ok(self.push_vector(name, values))
+    }
+
+    /// Taps of a depthwise convolution, `[channels, kernel]`, the last tap being the current token's.
+    pub fn conv1d(&mut self, name: &str, channels: usize, kernel: usize) -> Result<Vector, Error> {
+        let values = self.source.conv1d(name, channels, kernel)?;
+        Ok(self.push_vector(name, values))
+    }
+
+    /// The routed experts of the MLP called `name`.
+    pub fn experts(
+        &mut self,
+        name: &str,
+        count: usize,
+        hidden_size: usize,
+        intermediate_size: usize,
+    ) -> Result<Experts, Error> {
+        let experts = self.source.experts(name, count, hidden_size, intermediate_size)?;
+        self.table.experts.push(NamedExperts { name: format!("{name}.experts"), experts });
+        Ok(Experts { id: self.table.experts.len() - 1, hidden_size })
+    }
+
+    /// A rotary embedding.
+    pub fn rope(&mut self, spec: RopeSpec) -> Rope {
+        self.table.ropes.push(spec);
+        Rope { id: self.table.ropes.len() - 1 }
+    }
+
+    /// A KV cache for one layer.
+    pub fn kv_state(&mut self, kv_heads: usize, head_dim: usize) -> KvState {
+        self.table.states.push(StateSpec::Kv { kv_heads, head_dim });
+        KvState { id: self.table.states.len() - 1, kv_heads, head_dim }
+    }
+
+    /// A recurrent state of `len` floats, zero at the start of a sequence.
+    pub fn recurrent_state(&mut self, len: usize) -> RecurrentState {
+        self.table.states.push(StateSpec::Recurrent { len });
+        RecurrentState { id: self.table.states.len() - 1, len }
+    }
+
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<usize, Error> {
+        let matrix = self.source.matrix(name, rows, cols)?;
+        self.table.matrices.push(NamedMatrix { name: name.to_owned(), matrix });
+        Ok(self.table.matrices.len() - 1)
+    }
+
+    fn push_vector(&mut self, name: &str, values: Vec<f32>) -> Vector {
+        let len = values.len();
+        self.table.vectors.push(NamedVector { name: name.to_owned(), values });
+        Vector { id: self.table.vectors.len() - 1, len }
+    }
+}

@@ -1,0 +1,45 @@
+//! Runs mixture-of-experts language models that are larger than memory.
+//!
+//! [`Model::open`] reads a checkpoint folder in place; an [`Engine`] evaluates tokens on a backend and generates text;
+//! a [`Sequence`] is what the model remembers of one conversation.
+//!
+//! ```no_run
+//! use moeflux::{Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions};
+//! # fn main() -> Result<(), moeflux::Error> {
+//! let model = Model::open("models/demo".as_ref(), &ModelOptions::default())?;
+//! let prompt = model.tokenizer().encode("Once upon a time")?;
+//! let mut engine = Engine::new(model, &EngineOptions::default())?;
+//! let mut sequence = engine.sequence();
+//! let request = GenerateRequest { prompt, max_tokens: 50, ..GenerateRequest::default() };
+//! for event in engine.generate(&mut sequence, request)? {
+//!     if let Event::Token { text, .. } = event? {
+//!         print!("{text}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A token's logits depend on its sequence alone: they are the same bits for any chunking of the prompt, any batch
+//! around it and any number of threads.
+
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod engine;
+mod error;
+pub mod graph;
+pub mod model;
+pub mod sampling;
+pub mod sequence;
+mod summary;
+pub mod text;
+
+pub use backend::CancelToken;
+pub use engine::{Engine, EngineOptions, Event, GenerateRequest, Generation, Input, Outcome, Outputs, StopReason};
+pub use error::Error;
+pub use model::{Model, ModelOptions};
+pub use moeflux_checkpoint as checkpoint;
+pub use sampling::SamplingOptions;
+pub use sequence::{Position, Sequence};
+pub use summary::*;

@@ -1,0 +1,38 @@
+//! Parts that sparse families share.
+
+use moeflux_checkpoint::Error;
+
+use crate::graph::{
+    GraphBuilder, Linear, Loader, Tensor,
+    role::{FfnAct, FfnGate, FfnUp, MlpIn, SharedOut},
+};
+
+/// `down(silu(gate·x) ⊙ up·x)` (Shazeer 2020), as a dense MLP or as a shared expert.
+#[derive(Debug)]
+pub(super) struct SwigluFfn {
+    gate_proj: Linear<MlpIn, FfnGate>,
+    up_proj: Linear<MlpIn, FfnUp>,
+    down_proj: Linear<FfnAct, SharedOut>,
+}
+
+impl SwigluFfn {
+    pub(super) fn load(
+        loader: &mut Loader<'_>,
+        name: &str,
+        hidden_size: usize,
+        intermediate_size: usize,
+    ) -> Result<Self, Error> {
+        Ok(SwigluFfn {
+            gate_proj: loader.linear(&format!("{name}.gate_proj"), intermediate_size, hidden_size)?,
+            up_proj: loader.linear(&format!("{name}.up_proj"), intermediate_size, hidden_size)?,
+            down_proj: loader.linear(&format!("{name}.down_proj"), hidden_size, intermediate_size)?,
+        })
+    }
+
+    pub(super) fn forward(&self, b: &mut GraphBuilder, x: Tensor<MlpIn>) -> Tensor<SharedOut> {
+        let gate = b.linear(x, &self.gate_proj);
+        let up = b.linear(x, &self.up_proj);
+        let act = b.swiglu(gate, up);
+        b.linear(act, &self.down_proj)
+    }
+}

@@ -1,0 +1,103 @@
+//! A model: its weights in place, and how a family composes them.
+
+mod ffn;
+mod qwen3_5_moe;
+
+use std::fmt;
+use std::path::Path;
+
+use moeflux_checkpoint::{Checkpoint, ModelConfig, OpenOptions};
+
+use crate::error::Error;
+use crate::graph::role::Logits;
+use crate::graph::{Graph, GraphBuilder, GraphError, Loader, StepShape, Tensor, WeightTable};
+use crate::sequence::{ModelId, Sequence};
+use crate::text::Tokenizer;
+
+/// What a family's file provides: the forward pass as a graph.
+trait Architecture: fmt::Debug + Send + Sync {
+    /// From the step's tokens to its logits.
+    fn forward(&self, b: &mut GraphBuilder) -> Tensor<Logits>;
+}
+
+/// How to open a model.
+#[derive(Clone, Debug, Default)]
+pub struct ModelOptions {
+    /// How to read the checkpoint.
+    pub checkpoint: OpenOptions,
+}
+
+/// A checkpoint that has been found whole and understood: every weight that its family needs is there with the shape
+/// that its config implies.
+#[derive(Debug)]
+pub struct Model {
+    id: ModelId,
+    checkpoint: Checkpoint,
+    weights: WeightTable,
+    architecture: Box<dyn Architecture>,
+    tokenizer: Tokenizer,
+}
+
+impl Model {
+    /// Opens the checkpoint folder: reads config and tokenizer, maps the weights, checks names and shapes.
+    pub fn open(folder: &Path, options: &ModelOptions) -> Result<Self, Error> {
+        let checkpoint = Checkpoint::open(folder, &options.checkpoint)?;
+        let mut loader = Loader::new(checkpoint.weights()?);
+        let architecture: Box<dyn Architecture> = match checkpoint.config() {
+            ModelConfig::Qwen3_5Moe(config) => Box::new(qwen3_5_moe::Qwen3_5Moe::load(config, &mut loader)?),
+        };
+        let weights = loader.finish()?;
+        let tokenizer = Tokenizer::open(folder)?;
+        let model = Model { id: ModelId::unique(), checkpoint, weights, architecture, tokenizer };
+        // A contradiction between shapes shows here rather than in the first step.
+        model.graph(StepShape { n_tokens: 1, n_outputs: 1 })?;
+        Ok(model)
+    }
+
+    /// The graph for steps of this shape.
+    pub fn graph(&self, shape: StepShape) -> Result<Graph, GraphError> {
+        let mut builder = GraphBuilder::new(shape);
+        let logits = self.architecture.forward(&mut builder);
+        builder.finish(logits)
+    }
+
+    /// An empty sequence.
+    pub fn sequence(&self) -> Sequence {
+        Sequence::new(self.id, self.weights.states())
+    }
+
+    /// Tells this model's sequences from another's.
+    pub fn id(&self) -> ModelId {
+        self.id
+    }
+
+    /// The files behind it.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// What `config.json` says.
+    pub fn config(&self) -> &ModelConfig {
+        self.checkpoint.config()
+    }
+
+    /// Every weight that its graphs read.
+    pub fn weights(&self) -> &WeightTable {
+        &self.weights
+    }
+
+    /// Text to tokens and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Number of tokens that the model knows, and of logits that it gives.
+    pub fn vocab_size(&self) -> usize {
+        self.config().vocab_size()
+    }
+
+    /// The longest sequence it was made for, in tokens.
+    pub fn context_length(&self) -> usize {
+        self.config().max_position_embeddings()
+    }
+}

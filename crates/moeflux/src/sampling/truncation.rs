@@ -1,0 +1,95 @@
+//! Which tokens remain to be drawn from: top-k, top-p, min-p.
+
+use std::cmp::Ordering;
+
+/// A token that can be drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Candidate {
+    pub(super) token: u32,
+    pub(super) logit: f32,
+    /// Probability relative to the most likely token's, `exp((logit - max) / temperature)`.
+    pub(super) weight: f64,
+}
+
+/// Fills `candidates` with the `k` most likely tokens and those that tie with the last of them (transformers'
+/// `TopKLogitsWarper`), the most likely first; with all tokens in their order if `k` is 0 or more than there are.
+/// Weights are not set yet.
+pub(super) fn top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
+    candidates.clear();
+    if k == 0 || k >= logits.len() {
+        candidates.extend(logits.iter().enumerate().map(candidate));
+        return;
+    }
+    // One pass over the vocabulary: whatever is below the k-th of the tokens so far is out at once.
+    let mut least = f32::NEG_INFINITY;
+    let mut room = 2 * k;
+    for (token, logit) in logits.iter().enumerate() {
+        if *logit >= least {
+            candidates.push(candidate((token, logit)));
+            if candidates.len() > room {
+                least = keep_top_k(candidates, k);
+                room = 2 * candidates.len();
+            }
+        }
+    }
+    keep_top_k(candidates, k);
+    candidates.sort_unstable_by(by_likelihood);
+}
+
+fn candidate((token, &logit): (usize, &f32)) -> Candidate {
+    Candidate { token: token as u32, logit, weight: 0.0 }
+}
+
+/// Keeps the `k` most likely and their ties, in no order; gives the least logit kept.
+fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) -> f32 {
+    if k >= candidates.len() {
+        return f32::NEG_INFINITY;
+    }
+    let (_, &mut Candidate { logit: least, .. }, _) = candidates.select_nth_unstable_by(k - 1, by_likelihood);
+    candidates.retain(|candidate| candidate.logit >= least);
+    least
+}
+
+/// Keeps each candidate whose more likely ones together have less than probability `p` (transformers'
+/// `TopPLogitsWarper`), the most likely first. At least one remains.
+pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
+    if p >= 1.0 {
+        return;
+    }
+    let mass = f64::from(p) * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
+    // Sorting stops where the mass is reached: a handful of tokens usually, out of a vocabulary of 250,000.
+    let mut before = 0.0;
+    let mut sorted = 0;
+    while sorted < candidates.len() {
+        let rest = &mut candidates[sorted..];
+        let block = rest.len().min(FIRST_BLOCK.max(sorted * 7));
+        if block < rest.len() {
+            rest.select_nth_unstable_by(block - 1, by_likelihood);
+        }
+        rest[..block].sort_unstable_by(by_likelihood);
+        for (index, candidate) in rest[..block].iter().enumerate() {
+            if before >= mass && sorted + index > 0 {
+                candidates.truncate(sorted + index);
+                return;
+            }
+            before += candidate.weight;
+        }
+        sorted += block;
+    }
+}
+
+/// Keeps the candidates with at least `p` times the probability of the most likely one (transformers'
+/// `MinPLogitsWarper`; arXiv:2407.01082).
+pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32) {
+    if p > 0.0 {
+        candidates.retain(|candidate| candidate.weight >= f64::from(p));
+    }
+}
+
+/// How many candidates [`top_p`] sorts first.
+const FIRST_BLOCK: usize = 128;
+
+/// The more likely candidate first; of equals, the lower token.
+fn by_likelihood(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
+}

@@ -1,0 +1,340 @@
+//! What a model is made of, in numbers: parameters, bytes, and what a token costs.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+use moeflux_checkpoint::{Expert, LayerType, Matrix, ModelConfig};
+use serde::Serialize;
+
+use crate::graph::{Graph, GraphError, NamedMatrix, Op, StateSpec, StepShape, WeightRead, WeightTable};
+use crate::model::Model;
+
+/// What [`Model::summary`] found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// `model_type` of the family.
+    pub model_type: &'static str,
+    /// How the weights are stored, in words.
+    pub layout: String,
+    /// Decoder layers by the kind of their mixer, in order of first appearance.
+    pub layers: Vec<LayerCount>,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Routed experts of a layer, and how many of them a token visits.
+    pub experts: ExpertCount,
+    /// Tokens with a logit.
+    pub vocab_size: usize,
+    /// Longest sequence in tokens.
+    pub context_length: usize,
+    /// Weights that the forward pass uses.
+    pub parameters: Parameters,
+    /// Bits in the files for each parameter, scales and biases included.
+    pub bits_per_weight: f64,
+    /// Bytes of weights that one decoded token reads.
+    pub bytes_per_token: TokenBytes,
+    /// Memory of one sequence.
+    pub sequence: SequenceBytes,
+    /// Where each byte of the files' tensors is, by part; parts that the files lack are left out.
+    pub parts: Vec<PartSize>,
+    /// The weight files.
+    pub files: Vec<FileSize>,
+}
+
+/// So many layers of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LayerCount {
+    /// The mixer, under `config.json`'s name for it.
+    pub kind: &'static str,
+    /// How many layers.
+    pub count: usize,
+}
+
+/// Experts of one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ExpertCount {
+    /// Routed experts.
+    pub total: usize,
+    /// Of these, active for a token.
+    pub active: usize,
+}
+
+/// Numbers of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// All that the forward pass can use.
+    pub total: u64,
+    /// Those that one token uses: its row of the embedding, its experts, and everything dense.
+    pub active: u64,
+}
+
+/// Bytes of weights read for one token when it is decoded alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenBytes {
+    /// Everything but routed experts.
+    pub dense: u64,
+    /// Routed experts.
+    pub experts: u64,
+}
+
+/// Memory of one sequence in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SequenceBytes {
+    /// KV cache for each token.
+    pub kv_per_token: u64,
+    /// Recurrent state, whatever the length.
+    pub recurrent: u64,
+}
+
+/// A part of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Token embedding.
+    Embedding,
+    /// Softmax attention.
+    Attention,
+    /// Gated delta nets.
+    LinearAttention,
+    /// Routers and the shared experts' gates.
+    Router,
+    /// Shared experts.
+    SharedExpert,
+    /// Routed experts.
+    Experts,
+    /// Norms.
+    Norms,
+    /// The output projection.
+    LmHead,
+    /// Multi-token prediction; recognised, not used yet.
+    Mtp,
+    /// Tensors that text does not need, such as a vision tower.
+    Ignored,
+}
+
+/// What one part holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PartSize {
+    /// Which part.
+    pub part: Part,
+    /// Tensors in the files.
+    pub tensors: usize,
+    /// Bytes in the files.
+    pub bytes: u64,
+    /// Weights that the forward pass can use.
+    pub parameters: u64,
+}
+
+/// A weight file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileSize {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Model {
+    /// Counts what the model is made of. Reads no weights.
+    pub fn summary(&self) -> Result<Summary, GraphError> {
+        let table = self.weights();
+        let graph = self.graph(StepShape { n_tokens: 1, n_outputs: 1 })?;
+        let parts = parts(self);
+        let total = parts.iter().map(|part| part.parameters).sum();
+        let used_bytes: u64 = parts.iter().filter(|part| part.part.is_used()).map(|part| part.bytes).sum();
+        let (active, bytes_per_token) = token_cost(&graph, table);
+        Ok(Summary {
+            model_type: self.config().model_type(),
+            layout: self.checkpoint().layout(),
+            layers: layers(self.config()),
+            hidden_size: self.config().hidden_size(),
+            experts: expert_count(&graph, table),
+            vocab_size: self.config().vocab_size(),
+            context_length: self.context_length(),
+            parameters: Parameters { total, active },
+            bits_per_weight: 8.0 * used_bytes as f64 / total as f64,
+            bytes_per_token,
+            sequence: sequence_bytes(table),
+            parts,
+            files: self
+                .checkpoint()
+                .files()
+                .iter()
+                .map(|file| FileSize { path: file.path().to_owned(), bytes: file.len() })
+                .collect(),
+        })
+    }
+}
+
+impl Part {
+    /// The part that a tensor belongs to, by its name in a file or its canonical name: the families' names for parts agree
+    /// wherever they come from.
+    pub fn of(tensor: &str) -> Self {
+        let has = |piece: &str| tensor.contains(piece);
+        if tensor.starts_with("mtp.") || has(".mtp.") {
+            Part::Mtp
+        } else if has("visual") || has("vision") {
+            Part::Ignored
+        } else if has("embed_tokens") {
+            Part::Embedding
+        } else if has("lm_head") {
+            Part::LmHead
+        } else if has("norm") {
+            Part::Norms
+        } else if has("self_attn") {
+            Part::Attention
+        } else if has("linear_attn") {
+            Part::LinearAttention
+        } else if has("mlp.gate") || has("shared_expert_gate") {
+            Part::Router
+        } else if has("shared_expert") {
+            Part::SharedExpert
+        } else if has("experts") || has("switch_mlp") {
+            Part::Experts
+        } else {
+            Part::Ignored
+        }
+    }
+
+    /// Whether the forward pass uses it.
+    pub fn is_used(self) -> bool {
+        !matches!(self, Part::Mtp | Part::Ignored)
+    }
+}
+
+fn layers(config: &ModelConfig) -> Vec<LayerCount> {
+    let ModelConfig::Qwen3_5Moe(config) = config;
+    let mut layers: Vec<LayerCount> = Vec::new();
+    for layer in &config.layer_types {
+        let kind = match layer {
+            LayerType::LinearAttention => "linear_attention",
+            LayerType::FullAttention => "full_attention",
+        };
+        match layers.iter_mut().find(|known| known.kind == kind) {
+            Some(known) => known.count += 1,
+            None => layers.push(LayerCount { kind, count: 1 }),
+        }
+    }
+    layers
+}
+
+/// Bytes are those of the files' tensors, parameters those of the weight table: codes, scales and biases are several
+/// tensors, but one parameter a code.
+fn parts(model: &Model) -> Vec<PartSize> {
+    let mut parts = BTreeMap::new();
+    let mut part = |name: &str, tensors: usize, bytes: u64, parameters: u64| {
+        let part = Part::of(name);
+        let size = parts.entry(part).or_insert(PartSize { part, tensors: 0, bytes: 0, parameters: 0 });
+        size.tensors += tensors;
+        size.bytes += bytes;
+        size.parameters += parameters;
+    };
+    for tensor in model.checkpoint().tensors() {
+        part(&tensor.name, 1, tensor.span.len, 0);
+    }
+    let table = model.weights();
+    let mut counted = HashSet::new();
+    for NamedMatrix { name, matrix } in table.matrices() {
+        // A tied embedding is the output projection too.
+        if counted.insert(matrix.codes) {
+            part(name, 0, 0, parameters(matrix));
+        }
+    }
+    for vector in table.vectors() {
+        part(&vector.name, 0, 0, vector.values.len() as u64);
+    }
+    for experts in table.experts() {
+        part(&experts.name, 0, 0, experts.experts.iter().map(|expert| of_expert(expert, parameters)).sum());
+    }
+    parts.into_values().collect()
+}
+
+/// Parameters and bytes that the graph of one token reads. Vectors are held as float32.
+fn token_cost(graph: &Graph, table: &WeightTable) -> (u64, TokenBytes) {
+    let (mut active, mut bytes) = (0, TokenBytes { dense: 0, experts: 0 });
+    for read in graph.ops().iter().flat_map(Op::weights) {
+        match read {
+            WeightRead::Matrix(id) => {
+                let matrix = &table.matrices()[id].matrix;
+                active += parameters(matrix);
+                bytes.dense += matrix.bytes();
+            }
+            WeightRead::Row(id) => {
+                let matrix = &table.matrices()[id].matrix;
+                active += matrix.cols as u64;
+                bytes.dense += matrix.bytes() / matrix.rows as u64;
+            }
+            WeightRead::Vector(id) => {
+                let len = table.vectors()[id].values.len() as u64;
+                active += len;
+                bytes.dense += 4 * len;
+            }
+            WeightRead::Experts { experts, k } => {
+                if let Some(expert) = table.experts()[experts].experts.first() {
+                    active += k as u64 * of_expert(expert, parameters);
+                    bytes.experts += k as u64 * of_expert(expert, Matrix::bytes);
+                }
+            }
+        }
+    }
+    (active, bytes)
+}
+
+fn expert_count(graph: &Graph, table: &WeightTable) -> ExpertCount {
+    graph
+        .ops()
+        .iter()
+        .flat_map(Op::weights)
+        .find_map(|read| match read {
+            WeightRead::Experts { experts, k } => {
+                Some(ExpertCount { total: table.experts()[experts].experts.len(), active: k })
+            }
+            _ => None,
+        })
+        .unwrap_or(ExpertCount { total: 0, active: 0 })
+}
+
+/// States are float32; keys and values are two of them for each channel.
+fn sequence_bytes(table: &WeightTable) -> SequenceBytes {
+    let mut bytes = SequenceBytes { kv_per_token: 0, recurrent: 0 };
+    for state in table.states() {
+        match *state {
+            StateSpec::Kv { kv_heads, head_dim } => bytes.kv_per_token += (2 * 4 * kv_heads * head_dim) as u64,
+            StateSpec::Recurrent { len } => bytes.recurrent += 4 * len as u64,
+        }
+    }
+    bytes
+}
+
+fn of_expert(expert: &Expert, count: impl Fn(&Matrix) -> u64) -> u64 {
+    count(&expert.gate) + count(&expert.up) + count(&expert.down)
+}
+
+fn parameters(matrix: &Matrix) -> u64 {
+    matrix.rows as u64 * matrix.cols as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_by_hub_and_mlx_names() {
+        for (name, part) in [
+            ("language_model.model.embed_tokens.scales", Part::Embedding),
+            ("lm_head.weight", Part::LmHead),
+            ("model.language_model.layers.3.self_attn.q_proj.weight", Part::Attention),
+            ("model.layers.3.self_attn.q_norm.weight", Part::Norms),
+            ("layers.0.linear_attn.conv1d", Part::LinearAttention),
+            ("language_model.model.layers.0.mlp.gate.biases", Part::Router),
+            ("model.layers.0.mlp.shared_expert_gate.weight", Part::Router),
+            ("model.layers.0.mlp.shared_expert.gate_proj.weight", Part::SharedExpert),
+            ("model.layers.0.mlp.experts.gate_up_proj", Part::Experts),
+            ("model.layers.0.mlp.experts.7.gate_proj.weight", Part::Experts),
+            ("language_model.model.layers.0.mlp.switch_mlp.up_proj.weight", Part::Experts),
+            ("mtp.layers.0.mlp.gate.weight", Part::Mtp),
+            ("model.visual.blocks.0.norm1.weight", Part::Ignored),
+        ] {
+            assert_eq!(Part::of(name), part, "{name}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Text in and out: the tokenizer, chat templates, streaming detokenisation and stop strings.
+//!
+//! Everything here works from the files of a checkpoint folder and knows nothing of models or devices.
+
+mod error;
+mod generation;
+mod message;
+mod stop;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use error::TextError;
+pub use generation::GenerationDefaults;
+pub use message::{Content, Message};
+pub use stop::{StopOutcome, StopStrings};
+pub use stream::TokenStream;
+pub use template::{ChatRequest, ChatTemplate};
+pub use tokenizer::Tokenizer;

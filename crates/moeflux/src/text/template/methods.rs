@@ -1,0 +1,197 @@
+//! Methods of Python's strings, lists and dictionaries that templates call, beyond those of `minijinja-contrib`.
+
+use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
+use minijinja::{Error, ErrorKind, State, Value};
+use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::dialect;
+
+/// Calls `value.method(args)`.
+pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    let known = match (value.kind(), value.as_str()) {
+        (ValueKind::String | ValueKind::Seq, _) if method == dialect::SLICE => Some(slice(value, args)?),
+        (_, Some(text)) => string_method(text, method, args)?,
+        (ValueKind::Seq, _) => list_method(value, method, args)?,
+        (ValueKind::Map, _) if method == "copy" => {
+            let () = from_args(args)?;
+            Some(value.clone())
+        }
+        _ => None,
+    };
+    match known {
+        Some(result) => Ok(result),
+        None => unknown_method_callback(state, value, method, args).map_err(|error| name(error, value, method)),
+    }
+}
+
+/// Says which method is unknown, and on what.
+fn name(error: Error, value: &Value, method: &str) -> Error {
+    if error.kind() == ErrorKind::UnknownMethod && error.detail().is_none() {
+        return Error::new(ErrorKind::UnknownMethod, format!("{} has no method `{method}`", value.kind()));
+    }
+    error
+}
+
+fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    Ok(Some(match method {
+        "split" | "rsplit" => split(text, method == "rsplit", args)?,
+        "partition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            partition(text.split_once(separator), separator, [text, "", ""])
+        }
+        "rpartition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            partition(text.rsplit_once(separator), separator, ["", "", text])
+        }
+        "removeprefix" => {
+            let (prefix,): (&str,) = from_args(args)?;
+            Value::from(text.strip_prefix(prefix).unwrap_or(text))
+        }
+        "removesuffix" => {
+            let (suffix,): (&str,) = from_args(args)?;
+            Value::from(text.strip_suffix(suffix).unwrap_or(text))
+        }
+        "title" => {
+            let () = from_args(args)?;
+            Value::from(title(text))
+        }
+        "zfill" => {
+            let (width,): (usize,) = from_args(args)?;
+            let sign = usize::from(text.starts_with(['+', '-']));
+            let zeros = "0".repeat(padding(text, width)?);
+            Value::from(format!("{}{zeros}{}", &text[..sign], &text[sign..]))
+        }
+        "ljust" | "rjust" => {
+            let (width, fill): (usize, Option<char>) = from_args(args)?;
+            let fill = String::from(fill.unwrap_or(' ')).repeat(padding(text, width)?);
+            Value::from(if method == "ljust" { format!("{text}{fill}") } else { format!("{fill}{text}") })
+        }
+        "index" => {
+            let (what,): (&str,) = from_args(args)?;
+            let at = text.find(what).ok_or_else(not_found)?;
+            Value::from(text[..at].chars().count())
+        }
+        "isdecimal" => {
+            let () = from_args(args)?;
+            Value::from(!text.is_empty() && text.chars().all(|character| character.is_ascii_digit()))
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    match method {
+        "index" => {
+            let (what,): (&Value,) = from_args(args)?;
+            let at = value.try_iter()?.position(|item| item == *what).ok_or_else(not_found)?;
+            Ok(Some(Value::from(at)))
+        }
+        "copy" => {
+            let () = from_args(args)?;
+            Ok(Some(value.clone()))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `value[from:to:step]` of a string, list or tuple.
+fn slice(value: &Value, args: &[Value]) -> Result<Value, Error> {
+    let (from, to, step): (Option<i64>, Option<i64>, Option<i64>) = from_args(args)?;
+    let mut items: Vec<Value> = value.try_iter()?.collect();
+    let length = items.len() as i64;
+    let step = step.unwrap_or(1);
+    if step == 0 {
+        return Err(Error::new(ErrorKind::InvalidOperation, "a slice cannot have step 0"));
+    }
+    // Python's `slice.indices`: bounds count from the end if negative, and stop one outside of the list.
+    let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let bound = |bound: i64| (if bound < 0 { bound.saturating_add(length) } else { bound }).clamp(low, high);
+    let (first, last) = if step > 0 { (low, high) } else { (high, low) };
+    let (from, to) = (from.map_or(first, bound), to.map_or(last, bound));
+    let distance = if step > 0 { to - from } else { from - to };
+    let count = u64::try_from(distance).unwrap_or(0).div_ceil(step.unsigned_abs());
+    let picked = (0..count as i64).map(|nth| std::mem::take(&mut items[(from + nth * step) as usize]));
+    Ok(match value.kind() {
+        ValueKind::String => Value::from(picked.map(|character| character.to_string()).collect::<String>()),
+        _ if value.is_tuple() => Value::from(Tuple::from(picked.collect::<Vec<_>>())),
+        _ => picked.collect(),
+    })
+}
+
+/// `text.split(sep=None, maxsplit=-1)`, or `rsplit` if splits count from the end.
+fn split(text: &str, from_end: bool, args: &[Value]) -> Result<Value, Error> {
+    let (separator, limit, named): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
+    let separator = separator.or(named.get("sep")?).filter(|separator| !separator.is_none());
+    let limit = limit.or(named.get("maxsplit")?).and_then(|limit| usize::try_from(limit).ok());
+    named.assert_all_used()?;
+    let separator = separator.as_ref().map(|separator| separator.as_str().filter(|text| !text.is_empty()));
+    let parts: Vec<&str> = match (separator, limit.map(|limit| limit.saturating_add(1))) {
+        (Some(None), _) => {
+            return Err(Error::new(ErrorKind::InvalidOperation, "split: the separator should be a string, not empty"));
+        }
+        (Some(Some(separator)), None) => text.split(separator).collect(),
+        (Some(Some(separator)), Some(parts)) if from_end => {
+            let mut parts: Vec<_> = text.rsplitn(parts, separator).collect();
+            parts.reverse();
+            parts
+        }
+        (Some(Some(separator)), Some(parts)) => text.splitn(parts, separator).collect(),
+        (None, None) => text.split_whitespace().collect(),
+        (None, Some(parts)) => split_whitespace(text, parts, from_end),
+    };
+    Ok(parts.into_iter().map(Value::from).collect())
+}
+
+/// At most `parts` parts; the last one (or the first, `from_end`) keeps the whitespace within and on its far side.
+fn split_whitespace(text: &str, parts: usize, from_end: bool) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = if from_end { text.trim_end() } else { text.trim_start() };
+    while !rest.is_empty() {
+        let cut = if found.len() + 1 == parts {
+            None
+        } else if from_end {
+            rest.rsplit_once(char::is_whitespace).map(|(rest, part)| (part, rest.trim_end()))
+        } else {
+            rest.split_once(char::is_whitespace).map(|(part, rest)| (part, rest.trim_start()))
+        };
+        let (part, after) = cut.unwrap_or((rest, ""));
+        found.push(part);
+        rest = after;
+    }
+    if from_end {
+        found.reverse();
+    }
+    found
+}
+
+fn partition(parts: Option<(&str, &str)>, separator: &str, whole: [&str; 3]) -> Value {
+    let parts = parts.map_or(whole, |(head, tail)| [head, separator, tail]);
+    Value::from(Tuple::from(parts.map(Value::from)))
+}
+
+/// Upper case for each letter that follows none, lower case for the others.
+fn title(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut in_word = false;
+    for character in text.chars() {
+        if in_word {
+            result.extend(character.to_lowercase());
+        } else {
+            result.extend(character.to_uppercase());
+        }
+        in_word = character.is_alphabetic();
+    }
+    result
+}
+
+/// How many characters are missing to `width`, which is bounded because templates come from files.
+fn padding(text: &str, width: usize) -> Result<usize, Error> {
+    if width > 100_000 {
+        return Err(Error::new(ErrorKind::InvalidOperation, format!("a width of {width} is over 100000")));
+    }
+    Ok(width.saturating_sub(text.chars().count()))
+}
+
+fn not_found() -> Error {
+    Error::new(ErrorKind::InvalidOperation, "index: not found")
+}

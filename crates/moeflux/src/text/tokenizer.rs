@@ -1,0 +1,138 @@
+//! The tokenizer of a checkpoint folder.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::generation::{eos_token_ids, read_object};
+use super::stream::{DecoderKind, TokenStream};
+use super::template::{ChatRequest, ChatTemplate, special_token};
+use super::{GenerationDefaults, TextError};
+
+/// Text to token ids and back, with what else the checkpoint says about text: end-of-sequence ids, the chat
+/// template and the model's sampling defaults.
+#[derive(Debug)]
+pub struct Tokenizer {
+    folder: PathBuf,
+    inner: tokenizers::Tokenizer,
+    decoder: DecoderKind,
+    special: HashSet<u32>,
+    eos_ids: Vec<u32>,
+    chat_template: Option<ChatTemplate>,
+    generation_defaults: GenerationDefaults,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a checkpoint folder and, where they exist, `tokenizer_config.json`,
+    /// `generation_config.json`, `config.json` and the chat template.
+    pub fn open(folder: &Path) -> Result<Self, TextError> {
+        let path = folder.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
+        let unusable = |error: tokenizers::Error| TextError::Tokenizer { path: path.clone(), detail: error.to_string() };
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(unusable)?;
+        // Left over from training in some checkpoints; they would cut or fill prompts silently.
+        inner.with_truncation(None).map_err(unusable)?;
+        inner.with_padding(None);
+
+        let config_path = folder.join("tokenizer_config.json");
+        let config = read_object(&config_path)?.unwrap_or_default();
+        let eos_ids = match eos_token_ids(folder)? {
+            Some(ids) => ids,
+            None => config
+                .get("eos_token")
+                .and_then(special_token)
+                .and_then(|token| inner.token_to_id(token))
+                .into_iter()
+                .collect(),
+        };
+        let special = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter_map(|(id, token)| token.special.then_some(id))
+            .collect();
+        Ok(Self {
+            folder: folder.to_owned(),
+            decoder: DecoderKind::of(&inner),
+            special,
+            eos_ids,
+            chat_template: ChatTemplate::open(folder, &config)?,
+            generation_defaults: GenerationDefaults::open(folder)?,
+            inner,
+        })
+    }
+
+    /// Token ids of a text. Special tokens in the text are recognised; none is added.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|error| TextError::Encode(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of tokens, without the special ones if `skip_special`. Bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// `clean_up_tokenization_spaces` of old tokenizer configs is not applied: it would change text that the model
+    /// wrote, and no stream could agree with it.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
+            return Err(self.unknown(id));
+        }
+        self.decode_known(ids, skip_special)
+    }
+
+    /// A decoder that takes one token at a time and gives text as it becomes complete.
+    pub fn stream(&self, skip_special: bool) -> TokenStream<'_> {
+        TokenStream::new(self, self.decoder, skip_special)
+    }
+
+    /// Tokens that end a sequence: `eos_token_id` of `generation_config.json`, else of `config.json` or its
+    /// `text_config`, else `eos_token` of `tokenizer_config.json`. Empty if none of them says.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos_ids
+    }
+
+    /// Number of tokens, added ones included. The model's embedding may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The token as `tokenizer.json` writes it (byte-level tokens in their printable alphabet).
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token, written as in `tokenizer.json`.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Whether a token is a special one (an added token with `special: true`).
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    /// The chat template, if the checkpoint has one.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
+    }
+
+    /// The prompt of a conversation, or [`TextError::NoChatTemplate`].
+    pub fn render_chat(&self, request: &ChatRequest) -> Result<String, TextError> {
+        match &self.chat_template {
+            Some(template) => template.render(request),
+            None => Err(TextError::NoChatTemplate { folder: self.folder.clone() }),
+        }
+    }
+
+    /// The sampling settings of `generation_config.json`.
+    pub fn generation_defaults(&self) -> &GenerationDefaults {
+        &self.generation_defaults
+    }
+
+    /// [`decode`](Self::decode) for ids that are known to exist.
+    pub(super) fn decode_known(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        self.inner.decode(ids, skip_special).map_err(|error| TextError::Decode(error.to_string()))
+    }
+
+    pub(super) fn unknown(&self, id: u32) -> TextError {
+        TextError::UnknownToken { id, vocab_size: self.vocab_size() }
+    }
+}

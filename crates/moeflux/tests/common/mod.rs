@@ -1,0 +1,87 @@
+//! Reads the reference tensors and compares with them.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A folder or file under `tests/data`.
+pub fn data(path: &str) -> PathBuf {
+    root().join("tests/data").join(path)
+}
+
+/// All tensors of a reference file.
+pub struct Reference {
+    floats: HashMap<String, (Vec<usize>, Vec<f32>)>,
+    ints: HashMap<String, (Vec<usize>, Vec<u32>)>,
+}
+
+impl Reference {
+    pub fn open(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let mut reference = Reference { floats: HashMap::new(), ints: HashMap::new() };
+        for (name, view) in tensors.tensors() {
+            let words = view.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+            let shape = view.shape().to_vec();
+            match view.dtype() {
+                Dtype::F32 => {
+                    reference.floats.insert(name, (shape, words.map(f32::from_le_bytes).collect()));
+                }
+                Dtype::I32 => {
+                    reference.ints.insert(name, (shape, words.map(u32::from_le_bytes).collect()));
+                }
+                other => panic!("{name}: unexpected dtype {other:?}"),
+            }
+        }
+        reference
+    }
+
+    pub fn floats(&self, name: &str) -> &[f32] {
+        self.try_floats(name).unwrap_or_else(|| panic!("the reference has no {name}"))
+    }
+
+    pub fn try_floats(&self, name: &str) -> Option<&[f32]> {
+        self.floats.get(name).map(|(_, values)| values.as_slice())
+    }
+
+    pub fn shape(&self, name: &str) -> &[usize] {
+        &self.floats[name].0
+    }
+
+    pub fn ints(&self, name: &str) -> &[u32] {
+        self.try_ints(name).unwrap_or_else(|| panic!("the reference has no {name}"))
+    }
+
+    pub fn try_ints(&self, name: &str) -> Option<&[u32]> {
+        self.ints.get(name).map(|(_, values)| values.as_slice())
+    }
+}
+
+/// The largest difference; NaN counts as infinite, and so does another length.
+pub fn max_diff(found: &[f32], expected: &[f32]) -> f32 {
+    if found.len() != expected.len() {
+        return f32::INFINITY;
+    }
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |max, d| if d.is_nan() { f32::INFINITY } else { max.max(d) })
+}
+
+/// The largest magnitude.
+pub fn max_abs(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |max, v| max.max(v.abs()))
+}
+
+/// Index of the largest logit, the lowest of equals.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (index, &logit)| {
+        if logit > best.1 { (index, logit) } else { best }
+    });
+    best.0 as u32
+}

@@ -1,0 +1,261 @@
+//! Every reference case against what transformers computed in float32: logits, hidden states, mixer and MLP outputs,
+//! router choices, states, cached greedy decode, M-RoPE. One driver; a case is a checkpoint and its reference file.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{Reference, argmax, data, max_abs, max_diff};
+use moeflux::backend::{Data, Observer};
+use moeflux::graph::{StateSpec, TensorInfo};
+use moeflux::sequence::State;
+use moeflux::{Engine, EngineOptions, Input, Model, ModelOptions, Outputs, Sequence};
+
+/// On logits, and relative to the tensor's magnitude on everything inside the model.
+const TOLERANCE: f32 = 2e-4;
+/// On router weights.
+const ROUTER_TOLERANCE: f32 = 1e-5;
+
+struct Case {
+    family: &'static str,
+    checkpoint: &'static str,
+    reference: &'static str,
+}
+
+const CASES: [Case; 3] = [
+    Case { family: "qwen3_5_moe", checkpoint: "hf", reference: "ref_hf" },
+    Case { family: "qwen3_5_moe", checkpoint: "mlx-q4", reference: "ref_mlx-q4" },
+    Case { family: "qwen3_5_moe", checkpoint: "mlx-mixed", reference: "ref_mlx-mixed" },
+];
+
+#[test]
+fn cases_agree_with_transformers() {
+    println!("{:<28} {:>8} {:>12} {:>12} {:>12}", "case", "tokens", "prefill", "decode", "inside");
+    let mut failures = Vec::new();
+    for case in CASES {
+        case.run(&mut failures);
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+impl Case {
+    fn run(&self, failures: &mut Vec<String>) {
+        let folder = data(self.family);
+        let reference = Reference::open(&folder.join(format!("{}.safetensors", self.reference)));
+        let model = Model::open(&folder.join(self.checkpoint), &ModelOptions::default()).unwrap();
+        let mut engine = Engine::new(model, &EngineOptions::default()).unwrap();
+        for prompt in 0..5 {
+            let name = format!("{}/{} p{prompt}", self.family, self.checkpoint);
+            Prompt { name, key: format!("p{prompt}."), reference: &reference }.run(&mut engine, failures);
+        }
+        if reference.try_ints("mrope.ids").is_some() {
+            let name = format!("{}/{} mrope", self.family, self.checkpoint);
+            Prompt { name, key: "mrope.".into(), reference: &reference }.run(&mut engine, failures);
+        }
+    }
+}
+
+/// One prompt of a case; its tensors begin with `key`.
+struct Prompt<'a> {
+    name: String,
+    key: String,
+    reference: &'a Reference,
+}
+
+impl Prompt<'_> {
+    fn run(&self, engine: &mut Engine, failures: &mut Vec<String>) {
+        let ids = self.reference.ints(&self.key("ids"));
+        let positions = self.positions(ids.len());
+        let mut sequence = engine.sequence();
+        let mut tensors = Recorder::default();
+        let input = Input {
+            sequence: &mut sequence,
+            tokens: ids,
+            positions: positions.as_deref(),
+            outputs: Outputs::All,
+        };
+        let logits = engine.step(&mut [input], Some(&mut tensors)).unwrap().to_vec();
+
+        let prefill = max_diff(&logits, self.reference.floats(&self.key("logits")));
+        let inside = self.compare_inside(engine, &tensors, &sequence, failures);
+        let decode = self.compare_decode(engine, &mut sequence, &logits, failures);
+        println!("{:<28} {:>8} {prefill:>12.1e} {decode:>12.1e} {inside:>12.1e}", self.name, ids.len());
+        for (what, worst) in [("prefill logits", prefill), ("decode logits", decode), ("inside", inside)] {
+            if worst > TOLERANCE {
+                failures.push(format!("{}: {what} differ by {worst:e}", self.name));
+            }
+        }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.key)
+    }
+
+    /// The reference has `[3, n_tokens]`, and only where they are not text's.
+    fn positions(&self, n: usize) -> Option<Vec<[u32; 3]>> {
+        let axes = self.reference.try_ints(&self.key("position_ids"))?;
+        Some((0..n).map(|t| [axes[t], axes[n + t], axes[2 * n + t]]).collect())
+    }
+
+    /// The worst difference of any tensor between the layers, relative to the reference's magnitude (at least 1).
+    fn compare_inside(
+        &self,
+        engine: &Engine,
+        tensors: &Recorder,
+        sequence: &Sequence,
+        failures: &mut Vec<String>,
+    ) -> f32 {
+        let mut worst = 0.0_f32;
+        let mut compare = |name: &str, found: &[f32], failures: &mut Vec<String>| {
+            if let Some(expected) = self.reference.try_floats(&self.key(name)) {
+                let relative = max_diff(found, expected) / max_abs(expected).max(1.0);
+                worst = worst.max(relative);
+                if relative > TOLERANCE {
+                    failures.push(format!("{}: {name} differs by {relative:e}", self.name));
+                }
+            }
+        };
+        compare("final_norm", tensors.floats("final_norm"), failures);
+        compare("embed", tensors.floats("hidden"), failures);
+        let layers = engine.model().config().num_hidden_layers();
+        for layer in 0..layers {
+            for name in ["hidden", "mixer_out", "mlp_out", "router_logits"] {
+                let found = tensors.floats(&format!("layers.{layer}.{name}"));
+                compare(&format!("layer{layer}.{name}"), found, failures);
+            }
+            self.compare_router(layer, tensors, failures);
+        }
+        for (layer, states) in recurrent_states(engine, sequence) {
+            let [conv, delta] = states;
+            compare(&format!("layer{layer}.recurrent_states"), delta, failures);
+            let expected = self.reference.try_floats(&self.key(&format!("layer{layer}.conv_states")));
+            if let Some(expected) = expected {
+                let found = conv_as_reference(conv, expected);
+                compare(&format!("layer{layer}.conv_states"), &found, failures);
+            }
+        }
+        worst
+    }
+
+    /// Choices as sets, and the weight of each.
+    fn compare_router(&self, layer: usize, tensors: &Recorder, failures: &mut Vec<String>) {
+        let Some(expected) = self.reference.try_ints(&self.key(&format!("layer{layer}.router_indices"))) else {
+            return;
+        };
+        let found = tensors.ints(&format!("layers.{layer}.router_indices"));
+        let found_weights = tensors.floats(&format!("layers.{layer}.router_weights"));
+        let expected_weights = self.reference.try_floats(&self.key(&format!("layer{layer}.router_weights")));
+        assert_eq!(found.len(), expected.len(), "{}: layer {layer}: number of choices", self.name);
+        let k = tensors.cols(&format!("layers.{layer}.router_indices"));
+        for token in 0..found.len() / k {
+            let row = token * k..(token + 1) * k;
+            let by_expert = |ids: &[u32], weights: Option<&[f32]>| {
+                let weight = |slot: usize| weights.map_or(0.0, |weights| weights[row.start + slot]);
+                let mut choice: Vec<_> =
+                    ids[row.clone()].iter().enumerate().map(|(slot, &id)| (id, weight(slot))).collect();
+                choice.sort_by_key(|&(id, _)| id);
+                choice
+            };
+            let found = by_expert(found, expected_weights.map(|_| found_weights));
+            let expected = by_expert(expected, expected_weights);
+            let same = found.len() == expected.len()
+                && found
+                    .iter()
+                    .zip(&expected)
+                    .all(|(f, e)| f.0 == e.0 && (f.1 - e.1).abs() <= ROUTER_TOLERANCE);
+            if !same {
+                failures.push(format!(
+                    "{}: layer {layer}, token {token}: the router chose {found:?}, expected {expected:?}",
+                    self.name
+                ));
+            }
+        }
+    }
+
+    /// Sixteen greedy tokens with the cache; the worst difference of their logits where the reference has them.
+    fn compare_decode(
+        &self,
+        engine: &mut Engine,
+        sequence: &mut Sequence,
+        logits: &[f32],
+        failures: &mut Vec<String>,
+    ) -> f32 {
+        let Some(expected) = self.reference.try_ints(&self.key("greedy")) else { return 0.0 };
+        let vocab_size = engine.model().vocab_size();
+        let mut token = argmax(&logits[logits.len() - vocab_size..]);
+        let (mut tokens, mut rows) = (Vec::new(), Vec::new());
+        for _ in expected {
+            tokens.push(token);
+            let logits = engine.eval(sequence, &[token]).unwrap();
+            token = argmax(&logits);
+            rows.extend(logits);
+        }
+        if tokens != expected {
+            failures.push(format!("{}: greedy tokens {tokens:?}, expected {expected:?}", self.name));
+        }
+        self.reference.try_floats(&self.key("greedy_logits")).map_or(0.0, |expected| max_diff(&rows, expected))
+    }
+}
+
+/// Convolution and delta-rule state of each linear layer after the last step.
+fn recurrent_states<'a>(engine: &Engine, sequence: &'a Sequence) -> Vec<(usize, [&'a [f32]; 2])> {
+    let specs = engine.model().weights().states();
+    let mut layers = Vec::new();
+    let (mut layer, mut index) = (0, 0);
+    while index < specs.len() {
+        match (&specs[index], &sequence.states()[index..]) {
+            (StateSpec::Recurrent { .. }, [State::Recurrent(conv), State::Recurrent(delta), ..]) => {
+                layers.push((layer, [conv.current(), delta.current()]));
+                index += 2;
+            }
+            _ => index += 1,
+        }
+        layer += 1;
+    }
+    layers
+}
+
+/// The reference keeps four inputs a channel, `[channels, 4]`, of which the oldest is never read again; ours is
+/// `[3, channels]`.
+fn conv_as_reference(conv: &[f32], expected: &[f32]) -> Vec<f32> {
+    let channels = expected.len() / 4;
+    let mut found = expected.to_vec();
+    for channel in 0..channels {
+        for tap in 0..3 {
+            found[channel * 4 + 1 + tap] = conv[tap * channels + channel];
+        }
+    }
+    found
+}
+
+/// Keeps every tensor of a run by its label.
+#[derive(Default)]
+struct Recorder {
+    floats: HashMap<String, Vec<f32>>,
+    ints: HashMap<String, Vec<u32>>,
+    cols: HashMap<String, usize>,
+}
+
+impl Observer for Recorder {
+    fn wrote(&mut self, tensor: &TensorInfo, data: Data<'_>) {
+        self.cols.insert(tensor.label.clone(), tensor.cols);
+        match data {
+            Data::F32(values) => drop(self.floats.insert(tensor.label.clone(), values.to_vec())),
+            Data::U32(values) => drop(self.ints.insert(tensor.label.clone(), values.to_vec())),
+        }
+    }
+}
+
+impl Recorder {
+    fn floats(&self, label: &str) -> &[f32] {
+        self.floats.get(label).unwrap_or_else(|| panic!("the graph has no {label}"))
+    }
+
+    fn ints(&self, label: &str) -> &[u32] {
+        self.ints.get(label).unwrap_or_else(|| panic!("the graph has no {label}"))
+    }
+
+    fn cols(&self, label: &str) -> usize {
+        self.cols[label]
+    }
+}
