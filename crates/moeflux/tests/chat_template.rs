@@ -1,4 +1,7 @@
-//! Chat templates give what transformers gives for them (`tests/data/templates`; expected texts by transformers 5.23).
+//! Chat templates give what transformers gives for them (`tests/data/templates`; expected texts by
+//! transformers 5.23).
+
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,14 +22,18 @@ fn now(file: &Value) -> NaiveDateTime {
     file["now"].as_str().unwrap().parse().unwrap()
 }
 
-/// What is wrong with a rendering, if anything: a case holds the `expected` text, or the message with which the
-/// template has `rejected` the conversation, or says that Jinja2 `fails`.
+/// What is wrong with a rendering, if anything: a case holds the `expected` text, or the message with which
+/// the template has `rejected` the conversation, or says that Jinja2 `fails`.
 fn fault(case: &Value, rendered: Result<String, TextError>) -> Option<String> {
     let expected = &case["expected"];
     match rendered {
         Ok(text) if expected == &text => None,
         Err(TextError::TemplateRejected { message }) if case["rejected"] == message => None,
-        Err(TextError::TemplateRender { .. } | TextError::TemplateSyntax { .. }) if !case["fails"].is_null() => None,
+        Err(TextError::TemplateRender { .. } | TextError::TemplateSyntax { .. })
+            if !case["fails"].is_null() =>
+        {
+            None
+        }
         Ok(text) => Some(format!("expected {}\n   found {}", wanted(case), Value::from(text))),
         Err(error) => Some(format!("expected {}\n   found error: {error}", wanted(case))),
     }
@@ -34,7 +41,10 @@ fn fault(case: &Value, rendered: Result<String, TextError>) -> Option<String> {
 
 fn wanted(case: &Value) -> String {
     let kinds = ["expected", "rejected", "fails"];
-    kinds.into_iter().find(|kind| !case[kind].is_null()).map_or_else(String::new, |kind| case[kind].to_string())
+    kinds
+        .into_iter()
+        .find(|kind| !case[kind].is_null())
+        .map_or_else(String::new, |kind| case[kind].to_string())
 }
 
 fn assert_none(faults: &[String]) {
@@ -52,7 +62,8 @@ fn conversations_are_rendered_as_transformers_renders_them() {
         }
         let file = read(&path.with_extension("json"));
         let tokens = serde_json::from_value(file["special_tokens"].clone()).unwrap();
-        let template = ChatTemplate::new(&fs::read_to_string(&path).unwrap()).unwrap().with_special_tokens(tokens);
+        let template =
+            ChatTemplate::new(&fs::read_to_string(&path).unwrap()).unwrap().with_special_tokens(tokens);
         for case in file["cases"].as_array().unwrap() {
             let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
             let request = ChatRequest {
@@ -80,7 +91,8 @@ fn expressions_have_the_values_that_jinja2_gives_them() {
     for case in file["cases"].as_array().unwrap() {
         let source = case["template"].as_str().unwrap();
         let rendered = ChatTemplate::new(source).and_then(|template| {
-            let request = ChatRequest { extra: variables.clone(), now: Some(now(&file)), ..ChatRequest::default() };
+            let request =
+                ChatRequest { extra: variables.clone(), now: Some(now(&file)), ..ChatRequest::default() };
             template.render(&request)
         });
         faults.extend(fault(case, rendered).map(|fault| format!("{source}\n{fault}")));
@@ -124,9 +136,12 @@ fn the_demo_is_asked_with_tools_and_answers_are_given_back() {
     };
     let prompt = tokenizer.render_chat(&request).unwrap();
     assert!(prompt.contains("# Tools\n\n<tools>\n{\"name\": \"add\"}\n</tools>"), "{prompt}");
-    let call = "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\nTrue\n</parameter>\n";
+    let call =
+        "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\nTrue\n</parameter>\n";
     assert!(prompt.contains(call), "{prompt}");
-    assert!(prompt.ends_with("<tool_response>\n2\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n"));
+    assert!(
+        prompt.ends_with("<tool_response>\n2\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n")
+    );
 }
 
 #[test]
@@ -137,7 +152,8 @@ fn a_syntax_error_names_its_line() {
 
 #[test]
 fn a_failing_expression_names_its_line() {
-    let template = ChatTemplate::new("a\n{% macro m() %}\n{{ nothing.at.all }}\n{% endmacro %}\n{{ m() }}").unwrap();
+    let template =
+        ChatTemplate::new("a\n{% macro m() %}\n{{ nothing.at.all }}\n{% endmacro %}\n{{ m() }}").unwrap();
     let error = template.render(&ChatRequest::default()).unwrap_err();
     assert!(matches!(error, TextError::TemplateRender { line: 3, .. }), "{error:?}");
 }
@@ -151,7 +167,8 @@ fn arguments_that_are_no_object_are_an_error() {
         let mut call = Message::new("assistant", "");
         call.tool_calls = vec![json!({"function": {"name": "add", "arguments": arguments}})];
         let messages = [Message::new("user", "x"), call];
-        let error = template.render(&ChatRequest { messages: &messages, ..ChatRequest::default() }).unwrap_err();
+        let error =
+            template.render(&ChatRequest { messages: &messages, ..ChatRequest::default() }).unwrap_err();
         let TextError::ToolArguments { message: 1, function, .. } = &error else { panic!("{error:?}") };
         assert_eq!(function, "add");
     }
@@ -169,7 +186,8 @@ fn an_image_is_an_error_where_only_text_has_a_place() {
 
 #[test]
 fn messages_keep_fields_that_they_do_not_know() {
-    let json = json!({"role": "assistant", "content": null, "tool_calls": null, "prefix": true, "n": {"b": 1, "a": 2}});
+    let extra = json!({"b": 1, "a": 2});
+    let json = json!({"role": "assistant", "content": null, "tool_calls": null, "prefix": true, "n": extra});
     let message: Message = serde_json::from_value(json).unwrap();
     assert!(message.tool_calls.is_empty() && message.content.is_none());
     assert_eq!(message.extra["n"].to_string(), "{\"b\":1,\"a\":2}");
@@ -205,7 +223,11 @@ fn templates_are_found_where_checkpoints_keep_them() {
     let cases = [
         (vec![("tokenizer_config.json", with(json!("one {{ bos_token }}")))], "one <s>", "one <s>"),
         (vec![("tokenizer_config.json", with(named.clone()))], default, "tools <s>"),
-        (vec![("tokenizer_config.json", with(named)), ("chat_template.jinja", jinja.clone())], "file <s>", "file <s>"),
+        (
+            vec![("tokenizer_config.json", with(named)), ("chat_template.jinja", jinja.clone())],
+            "file <s>",
+            "file <s>",
+        ),
         (vec![("chat_template.json", json!({"chat_template": "json {{ bos_token }}"}))], "json ", "json "),
         (
             vec![
@@ -248,8 +270,7 @@ fn a_template_field_of_another_type_is_an_error() {
 #[test]
 fn extra_variables_go_before_all_others() {
     let template = ChatTemplate::new("{{ add_generation_prompt }} {{ x }}").unwrap();
-    let extra: Map<String, Value> = [("add_generation_prompt".to_owned(), json!(7)), ("x".to_owned(), json!(null))]
-        .into_iter()
-        .collect();
+    let extra: Map<String, Value> =
+        [("add_generation_prompt".to_owned(), json!(7)), ("x".to_owned(), json!(null))].into_iter().collect();
     assert_eq!(template.render(&ChatRequest { extra, ..ChatRequest::default() }).unwrap(), "7 None");
 }

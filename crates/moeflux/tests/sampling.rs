@@ -1,5 +1,7 @@
 //! Sampling: probabilities against a plain computation in float64, penalties by hand, seeds, bad values.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
+
 use std::collections::BTreeMap;
 
 use moeflux::sampling::{Sampler, SamplingError, SamplingOptions};
@@ -16,7 +18,8 @@ fn sampler(options: &SamplingOptions, vocab_size: usize) -> Sampler {
 
 /// The probabilities of all tokens, each step written as it is defined, with a full sort.
 fn probabilities(logits: &[f32], options: &SamplingOptions) -> Vec<f64> {
-    let scores: Vec<f64> = logits.iter().map(|&logit| f64::from(logit) / f64::from(options.temperature)).collect();
+    let scores: Vec<f64> =
+        logits.iter().map(|&logit| f64::from(logit) / f64::from(options.temperature)).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
     if options.top_k > 0 && options.top_k < order.len() {
@@ -32,7 +35,9 @@ fn probabilities(logits: &[f32], options: &SamplingOptions) -> Vec<f64> {
     });
     order.truncate(kept.count());
     let weights = softmax(&order.iter().map(|&token| scores[token]).collect::<Vec<_>>());
-    order.truncate(weights.iter().take_while(|&&weight| weight >= f64::from(options.min_p) * weights[0]).count());
+    order.truncate(
+        weights.iter().take_while(|&&weight| weight >= f64::from(options.min_p) * weights[0]).count(),
+    );
     let weights = softmax(&order.iter().map(|&token| scores[token]).collect::<Vec<_>>());
     let mut result = vec![0.0; scores.len()];
     for (&token, weight) in order.iter().zip(weights) {
@@ -93,7 +98,8 @@ fn draws_follow_the_distribution() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Every draw lands on a token that the plain computation keeps, and with many draws on each that is likely.
+    /// Every draw lands on a token that the plain computation keeps, and with many draws on each that is
+    /// likely.
     #[test]
     fn truncation_keeps_what_the_plain_computation_keeps(
         logits in prop::collection::vec((-40_i32..40).prop_map(|eighths| eighths as f32 / 8.0), 1..400),
@@ -140,7 +146,8 @@ fn logprobs_are_those_of_the_model() {
     assert!((f64::from(sampled.logprob) - expected).abs() < 1e-6);
 }
 
-/// The logits after penalties, read off greedily: token `i` wins from the moment its rival is at most that logit.
+/// The logits after penalties, read off greedily: token `i` wins from the moment its rival is at most that
+/// logit.
 fn penalised(options: &SamplingOptions, prompt: &[u32], output: &[u32], logits: &[f32], token: u32) -> f32 {
     let (mut low, mut high) = (-100.0_f32, 100.0_f32);
     let rival = logits.len();
@@ -204,7 +211,7 @@ fn logit_bias_comes_before_penalties_and_can_forbid() {
 
 #[test]
 fn the_same_seed_gives_the_same_tokens_wherever_one_starts() {
-    let logits: Vec<f32> = (0..100).map(|token| (token as f32 * 0.7).sin()).collect();
+    let logits: Vec<f32> = (0..100).map(|token| (token * 37 % 100) as f32 / 32.0).collect();
     let draw = |seed: u64, from: usize| -> Vec<u32> {
         let mut sampler = sampler(&SamplingOptions { seed, ..options() }, 100);
         // Tokens that were not sampled here (a resumed output) move the position on all the same.
@@ -225,7 +232,7 @@ fn the_same_seed_gives_the_same_tokens_wherever_one_starts() {
     assert_eq!(draw(42, 0)[..8], RECORDED);
 }
 
-const RECORDED: [u32; 8] = [0; 8];
+const RECORDED: [u32; 8] = [67, 94, 43, 62, 28, 16, 31, 81];
 
 #[test]
 fn invalid_options_are_errors_that_name_field_and_value() {
@@ -248,9 +255,9 @@ fn invalid_options_are_errors_that_name_field_and_value() {
         (with(|options| options.repetition_penalty = f32::NAN), "repetition_penalty", "NaN"),
         (with(|options| options.presence_penalty = f32::INFINITY), "presence_penalty", "inf"),
         (with(|options| options.frequency_penalty = f32::NAN), "frequency_penalty", "NaN"),
-        (with(|options| drop(options.logit_bias.insert(10, 1.0))), "logit_bias", "token 10"),
-        (with(|options| drop(options.logit_bias.insert(1, f32::NAN))), "logit_bias", "NaN"),
-        (with(|options| drop(options.logit_bias.insert(1, f32::INFINITY))), "logit_bias", "inf"),
+        (with(|options| options.logit_bias = BTreeMap::from([(10, 1.0)])), "logit_bias", "token 10"),
+        (with(|options| options.logit_bias = BTreeMap::from([(1, f32::NAN)])), "logit_bias", "NaN"),
+        (with(|options| options.logit_bias = BTreeMap::from([(1, f32::INFINITY)])), "logit_bias", "inf"),
     ];
     for (options, name, value) in cases {
         let error = Sampler::new(options, 10).map(|_| ()).unwrap_err();
@@ -261,7 +268,9 @@ fn invalid_options_are_errors_that_name_field_and_value() {
 
 #[test]
 fn logits_that_cannot_be_chosen_by_are_errors() {
-    for options in [SamplingOptions::default(), options(), SamplingOptions { top_k: 2, top_p: 0.5, ..options() }] {
+    for options in
+        [SamplingOptions::default(), options(), SamplingOptions { top_k: 2, top_p: 0.5, ..options() }]
+    {
         let mut sampler = sampler(&options, 3);
         assert!(matches!(
             sampler.sample(&[0.0, f32::NAN, 1.0]),
@@ -274,7 +283,8 @@ fn logits_that_cannot_be_chosen_by_are_errors() {
         assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -1e30, f32::NEG_INFINITY]).unwrap().token, 1);
     }
     assert_eq!(Sampler::new(options(), 0).unwrap().sample(&[]), Err(SamplingError::NothingToChoose));
-    let forbidden = SamplingOptions { logit_bias: (0..3).map(|token| (token, f32::NEG_INFINITY)).collect(), ..options() };
+    let forbidden =
+        SamplingOptions { logit_bias: (0..3).map(|token| (token, f32::NEG_INFINITY)).collect(), ..options() };
     assert_eq!(sampler(&forbidden, 3).sample(&[0.0; 3]), Err(SamplingError::NothingToChoose));
 }
 

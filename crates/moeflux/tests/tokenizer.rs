@@ -1,5 +1,7 @@
 //! Tokens to text and back: the reference cases, streaming, stop strings, and what folders may lack.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +34,11 @@ fn tokenizer(model: &Value, decoder: &Value, added: &Value) -> Tokenizer {
 fn folder(files: &[(&str, Value)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in files {
-        fs::write(folder.path().join(name), content.as_str().map_or_else(|| content.to_string(), str::to_owned))
-            .unwrap();
+        fs::write(
+            folder.path().join(name),
+            content.as_str().map_or_else(|| content.to_string(), str::to_owned),
+        )
+        .unwrap();
     }
     folder
 }
@@ -51,9 +56,11 @@ fn byte_fallback() -> Tokenizer {
         .collect();
     let decoder = json!({"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-        {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]});
-    let model = json!({"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-                       "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "vocab": vocab,
+        {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]});
+    let model = json!({"type": "BPE", "dropout": null, "unk_token": "<unk>",
+                       "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
+                       "byte_fallback": true, "vocab": vocab,
                        "merges": []});
     let end = json!([{"id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
                       "normalized": false, "special": true}]);
@@ -142,13 +149,13 @@ fn end_of_sequence_ids_come_from_the_first_file_that_has_them() {
     let generation = |value: Value| ("generation_config.json", json!({"eos_token_id": value}));
     let config = ("config.json", json!({"text_config": {"eos_token_id": 5}}));
     let tokenizer_config = ("tokenizer_config.json", json!({"eos_token": {"content": "<|im_end|>"}}));
-    let cases: [(Vec<(&str, Value)>, &[u32]); 6] = [
-        (vec![generation(json!([7, 8])), config.clone()], &[7, 8]),
-        (vec![generation(json!(7)), config.clone()], &[7]),
-        (vec![generation(Value::Null), config.clone(), tokenizer_config.clone()], &[5]),
-        (vec![("config.json", json!({"eos_token_id": 6})), tokenizer_config.clone()], &[6]),
-        (vec![tokenizer_config], &[504]),
-        (vec![], &[]),
+    let cases = [
+        (vec![generation(json!([7, 8])), config.clone()], vec![7, 8]),
+        (vec![generation(json!(7)), config.clone()], vec![7]),
+        (vec![generation(Value::Null), config.clone(), tokenizer_config.clone()], vec![5]),
+        (vec![("config.json", json!({"eos_token_id": 6})), tokenizer_config.clone()], vec![6]),
+        (vec![tokenizer_config], vec![504]),
+        (vec![], vec![]),
     ];
     for (files, expected) in cases {
         let folder = folder(&files);
@@ -160,17 +167,27 @@ fn end_of_sequence_ids_come_from_the_first_file_that_has_them() {
 #[test]
 fn unusable_files_are_errors_that_name_them() {
     let usable: Value =
-        serde_json::from_str(&fs::read_to_string(data().join("qwen3_5_moe/hf/tokenizer.json")).unwrap()).unwrap();
+        serde_json::from_str(&fs::read_to_string(data().join("qwen3_5_moe/hf/tokenizer.json")).unwrap())
+            .unwrap();
     let with = |name: &'static str, content: Value| vec![("tokenizer.json", usable.clone()), (name, content)];
     let cases = [
         (vec![], "tokenizer.json: cannot be read"),
         (vec![("tokenizer.json", json!("{"))], "tokenizer.json: not a usable tokenizer"),
-        (vec![("tokenizer.json", json!({"model": {"type": "other"}}))], "tokenizer.json: not a usable tokenizer"),
+        (
+            vec![("tokenizer.json", json!({"model": {"type": "other"}}))],
+            "tokenizer.json: not a usable tokenizer",
+        ),
         (with("tokenizer_config.json", json!("{]")), "tokenizer_config.json: not valid"),
         (with("tokenizer_config.json", json!([])), "tokenizer_config.json: not valid"),
         (with("generation_config.json", json!({"eos_token_id": "x"})), "`eos_token_id` should be a token id"),
-        (with("generation_config.json", json!({"eos_token_id": [1, -1]})), "`eos_token_id` should be a token id"),
-        (with("config.json", json!({"eos_token_id": 1.5})), "config.json: `eos_token_id` should be a token id"),
+        (
+            with("generation_config.json", json!({"eos_token_id": [1, -1]})),
+            "`eos_token_id` should be a token id",
+        ),
+        (
+            with("config.json", json!({"eos_token_id": 1.5})),
+            "config.json: `eos_token_id` should be a token id",
+        ),
         (with("generation_config.json", json!({"temperature": "hot"})), "generation_config.json: not valid"),
         (with("chat_template.jinja", json!("{% if %}")), "chat template, line 1"),
     ];
@@ -184,7 +201,8 @@ fn unusable_files_are_errors_that_name_them() {
 fn truncation_and_padding_of_the_file_are_off() {
     let path = data().join("qwen3_5_moe/hf/tokenizer.json");
     let mut json: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    json["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    json["truncation"] =
+        json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
     json["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
                              "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
     let folder = folder(&[("tokenizer.json", json)]);
@@ -203,7 +221,11 @@ fn streamed(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> String {
 }
 
 fn assert_streams(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) {
-    assert_eq!(streamed(tokenizer, ids, skip_special), tokenizer.decode(ids, skip_special).unwrap(), "{ids:?}");
+    assert_eq!(
+        streamed(tokenizer, ids, skip_special),
+        tokenizer.decode(ids, skip_special).unwrap(),
+        "{ids:?}"
+    );
 }
 
 thread_local! {
@@ -231,7 +253,8 @@ proptest! {
     fn byte_tokens_stream_as_they_decode(
         parts in prop::collection::vec(
             prop_oneof![
-                any::<char>().prop_map(|c| c.to_string().bytes().map(|byte| 12 + u32::from(byte)).collect::<Vec<_>>()),
+                any::<char>()
+                    .prop_map(|c| c.to_string().bytes().map(|byte| 12 + u32::from(byte)).collect::<Vec<_>>()),
                 (0_u32..12).prop_map(|id| vec![id]),
                 (12_u32..268).prop_map(|id| vec![id]),
             ],

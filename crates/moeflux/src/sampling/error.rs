@@ -24,8 +24,8 @@ pub enum SamplingError {
     },
     /// A logit is NaN or +∞.
     #[error(
-        "the logit of token {token} is {value}: the model's computation has overflowed, its weights are damaged, or a \
-         bias or penalty is too large"
+        "the logit of token {token} is {value}: the model's computation has overflowed, its weights are \
+         damaged, or a bias or penalty is too large"
     )]
     NotFinite {
         /// The first such token.

@@ -54,7 +54,9 @@ impl SamplingOptions {
     /// Checks every value; `vocab_size` bounds the tokens of `logit_bias`.
     pub fn validate(&self, vocab_size: usize) -> Result<(), SamplingError> {
         let probability = |value: f32| (0.0..=1.0).contains(&value);
-        check("temperature", "a number, 0 or more", self.temperature, |value| value.is_finite() && value >= 0.0)?;
+        check("temperature", "a number, 0 or more", self.temperature, |value| {
+            value.is_finite() && value >= 0.0
+        })?;
         check("top_p", "between 0 and 1", self.top_p, probability)?;
         check("min_p", "between 0 and 1", self.min_p, probability)?;
         check("repetition_penalty", "a number over 0", self.repetition_penalty, |value| {
@@ -65,9 +67,15 @@ impl SamplingOptions {
         for (&token, &bias) in &self.logit_bias {
             if token as usize >= vocab_size {
                 let expected = format!("for tokens below {vocab_size}");
-                return Err(SamplingError::Invalid { field: "logit_bias", expected, found: format!("token {token}") });
+                return Err(SamplingError::Invalid {
+                    field: "logit_bias",
+                    expected,
+                    found: format!("token {token}"),
+                });
             }
-            check("logit_bias", "a number or -inf", bias, |value| value.is_finite() || value == f32::NEG_INFINITY)?;
+            check("logit_bias", "a number or -inf", bias, |value| {
+                value.is_finite() || value == f32::NEG_INFINITY
+            })?;
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use super::{SamplingError, SamplingOptions};
 
 /// Chooses tokens for one sequence.
 ///
-/// A draw depends on the options, the logits, the tokens accepted so far, and nothing else: its random number is the
-/// one that the seed has for this position of the output. Sampling twice without accepting gives the same token twice.
+/// A draw depends on the options, the logits, the tokens accepted so far, and nothing else: its random number
+/// is the one that the seed has for this position of the output. Sampling twice without accepting gives the
+/// same token twice.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplingOptions,
@@ -29,8 +30,8 @@ pub struct Sampler {
 pub struct Sampled {
     /// The token's id.
     pub token: u32,
-    /// Natural logarithm of the probability that the model itself gave the token: from the logits as they came, before
-    /// bias, penalties, temperature and truncation.
+    /// Natural logarithm of the probability that the model itself gave the token: from the logits as they
+    /// came, before bias, penalties, temperature and truncation.
     pub logprob: f32,
 }
 
@@ -82,7 +83,7 @@ impl Sampler {
             self.adjusted = adjusted;
             token?
         };
-        let sum: f64 = logits.iter().map(|&logit| f64::from(logit - logits_max).exp()).sum();
+        let sum: f64 = logits.iter().map(|&logit| f64::from((logit - logits_max).exp())).sum();
         let logprob = f64::from(logits[token as usize] - logits_max) - sum.ln();
         Ok(Sampled { token, logprob: logprob as f32 })
     }

@@ -12,8 +12,8 @@ pub(super) struct Candidate {
 }
 
 /// Fills `candidates` with the `k` most likely tokens and those that tie with the last of them (transformers'
-/// `TopKLogitsWarper`), the most likely first; with all tokens in their order if `k` is 0 or more than there are.
-/// Weights are not set yet.
+/// `TopKLogitsWarper`), the most likely first; with all tokens in their order if `k` is 0 or more than there
+/// are. Weights are not set yet.
 pub(super) fn top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
     candidates.clear();
     if k == 0 || k >= logits.len() {

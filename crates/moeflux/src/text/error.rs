@@ -99,7 +99,9 @@ pub enum TextError {
         detail: String,
     },
     /// A message has content that the template has no place for.
-    #[error("message {message}: content of type `{kind}` is not supported by this model's chat template (text is)")]
+    #[error(
+        "message {message}: content of type `{kind}` is not supported by this model's chat template (text is)"
+    )]
     UnsupportedContent {
         /// Index of the message.
         message: usize,

@@ -34,7 +34,8 @@ impl GenerationDefaults {
     }
 }
 
-/// End-of-sequence ids: from `generation_config.json`, else from `config.json` or its `text_config`, else none.
+/// End-of-sequence ids: from `generation_config.json`, else from `config.json` or its `text_config`, else
+/// none.
 pub(super) fn eos_token_ids(folder: &Path) -> Result<Option<Vec<u32>>, TextError> {
     for file in ["generation_config.json", "config.json"] {
         let path = folder.join(file);

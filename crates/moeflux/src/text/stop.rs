@@ -4,8 +4,9 @@ use super::TextError;
 
 /// Watches streamed text for strings that end it.
 ///
-/// The match is the one that is complete first, so it does not depend on how the text is cut into pieces; of two that
-/// end at the same place, the one that starts first. Text before the match is given out, nothing from it on.
+/// The match is the one that is complete first, so it does not depend on how the text is cut into pieces; of
+/// two that end at the same place, the one that starts first. Text before the match is given out, nothing
+/// from it on.
 #[derive(Debug, Clone, Default)]
 pub struct StopStrings {
     stops: Vec<String>,

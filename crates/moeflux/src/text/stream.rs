@@ -2,7 +2,8 @@
 
 use super::{TextError, Tokenizer};
 
-/// Turns tokens into text one at a time. The pieces together are what [`Tokenizer::decode`] gives for all tokens.
+/// Turns tokens into text one at a time. The pieces together are what [`Tokenizer::decode`] gives for all
+/// tokens.
 ///
 /// The work per token does not grow with the length of the text.
 #[derive(Debug)]
@@ -45,13 +46,15 @@ impl<'a> TokenStream<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer, decoder: DecoderKind, skip_special: bool) -> Self {
         let state = match decoder {
             DecoderKind::ByteLevel => State::Bytes(Vec::new()),
-            DecoderKind::Contextual { byte_fallback } => State::Window(Window { byte_fallback, ..Window::default() }),
+            DecoderKind::Contextual { byte_fallback } => {
+                State::Window(Window { byte_fallback, ..Window::default() })
+            }
         };
         Self { tokenizer, skip_special, state, piece: String::new() }
     }
 
-    /// The text that this token completes: often its own, empty while a character is incomplete. Bytes that can never
-    /// become a character come out as U+FFFD.
+    /// The text that this token completes: often its own, empty while a character is incomplete. Bytes that
+    /// can never become a character come out as U+FFFD.
     pub fn push(&mut self, id: u32) -> Result<&str, TextError> {
         self.piece.clear();
         let token = self.tokenizer.token(id).ok_or_else(|| self.tokenizer.unknown(id))?;
@@ -118,7 +121,8 @@ fn is_byte_token(token: &str) -> bool {
     hex.is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok())
 }
 
-/// The bytes that a byte-level token stands for; a token with characters outside that alphabet is its own UTF-8.
+/// The bytes that a byte-level token stands for; a token with characters outside that alphabet is its own
+/// UTF-8.
 fn append_token_bytes(token: &str, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     for character in token.chars() {

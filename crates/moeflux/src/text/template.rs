@@ -21,10 +21,10 @@ use super::{Message, TextError};
 
 /// A checkpoint's chat template, compiled.
 ///
-/// Templates differ in the messages that they can take. What this one takes is found once by rendering two small
-/// conversations, and messages are brought into that form: text parts are joined to a string (with line feeds) or a
-/// string becomes a part, and the arguments of tool calls become objects, or JSON text where the template
-/// concatenates them.
+/// Templates differ in the messages that they can take. What this one takes is found once by rendering two
+/// small conversations, and messages are brought into that form: text parts are joined to a string (with line
+/// feeds) or a string becomes a part, and the arguments of tool calls become objects, or JSON text where the
+/// template concatenates them.
 #[derive(Debug)]
 pub struct ChatTemplate {
     default: Variant,
@@ -49,8 +49,8 @@ pub struct ChatRequest<'a> {
     pub tools: Option<&'a [serde_json::Value]>,
     /// Whether to end with the start of the assistant's answer.
     pub add_generation_prompt: bool,
-    /// Passed as `enable_thinking` and as `thinking`, the two names that templates use; `None` leaves the choice to the
-    /// template.
+    /// Passed as `enable_thinking` and as `thinking`, the two names that templates use; `None` leaves the
+    /// choice to the template.
     pub enable_thinking: Option<bool>,
     /// More template variables; they go before all others.
     pub extra: Map<String, serde_json::Value>,
@@ -102,7 +102,8 @@ fn render(environment: &Environment, variables: Value) -> Result<String, TextErr
     template.and_then(|template| template.render(variables)).map_err(|error| describe(&error))
 }
 
-/// A template error in the project's own terms: what the template raised, a syntax error, or a failed operation.
+/// A template error in the project's own terms: what the template raised, a syntax error, or a failed
+/// operation.
 fn describe(error: &minijinja::Error) -> TextError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut innermost = error;

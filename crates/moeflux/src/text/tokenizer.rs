@@ -27,7 +27,8 @@ impl Tokenizer {
     pub fn open(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
-        let unusable = |error: tokenizers::Error| TextError::Tokenizer { path: path.clone(), detail: error.to_string() };
+        let unusable =
+            |error: tokenizers::Error| TextError::Tokenizer { path: path.clone(), detail: error.to_string() };
         let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(unusable)?;
         // Left over from training in some checkpoints; they would cut or fill prompts silently.
         inner.with_truncation(None).map_err(unusable)?;
@@ -67,10 +68,11 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of tokens, without the special ones if `skip_special`. Bytes that are not UTF-8 become U+FFFD.
+    /// The text of tokens, without the special ones if `skip_special`. Bytes that are not UTF-8 become
+    /// U+FFFD.
     ///
-    /// `clean_up_tokenization_spaces` of old tokenizer configs is not applied: it would change text that the model
-    /// wrote, and no stream could agree with it.
+    /// `clean_up_tokenization_spaces` of old tokenizer configs is not applied: it would change text that the
+    /// model wrote, and no stream could agree with it.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
         if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
             return Err(self.unknown(id));

@@ -85,7 +85,8 @@ fn part_text(index: usize, part: &Json) -> Result<&str, TextError> {
     })
 }
 
-/// A tool call with its arguments in the form that the template takes; the call may be wrapped in `function` or not.
+/// A tool call with its arguments in the form that the template takes; the call may be wrapped in `function`
+/// or not.
 fn tool_call(index: usize, call: &Json, form: ArgumentsForm) -> Result<Json, TextError> {
     let mut call = call.clone();
     let function = if call.get("function").is_some() { &mut call["function"] } else { &mut call };
@@ -96,7 +97,9 @@ fn tool_call(index: usize, call: &Json, form: ArgumentsForm) -> Result<Json, Tex
         Json::Object(_) => arguments.clone(),
         Json::Null => Json::Object(Map::new()),
         Json::String(text) if text.trim().is_empty() => Json::Object(Map::new()),
-        Json::String(text) => serde_json::from_str(text).map_err(|error| bad(format!("{error} in `{text}`")))?,
+        Json::String(text) => {
+            serde_json::from_str(text).map_err(|error| bad(format!("{error} in `{text}`")))?
+        }
         other => other.clone(),
     };
     if !object.is_object() {

@@ -1,11 +1,9 @@
 //! What Hugging Face templates say that the template engine does not understand, said in its words.
 //!
-//! - `{% generation %}` blocks, with which training marks the assistant's words, become `{% with %}` blocks: same output,
-//!   scope and whitespace control.
-//! - Slices with a step, `x[a:b:c]`, become calls of the method [`SLICE`], because the engine's own go wrong where they run
-//!   backwards to index 0, and panic on empty strings.
-
-use std::ops::Range;
+//! - `{% generation %}` blocks, with which training marks the assistant's words, become `{% with %}` blocks:
+//!   same output, scope and whitespace control.
+//! - Slices with a step, `x[a:b:c]`, become calls of the method [`SLICE`], because the engine's own go wrong
+//!   where they run backwards to index 0, and panic on empty strings.
 
 /// The name of the method that takes a slice.
 pub(super) const SLICE: &str = "python_slice";
@@ -74,21 +72,16 @@ fn raw_length(source: &str) -> usize {
 fn code(tag: &str) -> impl Iterator<Item = (usize, char)> {
     let mut quote = None;
     let mut escaped = false;
-    tag.char_indices().filter(move |&(_, character)| match quote {
-        Some(open) => {
-            if escaped {
-                escaped = false;
-            } else if character == '\\' {
-                escaped = true;
-            } else if character == open {
-                quote = None;
-            }
-            false
-        }
-        None => {
+    tag.char_indices().filter(move |&(_, character)| {
+        let Some(open) = quote else {
             quote = matches!(character, '\'' | '"').then_some(character);
-            quote.is_none()
+            return quote.is_none();
+        };
+        if !escaped && character == open {
+            quote = None;
         }
+        escaped = !escaped && character == '\\';
+        false
     })
 }
 
@@ -116,14 +109,13 @@ fn translate_slices(tag: &str, result: &mut String) {
                 if let Some(Bracket { start, colons }) = open.pop()
                     && let [first, second] = colons[..]
                 {
-                    let bound = |range: Range<usize>| match &result[range] {
+                    let bounds = [start + 1..first, first + 1..second, second + 1..result.len()];
+                    let arguments = bounds.map(|bound| match &result[bound] {
                         blank if blank.trim().is_empty() => format!("{blank}none"),
                         bound => bound.to_owned(),
-                    };
-                    let (from, to, step) =
-                        (bound(start + 1..first), bound(first + 1..second), bound(second + 1..result.len()));
+                    });
                     result.truncate(start);
-                    result.push_str(&format!(".{SLICE}({from}, {to}, {step})"));
+                    result.extend([".", SLICE, "(", &arguments.join(","), ")"]);
                     copied = at + 1;
                 }
             }

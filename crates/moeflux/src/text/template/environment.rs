@@ -1,4 +1,9 @@
 //! The template engine, set up to behave as Jinja2 does under `transformers`.
+//!
+//! Known differences that are errors here: `'%s' % x` (the filter `format` is there), `+x`,
+//! and the filters and methods that chat templates have no use for (`wordcount`, `str.center`, `str.encode`).
+//! Differences in the text: floats with an exponent inside a list that is printed as a whole (`1e-7` for
+//! `1e-07`), and looping over none, which is an error in Jinja2 and no iteration here.
 
 use std::fmt::Write;
 
@@ -90,7 +95,10 @@ fn indent_text(indent: &Value) -> Result<Option<String>, Error> {
 fn separators(pair: Vec<String>) -> Result<(String, String), Error> {
     let found = pair.len();
     let [item, key] = <[String; 2]>::try_from(pair).map_err(|_| {
-        Error::new(ErrorKind::InvalidOperation, format!("tojson: separators should be two strings, found {found}"))
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("tojson: separators should be two strings, found {found}"),
+        )
     })?;
     Ok((item, key))
 }

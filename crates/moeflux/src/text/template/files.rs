@@ -10,9 +10,13 @@ use crate::text::TextError;
 use crate::text::generation::{read_object, read_text};
 
 impl ChatTemplate {
-    /// The template of a checkpoint folder: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`
-    /// (given as `config`), else of `chat_template.json`; with the special tokens of `tokenizer_config.json`.
-    pub(in crate::text) fn open(folder: &Path, config: &Map<String, Value>) -> Result<Option<Self>, TextError> {
+    /// The template of a checkpoint folder: `chat_template.jinja`, else `chat_template` of
+    /// `tokenizer_config.json` (given as `config`), else of `chat_template.json`; with the special tokens of
+    /// `tokenizer_config.json`.
+    pub(in crate::text) fn open(
+        folder: &Path,
+        config: &Map<String, Value>,
+    ) -> Result<Option<Self>, TextError> {
         let path = folder.join("tokenizer_config.json");
         let sources = if let Some(default) = read_text(&folder.join("chat_template.jinja"))? {
             let tool_use = read_text(&folder.join("additional_chat_templates").join("tool_use.jinja"))?;
@@ -55,7 +59,8 @@ impl Sources {
             entry["template"].as_str().map(str::to_owned)
         };
         let expected = "a template or a list of {name, template} with one named `default`";
-        let default = named("default").ok_or_else(|| TextError::field(path, "chat_template", expected, value))?;
+        let default =
+            named("default").ok_or_else(|| TextError::field(path, "chat_template", expected, value))?;
         Ok(Some(Self { default, tool_use: named("tool_use") }))
     }
 }

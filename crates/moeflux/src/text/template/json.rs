@@ -32,13 +32,22 @@ pub(super) fn dumps(value: &Value, style: &Style) -> Result<String, Error> {
 
 /// The number in a value, if it is a float.
 pub(super) fn float(value: &Value) -> Option<f64> {
-    (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok()).flatten()
+    (value.kind() == ValueKind::Number && !value.is_integer())
+        .then(|| f64::try_from(value.clone()).ok())
+        .flatten()
 }
 
 /// The shortest text that gives the number again, with an exponent below 1e-4 and from 1e16 on.
 pub(super) fn float_repr(number: f64) -> String {
     if !number.is_finite() {
-        return if number.is_nan() { "nan" } else if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let scientific = format!("{number:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));

@@ -1,4 +1,5 @@
-//! Methods of Python's strings, lists and dictionaries that templates call, beyond those of `minijinja-contrib`.
+//! Methods of Python's strings, lists and dictionaries that templates call, beyond those of
+//! `minijinja-contrib`.
 
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -20,7 +21,9 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     };
     match known {
         Some(result) => Ok(result),
-        None => unknown_method_callback(state, value, method, args).map_err(|error| name(error, value, method)),
+        None => {
+            unknown_method_callback(state, value, method, args).map_err(|error| name(error, value, method))
+        }
     }
 }
 
@@ -127,7 +130,10 @@ fn split(text: &str, from_end: bool, args: &[Value]) -> Result<Value, Error> {
     let separator = separator.as_ref().map(|separator| separator.as_str().filter(|text| !text.is_empty()));
     let parts: Vec<&str> = match (separator, limit.map(|limit| limit.saturating_add(1))) {
         (Some(None), _) => {
-            return Err(Error::new(ErrorKind::InvalidOperation, "split: the separator should be a string, not empty"));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "split: the separator should be a string, not empty",
+            ));
         }
         (Some(Some(separator)), None) => text.split(separator).collect(),
         (Some(Some(separator)), Some(parts)) if from_end => {
@@ -142,7 +148,8 @@ fn split(text: &str, from_end: bool, args: &[Value]) -> Result<Value, Error> {
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
-/// At most `parts` parts; the last one (or the first, `from_end`) keeps the whitespace within and on its far side.
+/// At most `parts` parts; the last one (or the first, `from_end`) keeps the whitespace within and on its far
+/// side.
 fn split_whitespace(text: &str, parts: usize, from_end: bool) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = if from_end { text.trim_end() } else { text.trim_start() };
