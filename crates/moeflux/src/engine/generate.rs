@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::runner::{Input, Runner};
+use super::runner::{self, Input, Outputs, Runner};
 use crate::backend::{BackendError, CancelToken};
 use crate::error::Error;
 use crate::model::Model;
@@ -129,7 +129,7 @@ impl<'a> Generation<'a> {
         request: GenerateRequest,
     ) -> Result<Self, Error> {
         let GenerateRequest { prompt, sampling, max_tokens, stop, ignore_eos, cancel } = request;
-        runner.check(model, sequence, &prompt)?;
+        runner::check(model, sequence, &prompt)?;
         let mut sampler = Sampler::new(sampling, model.vocab_size())?;
         sampler.accept_prompt(sequence.tokens());
         sampler.accept_prompt(&prompt);
@@ -179,7 +179,7 @@ impl<'a> Generation<'a> {
     fn read_prompt(&mut self, read: usize) -> Result<Event, Error> {
         let total = self.prompt.len();
         let done = total.min(read + self.runner.prefill_chunk());
-        let outputs = if done == total { super::Outputs::Last } else { super::Outputs::None };
+        let outputs = if done == total { Outputs::Last } else { Outputs::None };
         let input = Input { outputs, ..Input::new(self.sequence, &self.prompt[read..done]) };
         let logits = self.runner.step(self.model, &mut [input], Some(&self.cancel), None)?;
         self.phase = if done == total {
@@ -226,7 +226,7 @@ impl<'a> Generation<'a> {
             if let Some(hit) = outcome.hit {
                 self.text = None;
                 let stop = StopReason::StopString(self.stop_strings[hit].clone());
-                return self.done_with(stop, text);
+                return Ok(self.done_with(stop, text));
             }
         }
         self.phase = Phase::Told(id);
@@ -239,23 +239,23 @@ impl<'a> Generation<'a> {
             let outcome = stops.push(&stream.finish()?);
             rest = outcome.text + &stops.finish();
         }
-        self.done_with(stop, rest)
+        Ok(self.done_with(stop, rest))
     }
 
-    fn done_with(&mut self, stop: StopReason, text: String) -> Result<Event, Error> {
+    fn done_with(&mut self, stop: StopReason, text: String) -> Event {
         let prompt_tokens = match self.phase {
             Phase::Prefill(read) => read,
             _ => self.prompt.len(),
         };
         self.phase = Phase::Finished;
-        Ok(Event::Done(Outcome {
+        Event::Done(Outcome {
             text,
             stop,
             prompt_tokens,
             completion_tokens: self.completion_tokens,
             prefill: self.prefill,
             decode: self.decode,
-        }))
+        })
     }
 }
 

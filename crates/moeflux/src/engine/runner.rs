@@ -72,25 +72,6 @@ impl Runner {
         self.backend.transient_bytes()
     }
 
-    /// Whether the tokens can be appended: there are some, the model knows them and has room for them.
-    pub(super) fn check(&self, model: &Model, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
-        if sequence.model() != model.id() {
-            return Err(Error::ForeignSequence);
-        }
-        if tokens.is_empty() {
-            return Err(Error::NoTokens);
-        }
-        let vocab_size = model.vocab_size();
-        if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
-            return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
-        }
-        let (len, new, context) = (sequence.len(), tokens.len(), model.context_length());
-        if len + new > context {
-            return Err(Error::ContextFull { len, new, context });
-        }
-        Ok(())
-    }
-
     /// Appends tokens chunk by chunk and returns the logits asked for.
     pub(super) fn append(
         &mut self,
@@ -99,7 +80,7 @@ impl Runner {
         tokens: &[u32],
         outputs: Outputs,
     ) -> Result<Vec<f32>, Error> {
-        self.check(model, sequence, tokens)?;
+        check(model, sequence, tokens)?;
         let mut logits = Vec::new();
         let mut left = tokens.len();
         for chunk in tokens.chunks(self.prefill_chunk) {
@@ -120,7 +101,7 @@ impl Runner {
         observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], Error> {
         for input in &*inputs {
-            self.check(model, input.sequence, input.tokens)?;
+            check(model, input.sequence, input.tokens)?;
         }
         let Batch { tokens, positions, outputs, rows } = Batch::gather(inputs)?;
         let mut segments: Vec<Segment<'_>> = inputs
@@ -147,6 +128,25 @@ impl Runner {
         }
         Ok(logits)
     }
+}
+
+/// Whether the tokens can be appended: there are some, the model knows them and has room for them.
+pub(super) fn check(model: &Model, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
+    if sequence.model() != model.id() {
+        return Err(Error::ForeignSequence);
+    }
+    if tokens.is_empty() {
+        return Err(Error::NoTokens);
+    }
+    let vocab_size = model.vocab_size();
+    if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
+        return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
+    }
+    let (len, new, context) = (sequence.len(), tokens.len(), model.context_length());
+    if len + new > context {
+        return Err(Error::ContextFull { len, new, context });
+    }
+    Ok(())
 }
 
 /// The inputs of a step, row by row.

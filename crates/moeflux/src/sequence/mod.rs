@@ -4,7 +4,7 @@ mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use state::{KvCache, Recurrent, State, StateMut};
+pub use state::{KvBlock, KvCache, Recurrent, State, StateMut};
 
 use crate::graph::StateSpec;
 

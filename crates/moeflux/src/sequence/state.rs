@@ -64,13 +64,15 @@ impl State {
     }
 }
 
-/// Keys (after RoPE) and values of every token, in blocks of [`KV_BLOCK`] tokens, each
-/// `[kv_heads, KV_BLOCK, head_dim]`.
+/// Keys or values of [`KV_BLOCK`] tokens, `[kv_heads, KV_BLOCK, head_dim]`.
+pub type KvBlock = Box<[f32]>;
+
+/// Keys (after RoPE) and values of every token.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     block_len: usize,
-    keys: Vec<Box<[f32]>>,
-    values: Vec<Box<[f32]>>,
+    keys: Vec<KvBlock>,
+    values: Vec<KvBlock>,
 }
 
 impl KvCache {
@@ -88,7 +90,7 @@ impl KvCache {
     }
 
     /// Blocks of keys and of values.
-    pub fn blocks_mut(&mut self) -> (&mut [Box<[f32]>], &mut [Box<[f32]>]) {
+    pub fn blocks_mut(&mut self) -> (&mut [KvBlock], &mut [KvBlock]) {
         (&mut self.keys, &mut self.values)
     }
 }
