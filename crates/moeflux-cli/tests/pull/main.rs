@@ -1,0 +1,206 @@
+//! `moeflux pull`, `list`, `rm`, and models by name, against a hub on the loopback that has the demo model.
+
+#![allow(clippy::expect_used, reason = "a test says by failing what went wrong")]
+
+mod interrupted;
+#[allow(dead_code, reason = "shared with the tests of moeflux-hub")]
+#[path = "../../../moeflux-hub/tests/hub/server.rs"]
+mod server;
+
+use server::Server;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const QUESTION: &str = "What is 17 + 25?";
+const ANSWER: &str = "17 + 25 = 42.\n";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The files of the demo, as a repository would have them.
+fn demo() -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let names = [
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    names.into_iter().map(|name| Ok((name, fs::read(root().join("models/demo").join(name))?))).collect()
+}
+
+/// A hub with the demo as `owner/Demo-48M`, and a home that has nothing in it.
+struct Bench {
+    server: Server,
+    home: TempDir,
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+struct Finished {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let bench = Self { server: Server::start()?, home: tempfile::tempdir()? };
+        bench.server.publish("owner/Demo-48M", "main", &demo()?);
+        Ok(bench)
+    }
+
+    /// `moeflux` with arguments and nothing of this process's environment.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moeflux"));
+        command.args(args).env_clear().env("HOME", self.home.path()).env("HF_ENDPOINT", self.server.endpoint());
+        command.current_dir(self.home.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn moeflux(&self, args: &[&str]) -> Result<Finished> {
+        finished(&mut self.command(args))
+    }
+
+    /// Where models are, in this home.
+    fn models(&self) -> PathBuf {
+        self.home.path().join(".local/share/moeflux/models")
+    }
+}
+
+fn finished(command: &mut Command) -> Result<Finished> {
+    let output = command.output()?;
+    Ok(Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout)?,
+        stderr: String::from_utf8(output.stderr)?,
+    })
+}
+
+impl Finished {
+    /// Its stdout, of a success.
+    #[track_caller]
+    fn text(&self) -> &str {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        &self.stdout
+    }
+
+    /// That it failed with one line that has all of `pieces`.
+    #[track_caller]
+    fn fails_with(&self, pieces: &[&str]) {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
+        assert!(self.stderr.starts_with("error: ") && self.stderr.lines().count() == 1, "{self:?}");
+        for piece in pieces {
+            assert!(self.stderr.contains(piece), "{piece:?} is not in {self:?}");
+        }
+    }
+}
+
+#[test]
+fn pulled_listed_run_and_removed() -> Result<()> {
+    let bench = Bench::new()?;
+    let dry = bench.moeflux(&["pull", "owner/Demo-48M", "--dry-run"])?;
+    for line in ["  27.44 MB  model.safetensors\n", "\n  27.63 MB  owner/Demo-48M at commit "] {
+        assert!(dry.text().contains(line), "{dry:?}");
+    }
+    assert!(!dry.stdout.contains("README") && dry.stdout.trim_end().ends_with("27.63 MB to download"), "{dry:?}");
+    assert!(!bench.models().exists(), "a dry run writes nothing");
+    let none = bench.moeflux(&["list"])?;
+    assert_eq!(none.text(), "");
+    assert!(none.stderr.contains("no models in "), "{none:?}");
+
+    let pulled = bench.moeflux(&["pull", "owner/Demo-48M"])?;
+    let folder = bench.models().join("owner/Demo-48M@main");
+    assert_eq!(pulled.text(), format!("{}\n", folder.display()));
+    assert!(pulled.stderr.contains("27.44 MB  model.safetensors\n"), "{pulled:?}");
+    assert!(pulled.stderr.ends_with("27.63 MB: `moeflux run owner/Demo-48M \"Hello\"`\n"), "{pulled:?}");
+    for (name, content) in demo()?.into_iter().filter(|(name, _)| *name != "README.md") {
+        assert_eq!(fs::read(folder.join(name))?, content, "{name}");
+    }
+
+    let list = bench.moeflux(&["list"])?;
+    let row: Vec<_> = list.text().lines().nth(1).ok_or("a row")?.split_whitespace().collect();
+    assert_eq!((row[0], row[1], row[2], row[4]), ("owner/Demo-48M", "27.63", "MB", "some_family"), "{list:?}");
+    let json: serde_json::Value = serde_json::from_str(bench.moeflux(&["list", "--json"])?.text())?;
+    assert_eq!((&json[0]["name"], &json[0]["revision"]), (&"owner/Demo-48M".into(), &"main".into()));
+    assert!(json[0]["pulled_at"].is_string() && json[0]["there"] == json[0]["size"], "{json}");
+
+    for model in ["owner/Demo-48M", "demo-48m", "owner/Demo-48M@main"] {
+        let run = bench.moeflux(&["run", model, QUESTION, "--temperature", "0"])?;
+        assert_eq!((run.text(), run.stderr.as_str()), (ANSWER, ""), "{model}");
+    }
+    assert_eq!(bench.moeflux(&["run", "-m", "Demo-48M", QUESTION, "--temperature", "0"])?.text(), ANSWER);
+    assert!(bench.moeflux(&["inspect", "demo-48m"])?.text().contains("qwen3_5_moe"));
+
+    bench.moeflux(&["rm", "demo-48m"])?.fails_with(&["nobody can be asked", "owner/Demo-48M", "--yes"]);
+    let removed = bench.moeflux(&["rm", "demo-48m", "--yes"])?;
+    assert_eq!((removed.text(), removed.stderr.as_str()), ("", "removed owner/Demo-48M, 27.63 MB\n"));
+    assert!(!folder.exists());
+    bench.moeflux(&["rm", "demo-48m", "--yes"])?.fails_with(&["demo-48m: no such model in", "moeflux list"]);
+    bench.moeflux(&["run", "demo-48m", QUESTION])?.fails_with(&["no pulled model", "moeflux pull"]);
+    bench.moeflux(&["run", "owner/Demo-48M"])?.fails_with(&["owner/Demo-48M: no such folder, and no pulled"]);
+    Ok(())
+}
+
+#[test]
+fn another_folder_for_models() -> Result<()> {
+    let bench = Bench::new()?;
+    let other = bench.home.path().join("other");
+    let other = other.to_str().ok_or("a path in UTF-8")?;
+    bench.moeflux(&["pull", "owner/Demo-48M", "--models-dir", other])?.text();
+    assert!(!bench.models().exists());
+    let args = ["run", "demo-48m", QUESTION, "--temperature", "0"];
+    bench.moeflux(&args)?.fails_with(&["no pulled model"]);
+    assert_eq!(bench.moeflux(&[&args[..], &["--models-dir", other]].concat())?.text(), ANSWER);
+    assert_eq!(finished(bench.command(&args).env("MOEFLUX_MODELS", other))?.text(), ANSWER);
+    let listed = finished(bench.command(&["list"]).env("MOEFLUX_MODELS", other))?;
+    assert_eq!(listed.text().lines().count(), 2, "{listed:?}");
+    Ok(())
+}
+
+#[test]
+fn the_token_from_its_usual_places() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.server.state().token = Some("the-token".to_owned());
+    let args = ["pull", "owner/Demo-48M", "--dry-run"];
+    bench.moeflux(&args)?.fails_with(&["owner/Demo-48M is gated", "set HF_TOKEN"]);
+    finished(bench.command(&args).env("HF_TOKEN", "the-token"))?.text();
+    finished(bench.command(&args).env("HF_TOKEN", "wrong"))?.fails_with(&["refuses your token"]);
+    finished(bench.command(&args).env("HF_TOKEN", "wr ong"))?.fails_with(&["HF_TOKEN: expected an access token"]);
+
+    let file = bench.home.path().join(".cache/huggingface/token");
+    fs::create_dir_all(file.parent().ok_or("a folder")?)?;
+    fs::write(&file, "the-token\n")?;
+    bench.moeflux(&args)?.text();
+    let elsewhere = bench.home.path().join("hf");
+    fs::create_dir(&elsewhere)?;
+    fs::write(elsewhere.join("token"), "wrong\n")?;
+    finished(bench.command(&args).env("HF_HOME", &elsewhere))?.fails_with(&["refuses your token"]);
+    finished(bench.command(&args).env("HF_HOME", &elsewhere).env("HF_TOKEN_PATH", &file))?.text();
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_pulled() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.moeflux(&["pull", "owner/nothing"])?.fails_with(&["owner/nothing", "no such model"]);
+    bench.moeflux(&["pull", "owner/Demo-48M@v9"])?.fails_with(&["no revision \"v9\""]);
+    bench.moeflux(&["pull", "owner/Demo-48M:a", "--file", "b"])?.fails_with(&[":a", "--file b"]);
+    let elsewhere = ["pull", "owner/Demo-48M", "--endpoint", "huggingface.co"];
+    bench.moeflux(&elsewhere)?.fails_with(&["expected a hub's address"]);
+    let usage = bench.moeflux(&["pull", "a b"])?;
+    assert!(usage.code == Some(2) && usage.stderr.contains("expected OWNER/NAME"), "{usage:?}");
+    bench.server.publish("owner/pickles", "main", &[("pytorch_model.bin", vec![1])]);
+    bench.moeflux(&["pull", "owner/pickles"])?.fails_with(&["pytorch_model.bin are never read"]);
+    Ok(())
+}

@@ -1,0 +1,123 @@
+"""GGUF files of the reference checkpoints, made by llama.cpp's own converter, and what transformers computes from the
+same dequantised weights in float32.
+
+    pip install torch transformers gguf safetensors
+    python tools/reference/make_gguf.py LLAMA_CPP tests/data [FAMILY ...]
+
+LLAMA_CPP is a checkout of llama.cpp, with `conversion/` and `gguf-py/`. For each family this writes
+`FAMILY/gguf-q8_0/model.gguf` and `FAMILY/ref_gguf-q8_0.safetensors`.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+llama_cpp, data, families = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3:]
+sys.path[:0] = [str(llama_cpp), str(llama_cpp / "gguf-py")]
+
+import gguf  # noqa: E402
+from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # noqa: E402
+from conversion.base import TextModel  # noqa: E402
+
+ALL = ["deepseek_v2", "deepseek_v3", "glm4_moe", "gpt_oss", "mixtral", "olmoe", "qwen3_5_moe", "qwen3_moe", "qwen3_next"]
+GREEDY = 16
+# Of longer prompts the greedy tokens are kept, and no logits.
+LONGEST = 64
+
+# The reference tokenizer is none that the converter knows by its hash; it splits words as Qwen3.5's does.
+TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen35"
+TextModel._set_vocab_glm = TextModel._set_vocab_gpt2
+# Published models of these architectures have no dense layers; the reference checkpoints do.
+for arch in gguf.MODEL_ARCH.QWEN3NEXT, gguf.MODEL_ARCH.QWEN3MOE:
+    parts = gguf.MODEL_TENSOR.FFN_GATE, gguf.MODEL_TENSOR.FFN_DOWN, gguf.MODEL_TENSOR.FFN_UP
+    gguf.MODEL_TENSORS[arch] += [part for part in parts if part not in gguf.MODEL_TENSORS[arch]]
+
+
+def converter(folder, out):
+    hparams = ModelBase.load_hparams(folder, False)
+    model_class = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    return model_class(folder, gguf.LlamaFileType.MOSTLY_Q8_0, out, eager=True, model_name="reference")
+
+
+def block_of(name):
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def checkpoint(folder, config, tensors):
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def dequantised(config, file, weights):
+    """The checkpoint's weights as the file has them. Where each number went is found by converting a checkpoint whose
+    numbers say where they are."""
+    # Vectors are stored as they are, and some of them transformed; MXFP4 blocks are moved, not changed.
+    matrices = {name: weight for name, weight in weights.items() if weight.ndim > 1 and weight.dtype != torch.uint8}
+    names, bounds = list(matrices), np.cumsum([0] + [weight.numel() for weight in matrices.values()])
+    indices = {name: torch.arange(start, start + weight.numel(), dtype=torch.float64).reshape(weight.shape)
+               for (name, weight), start in zip(matrices.items(), bounds)}
+    places = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model = converter(checkpoint(pathlib.Path(folder), config, indices), file.with_suffix(".unused"))
+        for name, tensor in model.get_tensors():
+            for new_name, moved in model.modify_tensors(tensor, name, block_of(name)):
+                places[new_name] = moved.numpy().astype(np.int64).reshape(-1)
+
+    flat = {name: weight.float().reshape(-1) for name, weight in matrices.items()}
+    for tensor in gguf.GGUFReader(file).tensors:
+        if tensor.tensor_type != gguf.GGMLQuantizationType.Q8_0:
+            continue
+        values = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).reshape(-1))
+        place = places[tensor.name]
+        owners = np.searchsorted(bounds, place, side="right") - 1
+        for owner in np.unique(owners):
+            mine = owners == owner
+            flat[names[owner]][place[mine] - bounds[owner]] = values[mine]
+    floats = {name: flat[name].reshape(weight.shape) for name, weight in matrices.items()}
+    return {name: weight if weight.dtype == torch.uint8 else weight.float() for name, weight in weights.items()} | floats
+
+
+def reference(config, weights, prompts):
+    """Logits of all prompts and sixteen greedy tokens after each, of a checkpoint with these weights."""
+    scaling = config.get("rope_scaling") or {}
+    if "mscale_all_dim" in scaling:
+        # The format has one number for both, as all published models have.
+        scaling["mscale"] = scaling["mscale_all_dim"]
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint(pathlib.Path(folder), config, weights)
+        model_class = getattr(transformers, config["architectures"][0])
+        model = model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+    out = {}
+    with torch.no_grad():
+        for name, ids in prompts.items():
+            logits = model(input_ids=ids.long()[None]).logits[0]
+            out[f"{name}.ids"] = ids
+            if len(ids) <= LONGEST:
+                out[f"{name}.logits"] = logits.contiguous()
+            greedy, step = [], model(input_ids=ids.long()[None], use_cache=True)
+            for _ in range(GREEDY):
+                greedy.append(int(step.logits[0, -1].argmax()))
+                step = model(input_ids=torch.tensor([greedy[-1:]]), past_key_values=step.past_key_values, use_cache=True)
+            out[f"{name}.greedy"] = torch.tensor(greedy, dtype=torch.int32)
+    return out
+
+
+for family in families or ALL:
+    folder = data / family / "hf"
+    file = data / family / "gguf-q8_0" / "model.gguf"
+    file.parent.mkdir(exist_ok=True)
+    with torch.inference_mode():
+        converter(folder, file).write()
+    config = json.loads((folder / "config.json").read_text())
+    weights = dequantised(config, file, load_file(folder / "model.safetensors"))
+    known = load_file(data / family / "ref_hf.safetensors")
+    prompts = {name: known[f"{name}.ids"] for name in ("p0", "p1", "p2", "p3", "p4")}
+    save_file(reference(config, weights, prompts), data / family / "ref_gguf-q8_0.safetensors")

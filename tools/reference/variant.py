@@ -1,0 +1,47 @@
+"""What transformers computes in float32 from a checkpoint of tests/data with some fields of its config changed.
+
+    pip install torch transformers accelerate safetensors
+    python tools/reference/variant.py tests/data/deepseek_v2 groups \
+        '{"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5}'
+
+Reads the prompts of `ref_hf.safetensors`, writes `ids`, `logits` and `greedy` of each to `ref_groups.safetensors`.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+NEW_TOKENS = 16
+
+family, name, changes = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+with tempfile.TemporaryDirectory() as scratch:
+    folder = Path(shutil.copytree(family / "hf", Path(scratch) / "hf"))
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    cls = getattr(transformers, config["architectures"][0])
+    model, info = cls.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+assert not info["missing_keys"] and not info["unexpected_keys"], info
+
+tensors = {}
+for key, ids in load_file(family / "ref_hf.safetensors").items():
+    prompt, _, kind = key.partition(".")
+    if kind != "ids" or not prompt.startswith("p"):
+        continue
+    with torch.no_grad():
+        out = model.eval()(input_ids=torch.tensor(ids.astype(np.int64))[None], use_cache=True)
+        tensors[key], tensors[f"{prompt}.logits"] = ids, out.logits[0].numpy()
+        greedy = []
+        for _ in range(NEW_TOKENS):
+            greedy.append(int(out.logits[0, -1].argmax()))
+            out = model(input_ids=torch.tensor([greedy[-1:]]), past_key_values=out.past_key_values, use_cache=True)
+    tensors[f"{prompt}.greedy"] = np.array(greedy, np.int32)
+save_file(tensors, family / f"ref_{name}.safetensors")
