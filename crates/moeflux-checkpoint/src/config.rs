@@ -10,51 +10,89 @@ pub(crate) use fields::Fields;
 
 use crate::checkpoint::OpenOptions;
 use crate::error::Error;
-use crate::family::qwen3_5_moe::{self, Qwen3_5MoeConfig};
+use crate::family::deepseek::{self, DeepseekConfig};
+use crate::family::glm4_moe::{self, Glm4MoeConfig};
+use crate::family::gpt_oss::{self, GptOssConfig};
+use crate::family::mixtral::{self, MixtralConfig};
+use crate::family::olmoe::{self, OlmoeConfig};
+use crate::family::parts::DecoderConfig;
+use crate::family::qwen3_5_moe;
+use crate::family::qwen3_moe::{self, Qwen3MoeConfig};
+use crate::family::qwen3_next::{self, Qwen3NextConfig};
 use crate::quantization::Quantization;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// A model family and its sizes, checked: every number is possible and every product of sizes fits 64 bits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
+    /// DeepSeek-V2.
+    DeepseekV2(DeepseekConfig),
+    /// DeepSeek-V3 and what was trained from it, such as Cogito v2.
+    DeepseekV3(DeepseekConfig),
+    /// GLM-4.5 and later.
+    Glm4Moe(Glm4MoeConfig),
+    /// gpt-oss.
+    GptOss(GptOssConfig),
+    /// Mixtral.
+    Mixtral(MixtralConfig),
+    /// OLMoE.
+    Olmoe(OlmoeConfig),
     /// Qwen3.5 and Qwen3.6 with experts.
-    Qwen3_5Moe(Qwen3_5MoeConfig),
+    Qwen3_5Moe(Qwen3NextConfig),
+    /// Qwen3 with experts.
+    Qwen3Moe(Qwen3MoeConfig),
+    /// Qwen3-Next.
+    Qwen3Next(Qwen3NextConfig),
 }
 
 impl ModelConfig {
     /// The family's `model_type`.
     pub fn model_type(&self) -> &'static str {
         match self {
+            ModelConfig::DeepseekV2(_) => "deepseek_v2",
+            ModelConfig::DeepseekV3(_) => "deepseek_v3",
+            ModelConfig::Glm4Moe(_) => "glm4_moe",
+            ModelConfig::GptOss(_) => "gpt_oss",
+            ModelConfig::Mixtral(_) => "mixtral",
+            ModelConfig::Olmoe(_) => "olmoe",
             ModelConfig::Qwen3_5Moe(_) => "qwen3_5_moe",
+            ModelConfig::Qwen3Moe(_) => "qwen3_moe",
+            ModelConfig::Qwen3Next(_) => "qwen3_next",
+        }
+    }
+
+    /// What every family has.
+    pub fn decoder(&self) -> &DecoderConfig {
+        match self {
+            ModelConfig::DeepseekV2(config) | ModelConfig::DeepseekV3(config) => &config.decoder,
+            ModelConfig::Glm4Moe(config) => &config.decoder,
+            ModelConfig::GptOss(config) => &config.decoder,
+            ModelConfig::Mixtral(config) => &config.decoder,
+            ModelConfig::Olmoe(config) => &config.decoder,
+            ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => &config.decoder,
+            ModelConfig::Qwen3Moe(config) => &config.decoder,
         }
     }
 
     /// Width of the residual stream.
     pub fn hidden_size(&self) -> usize {
-        match self {
-            ModelConfig::Qwen3_5Moe(config) => config.hidden_size,
-        }
+        self.decoder().hidden_size
     }
 
     /// Number of token ids that have a logit.
     pub fn vocab_size(&self) -> usize {
-        match self {
-            ModelConfig::Qwen3_5Moe(config) => config.vocab_size,
-        }
+        self.decoder().vocab_size
     }
 
     /// Decoder layers, without those of a multi-token-prediction head.
     pub fn num_hidden_layers(&self) -> usize {
-        match self {
-            ModelConfig::Qwen3_5Moe(config) => config.num_hidden_layers,
-        }
+        self.decoder().num_hidden_layers
     }
 
     /// Context length in tokens.
     pub fn max_position_embeddings(&self) -> usize {
-        match self {
-            ModelConfig::Qwen3_5Moe(config) => config.max_position_embeddings,
-        }
+        self.decoder().max_position_embeddings
     }
 }
 
@@ -67,18 +105,34 @@ pub struct Config {
     pub quantization: Option<Quantization>,
 }
 
+/// What [`parse`] reads.
+const MODEL_TYPES: &str = "deepseek_v2, deepseek_v3, glm4_moe, gpt_oss, mixtral, olmoe, qwen3_5_moe, qwen3_5_moe_text, qwen3_moe or qwen3_next";
+
 /// Reads the bytes of a `config.json`; `path` names it in errors.
 pub fn parse(path: &Path, bytes: &[u8], options: &OpenOptions) -> Result<Config, Error> {
     let map =
         serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-    let mut fields = Fields::new(path, &map, &options.ignored_config_fields);
+    read(path, &map, options)
+}
+
+/// Reads the fields of a `config.json`, or of what stands for one in the file `path`.
+pub(crate) fn read(path: &Path, map: &Map<String, Value>, options: &OpenOptions) -> Result<Config, Error> {
+    let mut fields = Fields::new(path, map, &options.ignored_config_fields);
     let quantization = Quantization::read(&mut fields)?;
     let model_type = fields.text("model_type")?;
     let model = match model_type {
+        Some("deepseek_v2") => ModelConfig::DeepseekV2(deepseek::read_config(fields, deepseek::Version::V2)?),
+        Some("deepseek_v3") => ModelConfig::DeepseekV3(deepseek::read_config(fields, deepseek::Version::V3)?),
+        Some("glm4_moe") => ModelConfig::Glm4Moe(glm4_moe::read_config(fields)?),
+        Some("gpt_oss") => ModelConfig::GptOss(gpt_oss::read_config(fields)?),
+        Some("mixtral") => ModelConfig::Mixtral(mixtral::read_config(fields)?),
+        Some("olmoe") => ModelConfig::Olmoe(olmoe::read_config(fields)?),
         Some("qwen3_5_moe" | "qwen3_5_moe_text") => {
             ModelConfig::Qwen3_5Moe(qwen3_5_moe::read_config(fields)?)
         }
-        _ => return Err(fields.wrong("model_type", "qwen3_5_moe or qwen3_5_moe_text")),
+        Some("qwen3_moe") => ModelConfig::Qwen3Moe(qwen3_moe::read_config(fields)?),
+        Some("qwen3_next") => ModelConfig::Qwen3Next(qwen3_next::read_config(fields)?),
+        _ => return Err(fields.wrong("model_type", MODEL_TYPES)),
     };
     Ok(Config { model, quantization })
 }

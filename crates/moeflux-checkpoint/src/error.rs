@@ -45,6 +45,25 @@ pub enum Error {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// A file that a pack's manifest names is not there.
+    #[error("{}: not found, but moeflux.json names it; copy the pack again, whole", path.display())]
+    MissingPackFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A pack's file has another length than its manifest says.
+    #[error(
+        "{}: expected {expected} bytes, as moeflux.json has it, found {found}; copy the pack again, whole",
+        path.display()
+    )]
+    PackFileLength {
+        /// The file.
+        path: PathBuf,
+        /// Bytes in the manifest.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
     /// The index names a shard outside the checkpoint folder.
     #[error("{}: the index places tensor {tensor} in {shard:?}; expected a file name inside the folder", index.display())]
     ShardName {
@@ -150,6 +169,41 @@ pub enum Error {
         /// Where the tensor starts.
         found: u64,
     },
+    /// Something in the header of a GGUF file is not what it can be.
+    #[error("{}: {what} at byte {offset}: expected {expected}, found {found}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Which key, tensor or number.
+        what: String,
+        /// Where it starts, from the start of the file.
+        offset: u64,
+        /// What would do.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A folder holds several GGUF models.
+    #[error(
+        "{}: expected the file or the parts of one GGUF model, found {}; name the file that you mean",
+        folder.display(), list(found)
+    )]
+    GgufFiles {
+        /// The folder.
+        folder: PathBuf,
+        /// The GGUF files found.
+        found: Vec<String>,
+    },
+    /// A part of a split GGUF model is not there.
+    #[error("{}: one of {count} parts, of which {} is missing; download it too", path.display(), part.display())]
+    MissingPart {
+        /// The part that was opened.
+        path: PathBuf,
+        /// The part that is missing.
+        part: PathBuf,
+        /// How many parts there are.
+        count: usize,
+    },
     /// A tensor's range has another length than its shape and dtype imply.
     #[error("{}: tensor {tensor}: {dtype} {shape:?} takes {expected}, found the range {start}..{end}", path.display())]
     TensorLength {
@@ -199,6 +253,18 @@ pub enum Error {
         expected: &'static str,
         /// The element type in the file.
         found: Dtype,
+    },
+    /// A tensor holds a number that it cannot.
+    #[error("{}: tensor {tensor}: expected {expected}, found {found}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What would do.
+        expected: &'static str,
+        /// The number.
+        found: f32,
     },
     /// A module's tensors and the config's `quantization` contradict each other.
     #[error("{}: tensor {tensor}: expected {expected}, found {found}", path.display())]

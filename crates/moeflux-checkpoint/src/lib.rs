@@ -12,19 +12,34 @@
 
 mod checkpoint;
 pub mod config;
+pub mod convert;
 mod error;
 pub mod family;
+mod files;
+pub mod gguf;
 mod matrix;
+pub mod pack;
 mod quantization;
 pub mod safetensors;
+mod stacked;
 mod tensor;
 mod weights;
 
-pub use checkpoint::{Checkpoint, File, OpenOptions};
+pub use checkpoint::{Checkpoint, OpenOptions};
 pub use config::ModelConfig;
 pub use error::Error;
-pub use family::qwen3_5_moe::{LayerType, Qwen3_5MoeConfig, RopeParameters};
-pub use matrix::{Expert, Matrix};
+pub use files::File;
+pub use family::deepseek::{DeepseekConfig, DeepseekRouterConfig, LatentAttentionConfig};
+pub use family::glm4_moe::Glm4MoeConfig;
+pub use family::gpt_oss::GptOssConfig;
+pub use family::mixtral::MixtralConfig;
+pub use family::olmoe::OlmoeConfig;
+pub use family::parts::{AttentionConfig, DecoderConfig, GroupedRouterConfig, MlpType, MoeConfig};
+pub use family::qwen3_moe::Qwen3MoeConfig;
+pub use family::RowOrder;
+pub use family::qwen3_next::{DeltaNetConfig, LayerType, Qwen3NextConfig};
+pub use family::rope::{RopeParameters, Yarn};
+pub use matrix::{Expert, ExpertBiases, Matrix};
 pub use quantization::{ModuleQuantization, Quantization};
 pub use tensor::{Dtype, Span, Tensor};
-pub use weights::Weights;
+pub use weights::{LatentDims, LatentHeads, Weights};

@@ -1,7 +1,7 @@
 //! The weight of a linear map: where its parts lie and how they are encoded.
 
 use crate::tensor::Span;
-use moeflux_kernels::Encoding;
+use moeflux_kernels::{Encoding, RowRuns};
 
 /// A linear map's weight, `[rows, cols]`: a checked description of bytes in the checkpoint's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Matrix {
     pub cols: usize,
     /// How the rows are encoded.
     pub encoding: Encoding,
+    /// If not all rows that lie in the spans are the matrix's: those that are.
+    pub runs: Option<RowRuns>,
     /// The codes, or the floats themselves.
     pub codes: Span,
     /// The scales, if the encoding has any.
@@ -24,17 +26,33 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Bytes of all parts together.
+    /// Bytes of all parts of its rows together.
     pub fn bytes(&self) -> u64 {
-        [Some(self.codes), self.scales, self.biases].into_iter().flatten().map(|span| span.len).sum()
+        let row = self.encoding.row_bytes(self.cols);
+        (self.rows * (row.codes + row.scales + row.biases)) as u64
     }
 
-    /// `count` rows from row `first` on, which the matrix must have.
+    /// Rows in the spans, those included that are not the matrix's.
+    pub(crate) fn stored_rows(&self) -> usize {
+        self.stored(self.rows)
+    }
+
+    /// How many rows of the spans the first `rows` rows, whole runs, lie in.
+    fn stored(&self, rows: usize) -> usize {
+        self.runs.map_or(rows, |runs| rows / runs.len * runs.period)
+    }
+
+    /// The rows in the runs; the matrix must have whole periods and not be a selection itself.
+    pub(crate) fn row_runs(&self, runs: RowRuns) -> Matrix {
+        Matrix { rows: runs.rows(self.rows), runs: Some(runs), name: self.name.clone(), ..*self }
+    }
+
+    /// `count` rows from row `first` on, which the matrix must have; both whole runs, if it is a selection.
     pub(crate) fn slice(&self, first: usize, count: usize) -> Matrix {
         let row = self.encoding.row_bytes(self.cols);
         let part = |span: Span, row_bytes: usize| Span {
-            offset: span.offset + (first * row_bytes) as u64,
-            len: (count * row_bytes) as u64,
+            offset: span.offset + (self.stored(first) * row_bytes) as u64,
+            len: (self.stored(count) * row_bytes) as u64,
             ..span
         };
         Matrix {
@@ -48,7 +66,7 @@ impl Matrix {
     }
 }
 
-/// One expert of a mixture: `down(silu(gate x) * up x)`.
+/// One expert of a mixture: `down(act(gate x, up x))`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expert {
     /// `[intermediate, hidden]`
@@ -56,5 +74,29 @@ pub struct Expert {
     /// `[intermediate, hidden]`
     pub up: Matrix,
     /// `[hidden, intermediate]`
+    pub down: Matrix,
+    /// What is added to the products, if anything.
+    pub biases: Option<ExpertBiases>,
+}
+
+impl Expert {
+    /// Its matrices by name, in the order in which blocks hold them: `gate`, `up`, `down`, and `gate_bias` and so on if
+    /// it has biases.
+    pub fn matrices(&self) -> impl Iterator<Item = (&'static str, &Matrix)> {
+        let biases = self.biases.iter().flat_map(|ExpertBiases { gate, up, down }| {
+            [("gate_bias", gate), ("up_bias", up), ("down_bias", down)]
+        });
+        [("gate", &self.gate), ("up", &self.up), ("down", &self.down)].into_iter().chain(biases)
+    }
+}
+
+/// The biases of an expert, each a column of floats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpertBiases {
+    /// `[intermediate, 1]`
+    pub gate: Matrix,
+    /// `[intermediate, 1]`
+    pub up: Matrix,
+    /// `[hidden, 1]`
     pub down: Matrix,
 }

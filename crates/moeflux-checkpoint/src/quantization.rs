@@ -2,7 +2,7 @@
 
 use crate::config::Fields;
 use crate::error::Error;
-use crate::tensor::{Dtype, float};
+use crate::tensor::Dtype;
 use moeflux_kernels::Encoding;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ impl ModuleQuantization {
     pub(crate) fn encoding(self, scales: Dtype) -> Option<Encoding> {
         match self {
             ModuleQuantization::Affine { bits, group_size: group } => {
-                Some(Encoding::Affine { bits, group, params: float(scales)? })
+                Some(Encoding::Affine { bits, group, params: scales.float()? })
             }
             _ if scales != Dtype::U8 => None,
             ModuleQuantization::Mxfp4 => Some(Encoding::Mxfp4),
@@ -102,8 +102,15 @@ impl Quantization {
         }
         let name = if block.is_some() { "quantization" } else { "quantization_config" };
         let Some(mut fields) = config.object(name)? else { return Ok(None) };
-        if fields.value("quant_method").is_some() {
-            return Err(fields.wrong("quant_method", "none: of quantised checkpoints, MLX's are supported"));
+        match fields.text("quant_method")? {
+            None => {}
+            // The tensors that are packed say so by their names, and are read for families that have them.
+            Some("mxfp4") => {
+                fields.inert(&["modules_to_not_convert"]);
+                fields.finish()?;
+                return Ok(None);
+            }
+            Some(_) => return Err(fields.wrong("quant_method", "mxfp4, or none, as MLX's checkpoints have it")),
         }
 
         let default = ModuleQuantization::read(&mut fields)?;

@@ -4,8 +4,12 @@
 //! The JSON is read by the `safetensors` crate's own types. Its checks are written out again here because its errors
 //! say neither what was expected nor found, and because it adds lengths that a hostile header can make overflow.
 
+mod folder;
+
+pub(crate) use folder::open;
+
 use crate::error::Error;
-use crate::tensor::Dtype;
+use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -108,7 +112,7 @@ fn check_layout(path: &Path, raw: Vec<(String, TensorInfo)>, data_start: u64) ->
             return Err(Error::TensorLength {
                 path: path.to_owned(),
                 tensor: name,
-                dtype: info.dtype,
+                dtype: info.dtype.into(),
                 shape: info.shape,
                 expected: len.map_or_else(|| "no number of bytes".to_owned(), |len| format!("{len} bytes")),
                 start,

@@ -1,14 +1,21 @@
 //! A model's tensors under canonical names and in one convention, whichever tool wrote the files.
 
+mod biased_experts;
+mod latent;
+mod linear_maps;
+
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::family::{self, Conventions, Layout};
+use crate::family::{self, Conventions, Layout, RowOrder};
 use crate::matrix::{Expert, Matrix};
 use crate::quantization::ModuleQuantization;
-use crate::tensor::{Dtype, Tensor, float};
-use moeflux_kernels::{Encoding, Float, decode_floats};
+use crate::tensor::{Dtype, Tensor};
+use moeflux_kernels::{Float, decode_floats};
 use std::cell::RefCell;
 use std::collections::HashSet;
+
+pub(crate) use linear_maps::LinearMap;
+pub use latent::{LatentDims, LatentHeads};
 
 /// How many unexpected tensors an error lists.
 const LISTED: usize = 5;
@@ -40,6 +47,11 @@ impl<'a> Weights<'a> {
         self.module(&self.conventions.module(name), &[rows, cols])
     }
 
+    /// Whether the checkpoint has the linear map called `name`: some store two maps as one.
+    pub fn has_matrix(&self, name: &str) -> bool {
+        self.checkpoint.tensor(&format!("{}.weight", self.conventions.module(name))).is_some()
+    }
+
     /// A vector `[len]` of parameters: a norm's weight as it multiplies (zero-centred norms with their 1 added, in
     /// float32), `A_log`, `dt_bias`.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
@@ -49,16 +61,21 @@ impl<'a> Weights<'a> {
                 *value += 1.0;
             }
         }
+        if self.conventions.layout == Layout::Gguf && name.ends_with(".A_log") {
+            self.take_logarithms(name, &mut values)?;
+        }
         Ok(values)
     }
 
     /// A depthwise convolution over time `[channels, kernel]`, the oldest tap first.
     pub fn conv1d(&self, name: &str, channels: usize, kernel: usize) -> Result<Vec<f32>, Error> {
+        let name = self.conventions.tensor(name);
         let shape = match self.conventions.layout {
             Layout::HuggingFace => [channels, 1, kernel],
             Layout::Mlx => [channels, kernel, 1],
+            Layout::Gguf => return self.floats(&name, &[channels, kernel]),
         };
-        self.floats(&self.conventions.tensor(name), &shape)
+        self.floats(&name, &shape)
     }
 
     /// The routed experts of the layer's mixture `name` (`layers.3.mlp`), in order: slices of fused or stacked tensors,
@@ -70,42 +87,87 @@ impl<'a> Weights<'a> {
         hidden: usize,
         intermediate: usize,
     ) -> Result<Vec<Expert>, Error> {
-        let mlp = self.conventions.module(name);
-        let stacked = format!("{mlp}.switch_mlp");
-        let fused = format!("{mlp}.experts.gate_up_proj");
-        if self.checkpoint.tensor(&format!("{stacked}.gate_proj.weight")).is_some() {
-            let gate = self.module(&format!("{stacked}.gate_proj"), &[count, intermediate, hidden])?;
-            let up = self.module(&format!("{stacked}.up_proj"), &[count, intermediate, hidden])?;
-            let down = self.module(&format!("{stacked}.down_proj"), &[count, hidden, intermediate])?;
+        if let Some(experts) = self.blocks(name, [count, intermediate, hidden])? {
+            return Ok(experts);
+        }
+        let module = |part: &str| self.conventions.module(&format!("{name}.{part}"));
+        let stacked = |part: &str| module(&format!("switch_mlp.{part}"));
+        let fused = |part: &str| module(&format!("experts.{part}")) + self.conventions.layout.fused_suffix();
+        let gate_up = fused("gate_up_proj");
+        if self.checkpoint.tensor(&format!("{}.weight", stacked("gate_proj"))).is_some() {
+            let gate = self.module(&stacked("gate_proj"), &[count, intermediate, hidden])?;
+            let up = self.module(&stacked("up_proj"), &[count, intermediate, hidden])?;
+            let down = self.module(&stacked("down_proj"), &[count, hidden, intermediate])?;
             let expert = |e: usize| Expert {
                 gate: gate.slice(e * intermediate, intermediate),
                 up: up.slice(e * intermediate, intermediate),
                 down: down.slice(e * hidden, hidden),
+                biases: None,
             };
             Ok((0..count).map(expert).collect())
-        } else if self.checkpoint.tensor(&fused).is_some() {
-            let gate_up = self.plain(self.tensor(&fused)?, &[count, 2 * intermediate, hidden])?;
-            let down = self.tensor(&format!("{mlp}.experts.down_proj"))?;
+        } else if self.checkpoint.tensor(&gate_up).is_some() {
+            let gate_up = self.plain(self.tensor(&gate_up)?, &[count, 2 * intermediate, hidden])?;
+            let down = self.tensor(&fused("down_proj"))?;
             let down = self.plain(down, &[count, hidden, intermediate])?;
             let expert = |e: usize| Expert {
                 gate: gate_up.slice(2 * e * intermediate, intermediate),
                 up: gate_up.slice((2 * e + 1) * intermediate, intermediate),
                 down: down.slice(e * hidden, hidden),
+                biases: None,
             };
             Ok((0..count).map(expert).collect())
         } else {
             let expert = |e: usize| {
                 let part = |part: &str, rows: usize, cols: usize| {
-                    self.module(&format!("{mlp}.experts.{e}.{part}"), &[rows, cols])
+                    self.module(&module(&format!("experts.{e}.{part}")), &[rows, cols])
                 };
                 Ok(Expert {
                     gate: part("gate_proj", intermediate, hidden)?,
                     up: part("up_proj", intermediate, hidden)?,
                     down: part("down_proj", hidden, intermediate)?,
+                    biases: None,
                 })
             };
             (0..count).map(expert).collect()
         }
+    }
+
+    /// The experts of a mixture that the format keeps in blocks of its own.
+    fn blocks(&self, name: &str, shape: [usize; 3]) -> Result<Option<Vec<Expert>>, Error> {
+        let module = self.conventions.module(&format!("{name}.experts"));
+        let Some(stacked) = self.checkpoint.mixture(&module) else { return Ok(None) };
+        let tensor = self.tensor(&module)?;
+        if stacked.shape() != shape {
+            return Err(Error::Shape {
+                path: self.checkpoint.file_path(tensor.span),
+                tensor: module,
+                expected: shape.to_vec(),
+                found: stacked.shape().to_vec(),
+            });
+        }
+        Ok(Some(stacked.experts(&module)))
+    }
+
+    /// The order of rows that formats differ in.
+    pub fn row_order(&self) -> RowOrder {
+        self.conventions.row_order
+    }
+
+    /// `A_log` of what is stored as `-exp(A_log)`.
+    fn take_logarithms(&self, name: &str, values: &mut [f32]) -> Result<(), Error> {
+        for value in values {
+            if *value >= 0.0 || !value.is_finite() {
+                let tensor = self.tensor(&self.conventions.tensor(name))?;
+                return Err(Error::Value {
+                    path: self.checkpoint.file_path(tensor.span),
+                    tensor: tensor.name.clone(),
+                    expected: "finite numbers below 0",
+                    found: *value,
+                });
+            }
+            *value = f64::from(-*value).ln() as f32;
+        }
+        Ok(())
     }
 
     /// Checks that no tensor is left, save those of a vision tower and of a multi-token-prediction head.
@@ -113,12 +175,12 @@ impl<'a> Weights<'a> {
         let used = self.used.borrow();
         let unexpected = |tensor: &&Tensor| {
             let name = tensor.name.as_str();
-            !used.contains(name) && !family::is_vision(name) && !family::is_mtp(name)
+            !used.contains(name) && !family::is_vision(name) && !self.checkpoint.is_mtp(tensor)
         };
         let left: Vec<&Tensor> = self.checkpoint.tensors().filter(unexpected).collect();
         let Some(first) = left.first() else { return Ok(()) };
         Err(Error::UnexpectedTensors {
-            path: self.checkpoint.path(first.span),
+            path: self.checkpoint.file_path(first.span),
             count: left.len(),
             tensors: left.iter().take(LISTED).map(|tensor| tensor.name.clone()).collect(),
         })
@@ -138,10 +200,10 @@ impl<'a> Weights<'a> {
             // MLX leaves a module plain, without saying so, where its width is no multiple of the group.
             (Some(_), None) if named.is_none() && weight.dtype != Dtype::U32 => self.plain(weight, shape),
             (Some(_), None) => {
-                Err(Error::MissingTensor { path: self.checkpoint.path(weight.span), tensor: scales_name })
+                Err(Error::MissingTensor { path: self.checkpoint.file_path(weight.span), tensor: scales_name })
             }
             (None, Some(scales)) => Err(Error::ModuleQuantization {
-                path: self.checkpoint.path(scales.span),
+                path: self.checkpoint.file_path(scales.span),
                 tensor: scales_name,
                 expected: "no scales, since config.json does not list the module as quantised".to_owned(),
                 found: format!("{} {:?}", scales.dtype, scales.shape),
@@ -157,7 +219,8 @@ impl<'a> Weights<'a> {
             name: weight.name.clone(),
             rows,
             cols,
-            encoding: Encoding::Float(self.float(weight)?),
+            encoding: weight.dtype.encoding().ok_or_else(|| self.wrong_dtype(weight, FLOATS))?,
+            runs: None,
             codes: weight.span,
             scales: None,
             biases: None,
@@ -181,7 +244,7 @@ impl<'a> Weights<'a> {
         self.check_dtype(weight, Dtype::U32, "U32")?;
         let (rows, cols) = rows_and_cols(shape);
         let contradiction = |expected: String, found: String| Error::ModuleQuantization {
-            path: self.checkpoint.path(weight.span),
+            path: self.checkpoint.file_path(weight.span),
             tensor: weight.name.clone(),
             expected,
             found,
@@ -205,6 +268,7 @@ impl<'a> Weights<'a> {
             rows,
             cols,
             encoding,
+            runs: None,
             codes: weight.span,
             scales: Some(scales.span),
             biases: biases.map(|biases| biases.span),
@@ -223,7 +287,7 @@ impl<'a> Weights<'a> {
     /// The tensor that the files call `name`; it counts as used.
     fn tensor(&self, name: &str) -> Result<&'a Tensor, Error> {
         let tensor = self.checkpoint.tensor(name).ok_or_else(|| Error::MissingTensor {
-            path: self.checkpoint.folder().to_owned(),
+            path: self.checkpoint.path().to_owned(),
             tensor: name.to_owned(),
         })?;
         self.used.borrow_mut().insert(&tensor.name);
@@ -235,7 +299,7 @@ impl<'a> Weights<'a> {
             return Ok(());
         }
         Err(Error::Shape {
-            path: self.checkpoint.path(tensor.span),
+            path: self.checkpoint.file_path(tensor.span),
             tensor: tensor.name.clone(),
             expected: expected.to_owned(),
             found: tensor.shape.clone(),
@@ -247,12 +311,12 @@ impl<'a> Weights<'a> {
     }
 
     fn float(&self, tensor: &Tensor) -> Result<Float, Error> {
-        float(tensor.dtype).ok_or_else(|| self.wrong_dtype(tensor, FLOATS))
+        tensor.dtype.float().ok_or_else(|| self.wrong_dtype(tensor, FLOATS))
     }
 
     fn wrong_dtype(&self, tensor: &Tensor, expected: &'static str) -> Error {
         Error::Dtype {
-            path: self.checkpoint.path(tensor.span),
+            path: self.checkpoint.file_path(tensor.span),
             tensor: tensor.name.clone(),
             expected,
             found: tensor.dtype,

@@ -24,8 +24,8 @@ pub(crate) struct Answer {
     pub(crate) to_first_token: Option<Duration>,
 }
 
-/// Runs `request` on `sequence`. `splitter` separates reasoning; without one all text is the answer. With `stream`, the
-/// answer goes to stdout and the reasoning to stderr while they come.
+/// Runs `request` on `sequence`. `splitter` separates reasoning; without one all text is the answer. With
+/// `stream`, the answer goes to stdout and the reasoning to stderr while they come.
 pub(crate) fn answer(
     engine: &mut Engine,
     sequence: &mut Sequence,

@@ -28,7 +28,7 @@ Ctrl-C stops the answer."#;
 /// Arguments of `chat`.
 #[derive(Args)]
 pub(crate) struct ChatArgs {
-    /// Model folder [default: the demo in models/demo]
+    /// Model folder, or name of a pulled model [default: the demo in models/demo]
     #[arg(value_name = "MODEL")]
     argument: Option<PathBuf>,
     #[command(flatten)]
@@ -45,9 +45,6 @@ pub(crate) struct ChatArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// Print times, rates and memory to stderr after each answer
-    #[arg(long, help_heading = "Output")]
-    stats: bool,
 }
 
 struct Chat<'a> {
@@ -82,7 +79,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
             Ok(Next::Quit) => break,
             // Somebody who types can mend it; a script must not go on.
             Err(error) if reader.is_terminal() && !crate::is_broken_pipe(&error) => {
-                note(crate::one_line(&error))
+                note(crate::one_line(&error));
             }
             Err(error) => return Err(error),
         }
@@ -92,7 +89,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
 
 impl Chat<'_> {
     fn folder(&self) -> &Path {
-        self.conversation.engine().model().checkpoint().folder()
+        self.conversation.engine().model().checkpoint().path()
     }
 
     /// Takes a line: a command, or a message to the model.
@@ -128,7 +125,7 @@ impl Chat<'_> {
                 let messages = self.conversation.load(Path::new(path))?;
                 note(format_args!("{messages} messages loaded"));
             }
-            _ => bail!("/{command} {argument}: not a command; /help lists them"),
+            _ => bail!("{}: not a command; /help lists them", format!("/{command} {argument}").trim()),
         }
         Ok(Next::GoOn)
     }
@@ -143,7 +140,7 @@ impl Chat<'_> {
             ..GenerateRequest::default()
         };
         let stats = self.conversation.ask(question, self.think, request, interrupt)?;
-        if self.args.stats {
+        if self.args.output.stats {
             note(&stats);
         }
         self.last = Some(stats);

@@ -12,7 +12,8 @@ use crate::interrupt::Interrupt;
 use crate::reasoning::ReasoningSplitter;
 use crate::stats::Stats;
 
-/// Messages and what was evaluated of them. The sequence is kept from turn to turn, so only what is new is read.
+/// Messages and what was evaluated of them. The sequence is kept from turn to turn, so only what is new is
+/// read.
 pub(crate) struct Conversation {
     engine: Engine,
     sequence: Sequence,
@@ -61,8 +62,8 @@ impl Conversation {
         Ok(self.messages.len())
     }
 
-    /// Asks `question`, streaming the answer. `request` says all but the prompt. After an error the conversation is what it
-    /// was before.
+    /// Asks `question`, streaming the answer. `request` says all but the prompt. After an error the
+    /// conversation is what it was before.
     pub(crate) fn ask(
         &mut self,
         question: &str,

@@ -18,14 +18,12 @@ const SCORED_AT_ONCE: usize = 64;
 
 /// Arguments of `eval`.
 #[derive(Args)]
-#[command(override_usage = "moeflux eval [OPTIONS] [MODEL] <FILE>")]
+#[command(override_usage = "moeflux eval [OPTIONS] [MODEL] FILE")]
 pub(crate) struct EvalArgs {
-    /// Model folder; may be left out [default: the demo in models/demo]
-    #[arg(value_name = "MODEL", required = true)]
-    first: Option<PathBuf>,
-    /// The text, UTF-8; special tokens in it are recognised, none is added
-    #[arg(value_name = "FILE")]
-    second: Option<PathBuf>,
+    /// The text, UTF-8, after the model (a folder or a name) if that is not the demo; special tokens in the text are
+    /// recognised, none is added
+    #[arg(value_names = ["MODEL", "FILE"], num_args = 1..=2, required = true)]
+    paths: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -67,12 +65,8 @@ struct Window {
 
 /// Runs the command.
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
-    let (model, text) = match (args.first.as_deref(), args.second.as_deref()) {
-        (Some(model), Some(text)) => (Some(model), text),
-        (Some(text), None) | (None, Some(text)) => (None, text),
-        (None, None) => bail!("no text is named, as in `moeflux eval FILE`"),
-    };
-    let mut engine = args.engine.engine(args.model.open(model)?)?;
+    let (text, model) = args.paths.split_last().context("no text is named, as in `moeflux eval FILE`")?;
+    let mut engine = args.engine.engine(args.model.open(model.first().map(PathBuf::as_path))?)?;
     let tokens = read_tokens(text, &engine)?;
     let context = engine.model().context_length();
     let window = args.window.unwrap_or(context.min(2048));
@@ -175,7 +169,8 @@ mod tests {
                         range.for_each(|token| scored[token] += 1);
                     }
                     // Windows that only touch have a first token that nothing precedes.
-                    let unseen = |token: usize| token == 0 || (stride == window && token % window == 0);
+                    let unseen =
+                        |token: usize| token == 0 || (stride == window && token.is_multiple_of(window));
                     for (token, times) in scored.into_iter().enumerate() {
                         assert_eq!(
                             times,

@@ -16,7 +16,7 @@ use crate::terminal;
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// Model folder [default: the demo in models/demo]
+    /// Model folder, or name of a pulled model [default: the demo in models/demo]
     #[arg(value_name = "MODEL")]
     argument: Option<PathBuf>,
     #[command(flatten)]
@@ -64,14 +64,17 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
 }
 
 fn tensors(checkpoint: &Checkpoint) -> Vec<JsonTensor<'_>> {
-    let described = checkpoint.tensors().map(|Tensor { name, dtype, shape, span }| JsonTensor {
-        name,
-        part: Part::of(name),
-        dtype: format!("{dtype:?}"),
-        shape,
-        file: checkpoint.files()[span.file as usize].path(),
-        offset: span.offset,
-        bytes: span.len,
+    let described = checkpoint.tensors().map(|tensor| {
+        let Tensor { name, dtype, shape, span } = tensor;
+        JsonTensor {
+            name,
+            part: Part::of_tensor(checkpoint, tensor),
+            dtype: dtype.to_string(),
+            shape,
+            file: checkpoint.files()[span.file as usize].path(),
+            offset: span.offset,
+            bytes: span.len,
+        }
     });
     described.collect()
 }
@@ -82,7 +85,7 @@ fn page(model: &Model, summary: &Summary, tensors: Option<&[JsonTensor]>) -> Res
         summary.layers.iter().map(|layer| format!("{} {}", layer.count, layer.kind)).collect();
     let mut page = String::new();
     let out = &mut page;
-    writeln!(out, "model        {}", model.checkpoint().folder().display())?;
+    writeln!(out, "model        {}", model.checkpoint().path().display())?;
     writeln!(out, "family       {}", summary.model_type)?;
     writeln!(out, "stored as    {}", summary.layout)?;
     writeln!(out, "layers       {}", layers.join(", "))?;
@@ -143,6 +146,7 @@ fn name(part: Part) -> &'static str {
         Part::Router => "router",
         Part::SharedExpert => "shared expert",
         Part::Experts => "experts",
+        Part::DenseMlp => "dense MLP",
         Part::Norms => "norms",
         Part::LmHead => "lm_head",
         Part::Mtp => "mtp",

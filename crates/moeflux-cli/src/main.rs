@@ -3,19 +3,27 @@
 mod answer;
 mod chat;
 mod conversation;
+mod convert;
 mod eval;
+mod hub_args;
 mod inspect;
 mod interrupt;
 mod line_reader;
+mod list;
 mod model_args;
 mod output_args;
 mod progress;
 mod prompt_args;
+mod pull;
+mod pull_progress;
 mod reasoning;
+mod rm;
 mod run;
 mod sampling_args;
 mod stats;
+mod store_args;
 mod terminal;
+mod verify;
 
 use std::io;
 use std::process::ExitCode;
@@ -42,7 +50,8 @@ Examples:
   moeflux run \"What is 17 + 25?\"          ask the demo model
   moeflux run path/to/model \"Hello\"       ask another one
   moeflux chat path/to/model              hold a conversation
-  moeflux inspect path/to/model           see where each byte is"
+  moeflux inspect path/to/model           see where each byte is
+  moeflux pull OWNER/NAME                 download a model; then `moeflux run NAME`"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -93,6 +102,36 @@ Examples:
   moeflux eval models/demo tests/data/heldout.txt
   moeflux eval text.txt --window 512 --stride 256 --json")]
     Eval(eval::EvalArgs),
+    /// Convert a model into a pack: the layout made for streaming experts, quantised as you like
+    #[command(after_help = "\
+An interrupted conversion goes on where it was when the same command runs again.
+
+Examples:
+  moeflux convert path/to/model pack                      the same weights, laid out anew
+  moeflux convert path/to/bf16 pack --bits 4              as mlx_lm.convert quantises
+  moeflux convert path/to/bf16 pack --recipe experts=4,router=8,lm_head=6,embed=8,mtp=8
+  moeflux convert path/to/bf16 pack --recipe compact --dry-run")]
+    Convert(convert::ConvertArgs),
+    /// Check a pack's checksums and shapes, and how far its weights are from their source's
+    #[command(after_help = "\
+Examples:
+  moeflux verify pack
+  moeflux verify pack --against path/to/bf16 --tensors")]
+    Verify(verify::VerifyArgs),
+    /// Download a model from a hub; the commands then take its name
+    #[command(after_help = "\
+Examples:
+  moeflux pull Qwen/Qwen3.5-35B-A3B --dry-run
+  moeflux pull Qwen/Qwen3.5-35B-A3B
+  moeflux run Qwen3.5-35B-A3B \"Hello\"
+  moeflux pull unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M
+
+Interrupted and run again, it goes on. For gated and private models set HF_TOKEN.")]
+    Pull(pull::PullArgs),
+    /// List the models that were pulled
+    List(list::ListArgs),
+    /// Remove a model that was pulled
+    Rm(rm::RmArgs),
 }
 
 fn main() -> ExitCode {
@@ -115,6 +154,11 @@ fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
         Command::Chat(args) => chat::run(args)?,
         Command::Inspect(args) => inspect::run(args)?,
         Command::Eval(args) => eval::run(args)?,
+        Command::Convert(args) => convert::run(args)?,
+        Command::Verify(args) => verify::run(args)?,
+        Command::Pull(args) => pull::run(args)?,
+        Command::List(args) => list::run(args)?,
+        Command::Rm(args) => rm::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

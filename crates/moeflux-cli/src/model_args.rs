@@ -6,13 +6,17 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions};
 
+use crate::store_args::StoreArgs;
+
 /// Flags that every command has.
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// Model folder; same as the argument MODEL [default: the demo in models/demo]
-    #[arg(short, long, value_name = "FOLDER")]
+    /// Model folder, or name of a pulled model; same as the argument MODEL [default: the demo in models/demo]
+    #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// How to compute.
@@ -28,6 +32,16 @@ impl ModelArgs {
     /// Whether `--model` names one.
     pub(crate) fn is_named(&self) -> bool {
         self.model.is_some()
+    }
+
+    /// The folder that an argument names: by its path, or as a pulled model. `None` if it does neither.
+    pub(crate) fn locate(&self, named: &Path) -> Result<Option<PathBuf>> {
+        if named.is_dir() {
+            return Ok(Some(named.to_owned()));
+        }
+        // Without a place for them there are no pulled models.
+        let (Some(name), Ok(store)) = (named.to_str(), self.store.store()) else { return Ok(None) };
+        Ok(store.find(name)?.map(|model| model.open_folder()).transpose()?)
     }
 
     /// The model's folder: `--model`, the positional argument, or the demo.
@@ -48,10 +62,14 @@ impl ModelArgs {
 
     /// Opens that model.
     pub(crate) fn open(&self, argument: Option<&Path>) -> Result<Model> {
-        let folder = self.folder(argument)?;
-        if !folder.is_dir() {
-            bail!("{} is not a folder: name the folder of a model, with its config.json", folder.display());
-        }
+        let named = self.folder(argument)?;
+        let Some(folder) = self.locate(&named)? else {
+            let named = named.display();
+            bail!(
+                "{named} is not a folder, and no pulled model: name the folder of a model, with its \
+                 config.json, or a model of `moeflux list`; `moeflux pull OWNER/NAME` downloads one"
+            );
+        };
         Ok(Model::open(&folder, &ModelOptions::default())?)
     }
 }
@@ -67,8 +85,8 @@ impl EngineArgs {
     }
 }
 
-/// The demo under the current folder, else under a folder above the program, so that a built program finds its source's demo
-/// from anywhere.
+/// The demo under the current folder, else under a folder above the program, so that a built program finds
+/// its source's demo from anywhere.
 fn find_demo() -> Option<PathBuf> {
     let here = Path::new("models/demo");
     let is_model = |folder: &Path| folder.join("config.json").is_file();

@@ -1,8 +1,8 @@
-//! Where an answer ends.
+//! Where an answer ends, and what is said about it.
 
 use clap::Args;
 
-/// Flags that bound an answer.
+/// Flags about an answer.
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
@@ -15,6 +15,9 @@ pub(crate) struct OutputArgs {
     /// Go on when the model says that it has ended
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Print times, rates and memory to stderr after an answer
+    #[arg(long)]
+    pub(crate) stats: bool,
 }
 
 impl OutputArgs {

@@ -19,7 +19,8 @@ pub(crate) struct ReasoningSplitter {
 }
 
 impl ReasoningSplitter {
-    /// A splitter for the text that follows `prompt`: templates that ask for thinking leave `<think>` open at its end.
+    /// A splitter for the text that follows `prompt`: templates that ask for thinking leave `<think>` open at
+    /// its end.
     pub(crate) fn after(prompt: &str) -> Self {
         let thinking = prompt.trim_end().ends_with(OPEN);
         let part = if thinking { Part::Reasoning } else { Part::Answer };

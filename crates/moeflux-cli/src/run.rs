@@ -50,9 +50,6 @@ pub(crate) struct RunArgs {
     /// Print one JSON object when the answer is complete, instead of text
     #[arg(long, help_heading = "Output")]
     json: bool,
-    /// Print times, rates and memory to stderr
-    #[arg(long, help_heading = "Output")]
-    stats: bool,
 }
 
 /// What `--json` prints.
@@ -69,7 +66,7 @@ struct JsonAnswer<'a> {
 /// Runs the command, in a program that started at `started`.
 pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
-    let (model, question) = args.prompt.read(args.model.is_named())?;
+    let (model, question) = args.prompt.read(&args.model)?;
     let tools = args.tools.as_deref().map(read_tools).transpose()?;
     let mut engine = args.engine.engine(args.model.open(model)?)?;
 
@@ -104,7 +101,7 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         };
         terminal::show(&format!("{}\n", serde_json::to_string_pretty(&json)?))?;
     }
-    if args.stats {
+    if args.output.stats {
         note(format_args!("\n{stats}"));
     }
     let cancelled = matches!(answer.outcome.stop, StopReason::Cancelled);

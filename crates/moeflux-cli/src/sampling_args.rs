@@ -1,6 +1,5 @@
 //! How the next token is chosen.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use clap::Args;
@@ -58,7 +57,7 @@ impl SamplingArgs {
                 .unwrap_or(off.repetition_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(off.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(off.frequency_penalty),
-            logit_bias: BTreeMap::from_iter(self.logit_bias.iter().copied()),
+            logit_bias: self.logit_bias.iter().copied().collect(),
             seed: self.seed.unwrap_or_else(random_seed),
             ..off
         }

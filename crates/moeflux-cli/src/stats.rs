@@ -12,7 +12,7 @@ use crate::answer::Answer;
 /// Everything measured about one answer.
 #[derive(Serialize)]
 pub(crate) struct Stats {
-    pub(crate) stop: Stop,
+    pub(crate) stop: Ended,
     pub(crate) usage: Usage,
     pub(crate) timings: Timings,
     pub(crate) memory: Memory,
@@ -22,7 +22,7 @@ pub(crate) struct Stats {
 /// Why an answer ended.
 #[derive(Serialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
-pub(crate) enum Stop {
+pub(crate) enum Ended {
     EndOfSequence { token: u32 },
     StopString { string: String },
     MaxTokens,
@@ -63,8 +63,8 @@ pub(crate) struct Memory {
 }
 
 impl Stats {
-    /// Statistics of an answer whose request came `before_request` after the program's start. `cached_tokens` were in the
-    /// sequence already.
+    /// Statistics of an answer whose request came `before_request` after the program's start. `cached_tokens`
+    /// were in the sequence already.
     pub(crate) fn new(
         answer: &Answer,
         engine: &Engine,
@@ -135,26 +135,26 @@ impl fmt::Display for Stats {
     }
 }
 
-impl From<&StopReason> for Stop {
+impl From<&StopReason> for Ended {
     fn from(stop: &StopReason) -> Self {
         match stop {
-            StopReason::EndOfSequence(token) => Stop::EndOfSequence { token: *token },
-            StopReason::StopString(string) => Stop::StopString { string: string.clone() },
-            StopReason::MaxTokens => Stop::MaxTokens,
-            StopReason::ContextFull => Stop::ContextFull,
-            StopReason::Cancelled => Stop::Cancelled,
+            StopReason::EndOfSequence(token) => Ended::EndOfSequence { token: *token },
+            StopReason::StopString(string) => Ended::StopString { string: string.clone() },
+            StopReason::MaxTokens => Ended::MaxTokens,
+            StopReason::ContextFull => Ended::ContextFull,
+            StopReason::Cancelled => Ended::Cancelled,
         }
     }
 }
 
-impl fmt::Display for Stop {
+impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stop::EndOfSequence { token } => write!(f, "end of sequence (token {token})"),
-            Stop::StopString { string } => write!(f, "stop string {string:?}"),
-            Stop::MaxTokens => write!(f, "--max-tokens"),
-            Stop::ContextFull => write!(f, "the end of the context"),
-            Stop::Cancelled => write!(f, "Ctrl-C"),
+            Ended::EndOfSequence { token } => write!(f, "end of sequence (token {token})"),
+            Ended::StopString { string } => write!(f, "stop string {string:?}"),
+            Ended::MaxTokens => write!(f, "--max-tokens"),
+            Ended::ContextFull => write!(f, "the end of the context"),
+            Ended::Cancelled => write!(f, "Ctrl-C"),
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Causal attention of one sequence over its key-value cache.
 //!
 //! The cache is cut into blocks of [`KV_BLOCK`] absolute positions; a block is `[kv_heads, KV_BLOCK, head_dim]`. A
-//! query takes the blocks in order and keeps a running maximum, sum and weighted mean of values (the online softmax
-//! of FlashAttention, Dao et al. 2022); inside a block the sums go by position. So bits depend on a query's own
-//! position alone.
+//! query takes the blocks in order and keeps an online softmax and a weighted sum of values; inside a block the sums go
+//! by position. So bits depend on a query's own position alone.
 
-use crate::dot::{dot, dot4};
+use crate::dot::dot_rows;
 use crate::instruction_set::multiversion;
-use crate::math::exp;
 use crate::pool::ThreadPool;
+use crate::softmax::OnlineSoftmax;
 use crate::tile::{Tile, Tiling, for_each_tile};
+use crate::weighted_sum::add_weighted_rows;
 
 /// Positions in a block of the cache.
 pub const KV_BLOCK: usize = 64;
 
-/// Heads and their size.
+/// Heads, their size, and how far they see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     /// Query heads.
@@ -23,12 +23,19 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
+    /// Positions that a query sees, its own included; all of the past if none.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {
     /// Values in one block of the cache (keys, or values).
     pub const fn block_len(&self) -> usize {
         self.kv_heads * KV_BLOCK * self.head_dim
+    }
+
+    /// The first position that a query at `position` sees.
+    pub fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 
@@ -48,139 +55,98 @@ pub fn kv_write(x: &[f32], shape: &AttentionShape, first_position: usize, blocks
 }
 
 /// `y = softmax(scale · q·kᵀ)·v` per head: `q` and `y` are `[n, heads, head_dim]`; query `i` sits at
-/// `first_position + i` and sees the positions up to its own.
+/// `first_position + i` and sees the positions of its window up to its own. `sinks` (`[heads]`), if any, are scores that
+/// take part in the softmax without a value of their own. Blocks that no query sees may be empty.
 pub fn attention(
     pool: &ThreadPool,
     q: &[f32],
     keys: &[Box<[f32]>],
     values: &[Box<[f32]>],
+    sinks: Option<&[f32]>,
     shape: &AttentionShape,
     first_position: usize,
     scale: f32,
     y: &mut [f32],
 ) {
-    let AttentionShape { heads, kv_heads, head_dim } = *shape;
+    let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
     assert!(q.len() == y.len() && heads.is_multiple_of(kv_heads));
+    assert!(sinks.is_none_or(|sinks| sinks.len() == heads));
     let width = heads * head_dim;
     let n = q.len() / width;
     assert_eq!(q.len(), n * width);
-    let work = n * (first_position + n) * head_dim * 2;
-    let heads_per_task = pool.units_per_task(heads, work);
+    let seen = first_position + n - shape.first_seen(first_position);
+    let heads_per_task = pool.units_per_task(heads, n * seen * head_dim * 2);
+    let cache = Cache { keys, values, sinks, first_position };
     for_each_tile(pool, y, Tiling::columns(n, width, heads_per_task * head_dim), |_, y| {
-        for_each_head(q, keys, values, shape, first_position, scale, y);
+        for_each_head(q, &cache, shape, scale, y);
     });
 }
 
-/// Attends with the heads whose columns the tile has.
-fn for_each_head(
-    q: &[f32],
-    keys: &[Box<[f32]>],
-    values: &[Box<[f32]>],
-    shape: &AttentionShape,
+/// What queries attend to.
+struct Cache<'a> {
+    keys: &'a [Box<[f32]>],
+    values: &'a [Box<[f32]>],
+    sinks: Option<&'a [f32]>,
+    /// Position of the first query.
     first_position: usize,
-    scale: f32,
-    y: &mut Tile<'_>,
-) {
-    let AttentionShape { heads, kv_heads, head_dim } = *shape;
-    let n = q.len() / (heads * head_dim);
-    let first_head = y.first_column() / head_dim;
-    for local in 0..y.width() / head_dim {
-        let head = first_head + local;
-        let cached = head / (heads / kv_heads) * KV_BLOCK * head_dim..;
-        let cached = cached.start..cached.start + KV_BLOCK * head_dim;
-        let mut softmax = vec![Softmax { max: f32::NEG_INFINITY, sum: 0.0 }; n];
-        for t in 0..n {
-            y.row(t)[local * head_dim..][..head_dim].fill(0.0);
-        }
-        // Blocks outside, queries inside: a block stays in the processor's cache for all of them.
-        for block in 0..(first_position + n).div_ceil(KV_BLOCK) {
-            let (keys, values) = (&keys[block][cached.clone()], &values[block][cached.clone()]);
-            let first_seeing = (block * KV_BLOCK).saturating_sub(first_position);
-            for t in first_seeing..n {
-                let seen = (first_position + t + 1 - block * KV_BLOCK).min(KV_BLOCK);
+}
+
+/// Attends with the heads whose columns the tile has.
+fn for_each_head(q: &[f32], cache: &Cache<'_>, shape: &AttentionShape, scale: f32, y: &mut Tile<'_>) {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
+    let (n, first_position) = (q.len() / (heads * head_dim), cache.first_position);
+    let (first_head, tile_heads) = (y.first_column() / head_dim, y.width() / head_dim);
+    let sink = |head: usize| cache.sinks.map(|sinks| sinks[head]);
+    let mut softmax: Vec<OnlineSoftmax> =
+        (0..tile_heads * n).map(|i| OnlineSoftmax::new(sink(first_head + i / n))).collect();
+    for t in 0..n {
+        y.row(t).fill(0.0);
+    }
+    // Blocks outside, then heads, queries inside: a block stays in the processor's cache for all that see it.
+    let blocks = shape.first_seen(first_position) / KV_BLOCK..(first_position + n).div_ceil(KV_BLOCK);
+    for block in blocks {
+        let start = block * KV_BLOCK;
+        for local in 0..tile_heads {
+            let head = first_head + local;
+            let in_block = head / (heads / kv_heads) * KV_BLOCK * head_dim;
+            for t in start.saturating_sub(first_position)..n {
+                let position = first_position + t;
+                let from = shape.first_seen(position).saturating_sub(start);
+                if from >= KV_BLOCK {
+                    break; // it and all later ones see nothing of the block
+                }
+                let to = (position + 1 - start).min(KV_BLOCK);
+                let seen = in_block + from * head_dim..in_block + to * head_dim;
+                let (keys, values) = (&cache.keys[block][seen.clone()], &cache.values[block][seen]);
                 let q = &q[(t * heads + head) * head_dim..][..head_dim];
-                let (keys, values) = (&keys[..seen * head_dim], &values[..seen * head_dim]);
                 let y = &mut y.row(t)[local * head_dim..][..head_dim];
-                attend_block(q, keys, values, scale, &mut softmax[t], y);
-            }
-        }
-        for t in 0..n {
-            for y in &mut y.row(t)[local * head_dim..][..head_dim] {
-                *y /= softmax[t].sum;
+                attend_block(q, keys, values, scale, &mut softmax[local * n + t], y);
             }
         }
     }
-}
-
-/// A softmax over the positions seen so far: the largest score, and the sum of the weights relative to it.
-#[derive(Clone, Copy)]
-struct Softmax {
-    max: f32,
-    sum: f32,
+    for t in 0..n {
+        for (local, y) in y.row(t).chunks_exact_mut(head_dim).enumerate() {
+            for y in y {
+                *y /= softmax[local * n + t].sum();
+            }
+        }
+    }
 }
 
 multiversion! {
     /// Adds the positions of one block to `softmax` and to the weighted sum of values `y`.
-    fn attend_block(q: &[f32], keys: &[f32], values: &[f32], scale: f32, softmax: &mut Softmax, y: &mut [f32]) {
-        let head_dim = q.len();
-        let seen = keys.len() / head_dim;
-        let mut weights = [0.0f32; KV_BLOCK];
-        let key = |position: usize| &keys[position * head_dim..][..head_dim];
-        let in_fours = seen - seen % 4;
-        for p in (0..in_fours).step_by(4) {
-            let scores = dot4(q, [key(p), key(p + 1), key(p + 2), key(p + 3)]);
-            weights[p..p + 4].copy_from_slice(&scores);
-        }
-        for p in in_fours..seen {
-            weights[p] = dot(q, key(p));
-        }
-
-        let mut max = softmax.max;
-        for score in &mut weights[..seen] {
-            *score *= scale;
-            max = max.max(*score);
-        }
-        for weight in &mut weights[..seen] {
-            *weight = exp(*weight - max);
-        }
-        let correction = exp(softmax.max - max);
-        softmax.max = max;
-        softmax.sum *= correction;
-        for weight in &weights[..seen] {
-            softmax.sum += weight;
-        }
-
-        // Channels in strips that registers hold.
-        let (strips, tail) = y.as_chunks_mut::<STRIP>();
-        for (strip, y) in strips.iter_mut().enumerate() {
-            accumulate(&weights[..seen], values, head_dim, strip * STRIP, correction, y);
-        }
-        let done = head_dim - tail.len();
-        for (i, y) in tail.iter_mut().enumerate() {
-            accumulate(&weights[..seen], values, head_dim, done + i, correction, std::array::from_mut(y));
-        }
+    fn attend_block(
+        q: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        scale: f32,
+        softmax: &mut OnlineSoftmax,
+        y: &mut [f32],
+    ) {
+        let mut weights = [0.0; KV_BLOCK];
+        let weights = &mut weights[..keys.len() / q.len()];
+        dot_rows(q, keys, weights);
+        let correction = softmax.add(weights, scale);
+        add_weighted_rows(weights, values, correction, y);
     }
-}
-
-/// Channels accumulated at once.
-const STRIP: usize = 64;
-
-/// `y = y·correction + Σ weights[p]·values[p]`, by position, over `N` channels from `channel` on.
-#[inline(always)]
-fn accumulate<const N: usize>(
-    weights: &[f32],
-    values: &[f32],
-    head_dim: usize,
-    channel: usize,
-    correction: f32,
-    y: &mut [f32; N],
-) {
-    let mut sum = y.map(|y| y * correction);
-    for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-        let value = &value[channel..][..N];
-        for i in 0..N {
-            sum[i] += weight * value[i];
-        }
-    }
-    *y = sum;
 }

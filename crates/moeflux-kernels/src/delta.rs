@@ -105,12 +105,33 @@ pub fn decay_and_beta(
 pub struct DeltaShape {
     /// Query and key heads.
     pub key_heads: usize,
-    /// Value heads; value head `j` uses key head `j / (value_heads / key_heads)`.
+    /// Value heads, a multiple of `key_heads`.
     pub value_heads: usize,
     /// Channels of a query and of a key.
     pub key_dim: usize,
     /// Channels of a value.
     pub value_dim: usize,
+    /// Which key head a value head goes with.
+    pub order: HeadOrder,
+}
+
+/// The order of value heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadOrder {
+    /// Those of one key head follow each other: value head `j` goes with key head `j / (value_heads / key_heads)`.
+    Grouped,
+    /// One of each key head in turn: value head `j` goes with key head `j mod key_heads`.
+    Tiled,
+}
+
+impl DeltaShape {
+    /// The key head of value head `head`.
+    fn key_head(&self, head: usize) -> usize {
+        match self.order {
+            HeadOrder::Grouped => head / (self.value_heads / self.key_heads),
+            HeadOrder::Tiled => head % self.key_heads,
+        }
+    }
 }
 
 /// The gated delta rule: for each value head and token in turn, with a state `S` of `[key_dim, value_dim]`,
@@ -130,7 +151,7 @@ pub fn gated_delta_rule(
     new_state: &mut [f32],
     y: &mut [f32],
 ) {
-    let DeltaShape { key_heads, value_heads, key_dim, value_dim } = *shape;
+    let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = *shape;
     assert!(value_heads.is_multiple_of(key_heads));
     let n = decay.len() / value_heads;
     assert!(decay.len() == n * value_heads && beta.len() == decay.len());
@@ -149,7 +170,7 @@ pub fn gated_delta_rule(
             new_state.row(d).copy_from_slice(row);
         }
         for t in 0..n {
-            let key = (t * key_heads + head / (value_heads / key_heads)) * key_dim;
+            let key = (t * key_heads + shape.key_head(head)) * key_dim;
             let value = (t * value_heads + head) * value_dim + channel;
             let (q, k) = (&q[key..key + key_dim], &k[key..key + key_dim]);
             let (decay, beta) = (decay[t * value_heads + head], beta[t * value_heads + head]);

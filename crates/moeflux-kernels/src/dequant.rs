@@ -26,12 +26,13 @@ impl Matrix<'_> {
                     5 => affine.dequantize::<5>(codes, out),
                     6 => affine.dequantize::<6>(codes, out),
                     8 => affine.dequantize::<8>(codes, out),
-                    _ => unreachable!("Encoding::Affine has 2, 3, 4, 5, 6 or 8 bits"),
+                    _ => unreachable!("Matrix::new admits no other width"),
                 }
             }
             Encoding::Mxfp4 => scaled::<4, 32>(codes, scales, e2m1, e8m0, out),
             Encoding::Mxfp8 => scaled::<8, 32>(codes, scales, e4m3, e8m0, out),
             Encoding::Nvfp4 => scaled::<4, 16>(codes, scales, e2m1, e4m3, out),
+            Encoding::Ggml(ggml) => ggml.dequantize(codes, out),
         }
     }
 }
@@ -93,12 +94,7 @@ impl Affine<'_> {
         let groups = out.chunks_exact_mut(group).zip(codes.chunks_exact(group * BITS / 8));
         for ((out, codes), (scale, bias)) in groups.zip(params) {
             let (scale, bias) = (param(scale), param(bias));
-            for (out, codes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
-                let q = unpack(codes);
-                for i in 0..8 {
-                    out[i] = scale * q[i] as f32 + bias;
-                }
-            }
+            for_each_code::<BITS>(codes, out, |q| scale * q as i32 as f32 + bias);
         }
     }
 }
@@ -115,38 +111,44 @@ fn scaled<const BITS: usize, const GROUP: usize>(
     let groups = out.as_chunks_mut::<GROUP>().0.iter_mut().zip(codes.chunks_exact(GROUP * BITS / 8));
     for ((out, codes), &s) in groups.zip(scales) {
         let scale = scale(s);
-        for (out, codes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
-            let q = unpack(codes);
-            for i in 0..8 {
-                out[i] = scale * code(q[i] as u8);
-            }
-        }
+        for_each_code::<BITS>(codes, out, |q| scale * code(q as u8));
     }
 }
 
-/// The eight codes in `BITS` bytes, a little-endian bit stream. Signed, because that converts to float faster.
+/// Sets each of `out`, a multiple of eight, to `f` of its code; the codes are a little-endian bit stream.
 #[inline(always)]
-fn unpack<const BITS: usize>(bytes: &[u8; BITS]) -> [i32; 8] {
-    let mask = (1u32 << BITS) - 1;
+fn for_each_code<const BITS: usize>(codes: &[u8], out: &mut [f32], f: impl Fn(u32) -> f32) {
     if BITS == 8 {
-        std::array::from_fn(|i| i32::from(bytes[i]))
-    } else if BITS <= 4 {
-        let mut word = [0; 4];
-        word[..BITS].copy_from_slice(bytes);
-        let word = u32::from_le_bytes(word);
-        std::array::from_fn(|i| (word >> (i * BITS) & mask) as i32)
-    } else {
-        let mut word = [0; 8];
-        word[..BITS].copy_from_slice(bytes);
-        let word = u64::from_le_bytes(word);
-        std::array::from_fn(|i| ((word >> (i * BITS)) as u32 & mask) as i32)
+        for (out, &code) in out.iter_mut().zip(codes) {
+            *out = f(u32::from(code));
+        }
+        return;
+    }
+    let mask = (1 << BITS) - 1;
+    for (out, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
+        // Eight codes fill `BITS` bytes; shifts of the narrower word are faster where they fit it.
+        if BITS <= 4 {
+            let mut word = [0; 4];
+            word[..BITS].copy_from_slice(bytes);
+            let word = u32::from_le_bytes(word);
+            for i in 0..8 {
+                out[i] = f(word >> (i * BITS) & mask);
+            }
+        } else {
+            let mut word = [0; 8];
+            word[..BITS].copy_from_slice(bytes);
+            let word = u64::from_le_bytes(word);
+            for i in 0..8 {
+                out[i] = f((word >> (i * BITS)) as u32 & mask);
+            }
+        }
     }
 }
 
 /// IEEE 754 binary16. The cases are selected between, not branched on, so that loops vectorise, and no intermediate
 /// is a subnormal float32, which some processors handle slowly.
 #[inline(always)]
-fn f16(bits: u16) -> f32 {
+pub(crate) fn f16(bits: u16) -> f32 {
     const REBIAS: u32 = (127 - 15) << 23;
     let magnitude = u32::from(bits & 0x7fff);
     let normal = (magnitude << 13) + REBIAS;

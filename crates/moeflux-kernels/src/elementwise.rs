@@ -1,5 +1,7 @@
 //! What is done to each value by itself, and copies of parts.
 
+use std::ops::Range;
+
 use crate::instruction_set::multiversion;
 use crate::math::{sigmoid, silu};
 
@@ -14,21 +16,23 @@ multiversion! {
 }
 
 multiversion! {
-    /// `y = silu(gate) · up`.
-    pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
-        assert!(gate.len() == y.len() && up.len() == y.len());
-        for ((y, &gate), up) in y.iter_mut().zip(gate).zip(up) {
-            *y = silu(gate) * up;
+    /// Adds `bias` to each row of `y`, `[n, bias.len()]`.
+    pub fn add_to_rows(bias: &[f32], y: &mut [f32]) {
+        assert!(y.len().is_multiple_of(bias.len().max(1)));
+        for y in y.chunks_exact_mut(bias.len().max(1)) {
+            for (y, bias) in y.iter_mut().zip(bias) {
+                *y += bias;
+            }
         }
     }
 }
 
 multiversion! {
-    /// `gate = silu(gate) · up`.
-    pub(crate) fn swiglu_in_place(gate: &mut [f32], up: &[f32]) {
-        assert_eq!(gate.len(), up.len());
-        for (gate, up) in gate.iter_mut().zip(up) {
-            *gate = silu(*gate) * up;
+    /// `y = silu(gate) · up`.
+    pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
+        assert!(gate.len() == y.len() && up.len() == y.len());
+        for ((y, &gate), up) in y.iter_mut().zip(gate).zip(up) {
+            *y = silu(gate) * up;
         }
     }
 }
@@ -59,20 +63,18 @@ multiversion! {
     }
 }
 
-/// Separates pairs of vectors of `d`: `x` is `[n, heads, 2·d]`, `first` and `second` are `[n, heads, d]`.
-pub fn split_pairs(x: &[f32], d: usize, first: &mut [f32], second: &mut [f32]) {
-    assert!(first.len() == second.len() && x.len() == 2 * first.len() && first.len().is_multiple_of(d));
-    let halves = first.chunks_exact_mut(d).zip(second.chunks_exact_mut(d));
-    for (pair, (first, second)) in x.chunks_exact(2 * d).zip(halves) {
-        first.copy_from_slice(&pair[..d]);
-        second.copy_from_slice(&pair[d..]);
-    }
-}
-
-/// Copies columns `first..first + width`: `x` is `[n, cols]`, `y` is `[n, width]`.
-pub fn copy_columns(x: &[f32], cols: usize, first: usize, y: &mut [f32], width: usize) {
-    assert!(first + width <= cols && x.len() * width == y.len() * cols);
-    for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(width)) {
-        y.copy_from_slice(&x[first..first + width]);
+/// Takes columns of groups apart: the columns of `x`, `[n, cols]`, are groups of `group`. A row of `y` has, part by
+/// part, the part's columns of every group.
+pub fn gather_columns(x: &[f32], cols: usize, group: usize, parts: &[Range<usize>], y: &mut [f32]) {
+    let width: usize = parts.iter().map(Range::len).sum();
+    assert!(group > 0 && cols.is_multiple_of(group) && x.len() * width == y.len() * group);
+    for (x, mut y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols / group * width)) {
+        for part in parts {
+            for group in x.chunks_exact(group) {
+                let (first, rest) = y.split_at_mut(part.len());
+                first.copy_from_slice(&group[part.clone()]);
+                y = rest;
+            }
+        }
     }
 }

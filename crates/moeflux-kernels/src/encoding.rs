@@ -1,5 +1,7 @@
 //! How a row of numbers lies in bytes.
 
+use crate::ggml::Ggml;
+
 /// A floating-point element type, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Float {
@@ -21,8 +23,8 @@ impl Float {
     }
 }
 
-/// How a matrix's rows are encoded. Quantised encodings are MLX's: the codes of a row are one little-endian
-/// bit stream, least significant bit first, and groups run along the row.
+/// How a matrix's rows are encoded. Quantised encodings, but for [`Ggml`](Self::Ggml), are MLX's: the codes of a row
+/// are one little-endian bit stream, least significant bit first, and groups run along the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Plain floats.
@@ -42,12 +44,14 @@ pub enum Encoding {
     Mxfp8,
     /// e2m1 codes, one e4m3 scale for each 16 columns.
     Nvfp4,
+    /// Blocks that hold codes and scales together.
+    Ggml(Ggml),
 }
 
 /// Bytes that one row takes in each of a matrix's three parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowBytes {
-    /// The codes, or the floats themselves.
+    /// The codes, the floats themselves, or whole blocks.
     pub codes: usize,
     /// The scales; 0 if the encoding has none.
     pub scales: usize,
@@ -56,13 +60,14 @@ pub struct RowBytes {
 }
 
 impl Encoding {
-    /// Columns that share a scale; 1 for plain floats. A row's length must be a multiple of it.
+    /// Columns that share a scale, or a block; 1 for plain floats. A row's length must be a multiple of it.
     pub const fn group(self) -> usize {
         match self {
             Encoding::Float(_) => 1,
             Encoding::Affine { group, .. } => group,
             Encoding::Mxfp4 | Encoding::Mxfp8 => 32,
             Encoding::Nvfp4 => 16,
+            Encoding::Ggml(ggml) => ggml.block(),
         }
     }
 
@@ -73,6 +78,7 @@ impl Encoding {
             Encoding::Affine { bits, .. } => bits as usize,
             Encoding::Mxfp4 | Encoding::Nvfp4 => 4,
             Encoding::Mxfp8 => 8,
+            Encoding::Ggml(ggml) => ggml.bits(),
         }
     }
 
@@ -89,6 +95,7 @@ impl Encoding {
             Encoding::Mxfp4 | Encoding::Mxfp8 | Encoding::Nvfp4 => {
                 RowBytes { codes, scales: groups, biases: 0 }
             }
+            Encoding::Ggml(ggml) => RowBytes { codes: groups * ggml.block_bytes(), scales: 0, biases: 0 },
         }
     }
 }

@@ -28,9 +28,11 @@ pub(crate) fn rows_per_task(pool: &ThreadPool, w: &Matrix<'_>, n: usize) -> usiz
     pool.units_per_task(w.rows(), w.cols() * (n + 1)).next_multiple_of(BLOCK)
 }
 
-/// Vectors of one length, some or all of those that lie in a slice.
+/// Vectors of one length that lie in a slice at equal distances: all of them or some.
 pub(crate) struct Rows<'a> {
     data: &'a [f32],
+    /// From the start of one vector to that of the next.
+    stride: usize,
     width: usize,
     len: usize,
     chosen: Option<&'a [u32]>,
@@ -41,12 +43,19 @@ impl<'a> Rows<'a> {
     pub(crate) fn all(data: &'a [f32], width: usize) -> Self {
         let len = data.len().checked_div(width).unwrap_or(0);
         assert_eq!(data.len(), len * width);
-        Rows { data, width, len, chosen: None }
+        Rows { data, stride: width, width, len, chosen: None }
+    }
+
+    /// Of each row of `data`, `[n, stride]`, the `width` columns from `first` on.
+    pub(crate) fn columns(data: &'a [f32], stride: usize, first: usize, width: usize) -> Self {
+        let all = Rows::all(data, stride);
+        assert!(first + width <= stride);
+        Rows { data: data.get(first..).unwrap_or(&[]), width, ..all }
     }
 
     /// The rows `chosen` of `data`.
     pub(crate) fn gathered(data: &'a [f32], width: usize, chosen: &'a [u32]) -> Self {
-        Rows { data, width, len: chosen.len(), chosen: Some(chosen) }
+        Rows { data, stride: width, width, len: chosen.len(), chosen: Some(chosen) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -54,9 +63,9 @@ impl<'a> Rows<'a> {
     }
 
     #[inline(always)]
-    fn row(&self, i: usize) -> &'a [f32] {
+    pub(crate) fn row(&self, i: usize) -> &'a [f32] {
         let i = self.chosen.map_or(i, |chosen| chosen[i] as usize);
-        &self.data[i * self.width..][..self.width]
+        &self.data[i * self.stride..][..self.width]
     }
 }
 

@@ -9,9 +9,34 @@ pub struct Matrix<'a> {
     cols: usize,
     encoding: Encoding,
     row_bytes: RowBytes,
+    runs: Option<RowRuns>,
     codes: &'a [u8],
     scales: &'a [u8],
     biases: &'a [u8],
+}
+
+/// Some rows of a matrix as a matrix of their own: of every `period` rows the `len` from row `first` on. So rows that a
+/// file interleaves are read where they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowRuns {
+    /// Where each run begins in its period.
+    pub first: usize,
+    /// Rows of a run.
+    pub len: usize,
+    /// Rows from one run to the next, at least `first + len`.
+    pub period: usize,
+}
+
+impl RowRuns {
+    /// Rows taken from a matrix of `rows`, a multiple of the period.
+    pub const fn rows(&self, rows: usize) -> usize {
+        rows / self.period * self.len
+    }
+
+    /// The row that row `row` of the selection is.
+    pub const fn row(&self, row: usize) -> usize {
+        row / self.len * self.period + self.first + row % self.len
+    }
 }
 
 /// The bytes given do not make the matrix described.
@@ -32,6 +57,14 @@ pub enum MatrixError {
         expected: usize,
         /// Bytes given.
         found: usize,
+    },
+    /// The encoding is none that exists.
+    #[error(
+        "no such encoding: {encoding:?} (affine codes have 2, 3, 4, 5, 6 or 8 bits, groups 32, 64 or 128 columns)"
+    )]
+    Encoding {
+        /// Encoding described.
+        encoding: Encoding,
     },
     /// A row is not a whole number of groups.
     #[error("{cols} columns are not a multiple of the group of {group} that {encoding:?} needs")]
@@ -55,6 +88,11 @@ impl<'a> Matrix<'a> {
         scales: &'a [u8],
         biases: &'a [u8],
     ) -> Result<Self, MatrixError> {
+        if let Encoding::Affine { bits, group, .. } = encoding
+            && !(matches!(bits, 2..=6 | 8) && matches!(group, 32 | 64 | 128))
+        {
+            return Err(MatrixError::Encoding { encoding });
+        }
         if !cols.is_multiple_of(encoding.group()) {
             return Err(MatrixError::Group { cols, group: encoding.group(), encoding });
         }
@@ -65,12 +103,20 @@ impl<'a> Matrix<'a> {
             ("biases", row_bytes.biases, biases.len()),
         ];
         for (part, bytes, found) in parts {
-            let expected = rows * bytes;
+            let expected = rows.saturating_mul(bytes);
             if expected != found {
                 return Err(MatrixError::Length { part, rows, cols, encoding, expected, found });
             }
         }
-        Ok(Matrix { rows, cols, encoding, row_bytes, codes, scales, biases })
+        Ok(Matrix { rows, cols, encoding, row_bytes, runs: None, codes, scales, biases })
+    }
+
+    /// Those of the rows that lie in the runs. The matrix must not be a selection itself.
+    #[must_use]
+    pub fn row_runs(self, runs: RowRuns) -> Self {
+        let RowRuns { first, len, period } = runs;
+        assert!(self.runs.is_none() && len > 0 && first + len <= period && self.rows.is_multiple_of(period));
+        Matrix { rows: runs.rows(self.rows), runs: Some(runs), ..self }
     }
 
     /// Number of rows: the outputs of a linear map.
@@ -88,13 +134,15 @@ impl<'a> Matrix<'a> {
         self.encoding
     }
 
-    /// Bytes of all parts together.
+    /// Bytes of all parts of all rows together.
     pub fn bytes(&self) -> usize {
-        self.codes.len() + self.scales.len() + self.biases.len()
+        let RowBytes { codes, scales, biases } = self.row_bytes;
+        self.rows * (codes + scales + biases)
     }
 
     /// The three parts of one row: codes, scales, biases.
     pub fn row(&self, row: usize) -> (&'a [u8], &'a [u8], &'a [u8]) {
+        let row = self.runs.map_or(row, |runs| runs.row(row));
         let part = |bytes: &'a [u8], len: usize| &bytes[row * len..(row + 1) * len];
         let RowBytes { codes, scales, biases } = self.row_bytes;
         (part(self.codes, codes), part(self.scales, scales), part(self.biases, biases))

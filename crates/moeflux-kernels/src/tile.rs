@@ -80,6 +80,17 @@ impl<'a> Tile<'a> {
         let first = unsafe { self.first.add(offset) };
         Tile { first, rows: rows.len(), owner: PhantomData, ..*self }
     }
+
+    /// The tile without its other columns.
+    pub(crate) fn columns(&mut self, columns: Range<usize>) -> Tile<'_> {
+        assert!(columns.start <= columns.end && columns.end <= self.width);
+        // A tile without rows may begin after the slice, so the offset is not taken for it.
+        let offset = if self.rows == 0 { 0 } else { columns.start };
+        // SAFETY: within the tile's first row, or the tile's own start.
+        let first = unsafe { self.first.add(offset) };
+        let first_column = self.first_column + columns.start;
+        Tile { first, first_column, width: columns.len(), owner: PhantomData, ..*self }
+    }
 }
 
 /// The slice that tiles are cut from, shared between tasks.

@@ -1,14 +1,15 @@
 //! Every instruction set gives the same bits. The choice is the process's, so this file has one test.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
 use moeflux_kernels::{
-    AttentionShape, DeltaShape, Encoding, ExpertScratch, ExpertWeights, Float, InstructionSet, KV_BLOCK,
-    ThreadPool, attention, causal_conv1d_silu, decay_and_beta, decode_floats, experts_swiglu,
-    gated_delta_rule, gated_rms_norm, kv_write, l2_norm, linear, rms_norm, scale_rows_by_sigmoid,
-    set_instruction_set, sigmoid_gate, softmax_top_k, swiglu,
+    Activation, AttentionShape, DeltaShape, HeadOrder, Encoding, ExpertBiases, ExpertScratch, ExpertWeights, Float, InstructionSet, KV_BLOCK, MlaShape,
+    Routing, Scores, ThreadPool, Weighting, attention, causal_conv1d_silu, decay_and_beta, decode_floats, experts,
+    gated_delta_rule, gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm, latent_write, linear, mla_attention, rms_norm, route, scale_rows_by_sigmoid,
+    set_instruction_set, sigmoid_gate, swiglu,
 };
-use support::{Random, bits, encodings};
+use support::{OwnedMatrix, Random, bits, encodings};
 
 #[test]
 fn all_give_the_same_bits() {
@@ -60,14 +61,14 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
     output("gated_rms_norm", x.len(), &mut |y| gated_rms_norm(&pool, &x, &gate, &weight, 1e-6, y));
     output("l2_norm", x.len(), &mut |y| l2_norm(&pool, &x, 131, 1e-6, 0.3, y));
 
-    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 83 };
+    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 83, window: None };
     let (q, k, v) =
         (random.floats(90 * 4 * 83, 3.0), random.floats(90 * 2 * 83, 1.0), random.floats(90 * 2 * 83, 1.0));
     let blocks = vec![vec![0.0; shape.block_len()].into_boxed_slice(); 90usize.div_ceil(KV_BLOCK)];
     let (mut keys, mut values) = (blocks.clone(), blocks);
     kv_write(&k, &shape, 0, &mut keys);
     kv_write(&v, &shape, 0, &mut values);
-    output("attention", q.len(), &mut |y| attention(&pool, &q, &keys, &values, &shape, 0, 0.2, y));
+    output("attention", q.len(), &mut |y| attention(&pool, &q, &keys, &values, None, &shape, 0, 0.2, y));
 
     let (x, weight, state) =
         (random.floats(9 * 75, 2.0), random.floats(75 * 4, 1.0), random.floats(3 * 75, 1.0));
@@ -81,7 +82,7 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
     let (mut decay, mut beta) = (vec![0.0; 60], vec![0.0; 60]);
     decay_and_beta(&a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
     for value_dim in [7, 48, 128] {
-        let shape = DeltaShape { key_heads: 3, value_heads: 6, key_dim: 32, value_dim };
+        let shape = DeltaShape { key_heads: 3, value_heads: 6, key_dim: 32, value_dim, order: HeadOrder::Grouped };
         let (q, k) = (random.floats(10 * 3 * 32, 0.2), random.floats(10 * 3 * 32, 0.2));
         let (v, state) = (random.floats(10 * 6 * value_dim, 1.0), random.floats(6 * 32 * value_dim, 1.0));
         let mut new_state = vec![0.0; state.len()];
@@ -95,7 +96,14 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
 
     let logits = random.floats(3 * 50, 5.0);
     let mut indices = vec![0; 3 * 8];
-    output("softmax_top_k", 24, &mut |y| softmax_top_k(&logits, 50, 8, true, &mut indices, y));
+    let routing = Routing {
+        scores: Scores::Softmax,
+        groups: None,
+        num_experts_per_tok: 8,
+        weighting: Weighting::SumToOne,
+        scaling_factor: 1.0,
+    };
+    output("route", 24, &mut |y| route(&logits, 50, None, &routing, &mut indices, y));
     let encoding = Encoding::Affine { bits: 8, group: 64, params: Float::F16 };
     let w = [
         random.matrix(128, 64, encoding),
@@ -103,10 +111,28 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
         random.matrix(64, 128, encoding),
     ];
     let x = random.floats(3 * 64, 1.0);
-    let experts = ExpertWeights { gate: w[0].view(), up: w[1].view(), down: w[2].view() };
-    output("experts_swiglu", x.len(), &mut |y| {
-        let scratch = &mut ExpertScratch::default();
-        experts_swiglu(&pool, &x, &indices[..6], &[0.4, 0.6, 0.1, 0.9, 1.0, 0.0], 2, |_| experts, scratch, y);
-    });
+    let weights = ExpertWeights { gate: w[0].view(), up: w[1].view(), down: w[2].view(), biases: None };
+    let biases = [128, 128, 64].map(|rows| random.matrix(rows, 1, Encoding::Float(Float::F32)));
+    let [gate, up, down] = biases.each_ref().map(OwnedMatrix::view);
+    let biased = ExpertWeights { biases: Some(ExpertBiases { gate, up, down }), ..weights };
+    for (weights, activation) in
+        [(weights, Activation::Swiglu), (biased, Activation::ClampedSwiglu { alpha: 1.7, limit: 0.5 })]
+    {
+        output(&format!("experts, {activation:?}"), x.len(), &mut |y| {
+            let (scratch, factors) = (&mut ExpertScratch::default(), [0.4, 0.6, 0.1, 0.9, 1.0, 0.0]);
+            experts(&pool, &x, &indices[..6], &factors, 2, |_| weights, activation, scratch, y);
+        });
+    }
+
+    let shape = MlaShape { heads: 3, rank: 83, rope_dim: 6 };
+    let (q, q_rope) = (random.floats(90 * 3 * 83, 1.0), random.floats(90 * 3 * 6, 1.0));
+    let (latents, keys) = (random.floats(90 * 83, 1.0), random.floats(90 * 6, 1.0));
+    let mut blocks = vec![vec![0.0; shape.block_len()].into_boxed_slice(); 90usize.div_ceil(KV_BLOCK)];
+    latent_write(&latents, &keys, &shape, 0, &mut blocks);
+    output("mla_attention", q.len(), &mut |y| mla_attention(&pool, &q, &q_rope, &blocks, &shape, 0, 0.2, y));
+    let w = random.matrix(3 * 37, 83, Encoding::Float(Float::Bf16));
+    output("head_linear", 90 * 3 * 37, &mut |y| head_linear(&pool, &w.view(), 3, &q, y));
+    let x = &q[..90 * 3 * 37];
+    output("head_linear_transposed", q.len(), &mut |y| head_linear_transposed(&pool, &w.view(), 3, x, y));
     outputs
 }

@@ -1,10 +1,11 @@
 //! Bits depend neither on how tokens are cut into calls nor on the number of threads.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
 use moeflux_kernels::{
-    AttentionShape, DeltaShape, Encoding, ExpertScratch, ExpertWeights, Float, KV_BLOCK, ThreadPool,
-    attention, causal_conv1d_silu, experts_swiglu, gated_delta_rule, kv_write, linear,
+    Activation, AttentionShape, DeltaShape, HeadOrder, Encoding, ExpertScratch, ExpertWeights, Float, KV_BLOCK, ThreadPool,
+    attention, causal_conv1d_silu, experts, gated_delta_rule, kv_write, linear,
 };
 use proptest::prelude::*;
 use support::{Random, bits, encodings};
@@ -31,7 +32,7 @@ fn ranges(calls: &[usize]) -> impl Iterator<Item = std::ops::Range<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn of_linear((calls, threads) in schedule(), seed: u64) {
@@ -52,12 +53,19 @@ proptest! {
     }
 
     #[test]
-    fn of_attention((calls, threads) in schedule(), seed: u64, before in 0usize..150) {
-        let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 72 };
+    fn of_attention(
+        (calls, threads) in schedule(),
+        seed: u64,
+        before in 0usize..150,
+        window in prop::option::of(1usize..100),
+    ) {
+        let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 72, window };
         let (width, kv_width) = (6 * 72, 2 * 72);
         let mut random = Random(seed);
         let n = calls.iter().sum::<usize>();
         let q = random.floats(n * width, 2.0);
+        let sinks = random.floats(6, 2.0);
+        let sinks = (seed % 2 == 0).then_some(&sinks[..]);
         let (k, v) = (random.floats((before + n) * kv_width, 2.0), random.floats((before + n) * kv_width, 1.0));
         check(&calls, threads, |pool, calls| {
             let blocks = vec![vec![f32::NAN; shape.block_len()].into_boxed_slice(); (before + n).div_ceil(KV_BLOCK)];
@@ -71,7 +79,7 @@ proptest! {
                 kv_write(&k[new.clone()], &shape, first, &mut keys);
                 kv_write(&v[new], &shape, first, &mut values);
                 let of_call = call.start * width..call.end * width;
-                attention(pool, &q[of_call.clone()], &keys, &values, &shape, first, 0.1, &mut y[of_call]);
+                attention(pool, &q[of_call.clone()], &keys, &values, sinks, &shape, first, 0.1, &mut y[of_call]);
             }
             y
         });
@@ -99,7 +107,7 @@ proptest! {
 
     #[test]
     fn of_the_delta_rule((calls, threads) in schedule(), seed: u64, value_dim in prop::sample::select(vec![5usize, 32, 128])) {
-        let shape = DeltaShape { key_heads: 2, value_heads: 4, key_dim: 24, value_dim };
+        let shape = DeltaShape { key_heads: 2, value_heads: 4, key_dim: 24, value_dim, order: HeadOrder::Grouped };
         let (key_width, value_width) = (2 * 24, 4 * value_dim);
         let mut random = Random(seed);
         let n = calls.iter().sum::<usize>();
@@ -135,7 +143,7 @@ proptest! {
         let (hidden, intermediate, count, k) = (192, 160, 12, 4);
         let mut random = Random(seed);
         let encoding = Encoding::Affine { bits: 4, group: 32, params: Float::Bf16 };
-        let experts: Vec<_> = (0..count)
+        let weights_of: Vec<_> = (0..count)
             .map(|_| {
                 [(intermediate, hidden), (intermediate, hidden), (hidden, intermediate)]
                     .map(|(rows, cols)| random.matrix(rows, cols, encoding))
@@ -156,12 +164,12 @@ proptest! {
             for call in ranges(calls) {
                 let part = |width: usize| call.start * width..call.end * width;
                 let expert = |e: u32| {
-                    let [gate, up, down] = &experts[e as usize];
-                    ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() }
+                    let [gate, up, down] = &weights_of[e as usize];
+                    ExpertWeights { gate: gate.view(), up: up.view(), down: down.view(), biases: None }
                 };
                 let (indices, weights) = (&indices[part(k)], &weights[part(k)]);
                 let y = &mut y[part(hidden)];
-                experts_swiglu(pool, &x[part(hidden)], indices, weights, k, expert, &mut scratch, y);
+                experts(pool, &x[part(hidden)], indices, weights, k, expert, Activation::Swiglu, &mut scratch, y);
             }
             y
         });

@@ -3,10 +3,10 @@
 mod support;
 
 use moeflux_kernels::{
-    Encoding, ExpertScratch, ExpertWeights, Float, Matrix, MatrixError, ThreadPool, decode_floats, embed,
-    experts_swiglu, linear,
+    Activation, Encoding, ExpertBiases, ExpertScratch, ExpertWeights, Float, Matrix, MatrixError, ThreadPool,
+    decode_floats, embed, experts, linear,
 };
-use support::{Random, assert_close, bits, encodings, f64s, minifloat};
+use support::{OwnedMatrix, Random, assert_close, bits, encodings, f64s, minifloat};
 
 #[test]
 fn every_encoding_dequantises_exactly() {
@@ -98,21 +98,32 @@ fn embedding_is_the_rows() {
 
 #[test]
 fn experts_are_the_weighted_sum() {
+    let silu = |g: f64, u: f64| g / (1.0 + (-g).exp()) * u;
+    experts_follow(Activation::Swiglu, false, silu);
+    // A limit that cuts many.
+    let clamped = |g: f64, u: f64| {
+        let (g, u) = (g.min(0.8), u.clamp(-0.8, 0.8));
+        (u + 1.0) * g / (1.0 + (-1.702 * g).exp())
+    };
+    experts_follow(Activation::ClampedSwiglu { alpha: 1.702, limit: 0.8 }, true, clamped);
+}
+
+fn experts_follow(activation: Activation, biased: bool, oracle: impl Fn(f64, f64) -> f64) {
     let (hidden, intermediate, count, n, k) = (64, 96, 6, 37, 3);
     let mut random = Random(4);
     let encoding = Encoding::Affine { bits: 4, group: 32, params: Float::Bf16 };
-    let experts: Vec<_> = (0..count)
-        .map(|_| {
-            [(intermediate, hidden), (intermediate, hidden), (hidden, intermediate)]
-                .map(|(rows, cols)| random.matrix(rows, cols, encoding))
-        })
+    let shapes = [(intermediate, hidden), (intermediate, hidden), (hidden, intermediate)];
+    let weights_of: Vec<_> =
+        (0..count).map(|_| shapes.map(|(rows, cols)| random.matrix(rows, cols, encoding))).collect();
+    let biases_of: Vec<_> = (0..count)
+        .map(|_| shapes.map(|(rows, _)| random.matrix(rows, 1, Encoding::Float(Float::Bf16))))
         .collect();
     let x = random.floats(n * hidden, 1.0);
     let indices: Vec<u32> = (0..n).flat_map(|t| [5, (t % 3) as u32, 3 + (t % 2) as u32]).collect();
     let weights = random.floats(n * k, 1.0);
     let mut y = vec![f32::NAN; n * hidden];
     let asked = std::sync::Mutex::new(Vec::new());
-    experts_swiglu(
+    experts(
         &ThreadPool::new(2).unwrap(),
         &x,
         &indices,
@@ -120,9 +131,12 @@ fn experts_are_the_weighted_sum() {
         k,
         |e| {
             asked.lock().unwrap().push(e);
-            let [gate, up, down] = &experts[e as usize];
-            ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() }
+            let [gate, up, down] = weights_of[e as usize].each_ref().map(OwnedMatrix::view);
+            let [gate_bias, up_bias, down_bias] = biases_of[e as usize].each_ref().map(OwnedMatrix::view);
+            let biases = biased.then_some(ExpertBiases { gate: gate_bias, up: up_bias, down: down_bias });
+            ExpertWeights { gate, up, down, biases }
         },
+        activation,
         &mut ExpertScratch::default(),
         &mut y,
     );
@@ -132,10 +146,15 @@ fn experts_are_the_weighted_sum() {
         let x = f64s(x);
         let mut expected = vec![0.0; hidden];
         for slot in t * k..(t + 1) * k {
-            let [gate, up, down] = &experts[indices[slot] as usize];
+            let expert = indices[slot] as usize;
+            let product = |part: usize, x: &[f64]| -> Vec<f64> {
+                let bias = |row: usize| if biased { biases_of[expert][part].value(row, 0) } else { 0.0 };
+                let rows = weights_of[expert][part].times(x).into_iter().enumerate();
+                rows.map(|(row, value)| value + bias(row)).collect()
+            };
             let activation: Vec<f64> =
-                gate.times(&x).iter().zip(up.times(&x)).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-            for (sum, value) in expected.iter_mut().zip(down.times(&activation)) {
+                product(0, &x).iter().zip(product(1, &x)).map(|(g, u)| oracle(*g, u)).collect();
+            for (sum, value) in expected.iter_mut().zip(product(2, &activation)) {
                 *sum += f64::from(weights[slot]) * value;
             }
         }
@@ -152,5 +171,12 @@ fn a_matrix_of_the_wrong_size_is_refused() {
     ));
     let error = Matrix::new(2, 64, encoding, &[0; 64], &[0; 4], &[0; 3]).unwrap_err();
     assert!(matches!(error, MatrixError::Length { part: "biases", expected: 4, found: 3, .. }));
+    for (bits, group) in [(7, 64), (0, 64), (4, 0), (4, 48)] {
+        let encoding = Encoding::Affine { bits, group, params: Float::Bf16 };
+        assert_eq!(
+            Matrix::new(0, 0, encoding, &[], &[], &[]).unwrap_err(),
+            MatrixError::Encoding { encoding }
+        );
+    }
     assert!(matches!(ThreadPool::new(0), Err(moeflux_kernels::PoolError::NoThreads)));
 }

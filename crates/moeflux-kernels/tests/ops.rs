@@ -1,11 +1,13 @@
 //! Every other kernel against its formula in f64, and its limits.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
 use moeflux_kernels::{
-    AttentionShape, DeltaShape, KV_BLOCK, RopeLayout, ThreadPool, add, attention, causal_conv1d_silu,
-    copy_columns, decay_and_beta, gated_delta_rule, gated_rms_norm, kv_write, l2_norm, rms_norm, rope,
-    scale_rows_by_sigmoid, sigmoid_gate, softmax_top_k, split_pairs, swiglu,
+    AttentionShape, DeltaShape, HeadOrder, KV_BLOCK, RopeLayout, ThreadPool, add, attention, causal_conv1d_silu,
+    ExpertGroups, GroupScore, Routing, Scores, Weighting, add_to_rows, decay_and_beta, gated_delta_rule,
+    gated_rms_norm, gather_columns, kv_write, l2_norm, rms_norm, rope, route, scale_rows_by_sigmoid,
+    sigmoid_gate, swiglu,
 };
 use support::{Random, assert_close, f64s};
 
@@ -93,13 +95,23 @@ fn elementwise() {
 #[test]
 fn parts_are_copied() {
     let x: Vec<f32> = (0..24).map(|i| i as f32).collect();
-    let (mut first, mut second) = ([0.0; 12], [0.0; 12]);
-    split_pairs(&x, 3, &mut first, &mut second);
-    assert_eq!(first, [0., 1., 2., 6., 7., 8., 12., 13., 14., 18., 19., 20.]);
-    assert_eq!(second, [3., 4., 5., 9., 10., 11., 15., 16., 17., 21., 22., 23.]);
     let mut y = [0.0; 6];
-    copy_columns(&x, 8, 5, &mut y, 2);
+    gather_columns(&x, 8, 8, &[5..7], &mut y);
     assert_eq!(y, [5., 6., 13., 14., 21., 22.]);
+    let mut y = [0.0; 12];
+    gather_columns(&x, 12, 6, &[3..6], &mut y);
+    assert_eq!(y, [3., 4., 5., 9., 10., 11., 15., 16., 17., 21., 22., 23.]);
+    let mut y = [0.0; 18];
+    gather_columns(&x, 8, 4, &[1..2, 2..4], &mut y);
+    assert_eq!(y, [1., 5., 2., 3., 6., 7., 9., 13., 10., 11., 14., 15., 17., 21., 18., 19., 22., 23.]);
+}
+
+#[test]
+fn rows_get_their_bias() {
+    let mut y = [0., 1., 2., 3., 4., 5.];
+    add_to_rows(&[10., 20., 30.], &mut y);
+    assert_eq!(y, [10., 21., 32., 13., 24., 35.]);
+    add_to_rows(&[], &mut []);
 }
 
 #[test]
@@ -137,11 +149,12 @@ fn naive_attention(
     q: &[f32],
     k: &[f32],
     v: &[f32],
+    sinks: Option<&[f32]>,
     shape: &AttentionShape,
     first: usize,
     scale: f64,
 ) -> Vec<f64> {
-    let AttentionShape { heads, kv_heads, head_dim } = *shape;
+    let AttentionShape { heads, kv_heads, head_dim, window } = *shape;
     let mut y = Vec::new();
     for (row, q) in q.chunks(head_dim).enumerate() {
         let (t, head) = (row / heads, row % heads);
@@ -149,11 +162,13 @@ fn naive_attention(
         let score = |p| -> f64 {
             (0..head_dim).map(|i| f64::from(q[i]) * f64::from(k[at(p) + i])).sum::<f64>() * scale
         };
-        let scores: Vec<f64> = (0..=first + t).map(score).collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+        let start = window.map_or(0, |window| (first + t + 1).saturating_sub(window));
+        let scores: Vec<f64> = (start..=first + t).map(score).collect();
+        let sink = sinks.map(|sinks| f64::from(sinks[head]));
+        let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().copied().chain(sink).map(|s| (s - max).exp()).sum();
         for i in 0..head_dim {
-            let weighted = scores.iter().enumerate().map(|(p, s)| (s - max).exp() * f64::from(v[at(p) + i]));
+            let weighted = (start..).zip(&scores).map(|(p, s)| (s - max).exp() * f64::from(v[at(p) + i]));
             y.push(weighted.sum::<f64>() / sum);
         }
     }
@@ -163,10 +178,18 @@ fn naive_attention(
 #[test]
 fn attention_is_a_softmax_over_the_past() {
     let mut random = Random(4);
-    for (heads, kv_heads, head_dim, first, n) in
-        [(1, 1, 1, 0, 1), (4, 2, 19, 0, 130), (6, 3, 80, 63, 2), (2, 1, 256, 200, 1), (8, 8, 16, 64, 5)]
-    {
-        let shape = AttentionShape { heads, kv_heads, head_dim };
+    for (heads, kv_heads, head_dim, first, n, window) in [
+        (1, 1, 1, 0, 1, None),
+        (4, 2, 19, 0, 130, None),
+        (6, 3, 80, 63, 2, None),
+        (2, 1, 256, 200, 1, None),
+        (8, 8, 16, 64, 5, None),
+        (4, 2, 19, 0, 130, Some(1)),
+        (4, 2, 19, 3, 140, Some(16)),
+        (6, 3, 80, 200, 3, Some(64)),
+        (2, 1, 16, 150, 70, Some(129)),
+    ] {
+        let shape = AttentionShape { heads, kv_heads, head_dim, window };
         let q = random.floats(n * heads * head_dim, 4.0);
         let k = random.floats((first + n) * kv_heads * head_dim, 1.0);
         let v = random.floats((first + n) * kv_heads * head_dim, 1.0);
@@ -179,22 +202,29 @@ fn attention_is_a_softmax_over_the_past() {
             kv_write(&x[..split], &shape, 0, blocks);
             kv_write(&x[split..], &shape, first, blocks);
         }
+        // Nor those that no query sees any more.
+        for side in [&mut keys, &mut values] {
+            side[..shape.first_seen(first) / KV_BLOCK].fill(Box::default());
+        }
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let mut y = vec![f32::NAN; q.len()];
-        attention(&pool(), &q, &keys, &values, &shape, first, scale, &mut y);
-        assert_close(&y, &naive_attention(&q, &k, &v, &shape, first, f64::from(scale)), 5e-6);
+        let sinks = random.floats(heads, 4.0);
+        for sinks in [None, Some(&sinks[..])] {
+            let mut y = vec![f32::NAN; q.len()];
+            attention(&pool(), &q, &keys, &values, sinks, &shape, first, scale, &mut y);
+            assert_close(&y, &naive_attention(&q, &k, &v, sinks, &shape, first, f64::from(scale)), 5e-6);
+        }
     }
 }
 
 #[test]
 fn attention_bears_huge_scores() {
-    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 1 };
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 1, window: None };
     let block = || vec![vec![0.0; KV_BLOCK].into_boxed_slice()];
     let (mut keys, mut values) = (block(), block());
     kv_write(&[-1e30, 1e30, 0.0], &shape, 0, &mut keys);
     kv_write(&[1.0, 2.0, 3.0], &shape, 0, &mut values);
     let mut y = [0.0; 3];
-    attention(&pool(), &[1.0; 3], &keys, &values, &shape, 0, 1.0, &mut y);
+    attention(&pool(), &[1.0; 3], &keys, &values, None, &shape, 0, 1.0, &mut y);
     assert_eq!(y, [1.0, 2.0, 2.0]);
 }
 
@@ -247,9 +277,10 @@ fn decay_and_beta_and_their_limits() {
 fn delta_rule_follows_its_recurrence() {
     let mut random = Random(7);
     for (key_heads, value_heads, key_dim, value_dim, n) in
-        [(1, 1, 1, 1, 3), (2, 4, 16, 32, 20), (2, 2, 24, 5, 7), (1, 3, 128, 128, 9), (1, 2, 8, 64, 0)]
+        [(1, 1, 1, 1, 3), (2, 4, 16, 32, 20), (2, 2, 24, 5, 7), (2, 6, 128, 128, 9), (1, 2, 8, 64, 0)]
     {
-        let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim };
+        let order = if n % 2 == 0 { HeadOrder::Grouped } else { HeadOrder::Tiled };
+        let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim, order };
         // Keys of about unit length, as after their norm: then the state stays bounded.
         let unit = 1.0 / (key_dim as f32).sqrt();
         let (q, k) =
@@ -265,7 +296,11 @@ fn delta_rule_follows_its_recurrence() {
         let mut expected = vec![0.0; v.len()];
         for t in 0..n {
             for head in 0..value_heads {
-                let key = (t * key_heads + head * key_heads / value_heads) * key_dim;
+                let key_head = match order {
+                    HeadOrder::Grouped => head * key_heads / value_heads,
+                    HeadOrder::Tiled => head % key_heads,
+                };
+                let key = (t * key_heads + key_head) * key_dim;
                 let gate = t * value_heads + head;
                 for j in 0..value_dim {
                     let at = |d: usize| (head * key_dim + d) * value_dim + j;
@@ -283,37 +318,128 @@ fn delta_rule_follows_its_recurrence() {
     }
 }
 
+/// What [`route`] should do, in f64 and by sorting: (expert, weight) of each choice.
+fn route_oracle(logits: &[f32], bias: Option<&[f32]>, routing: &Routing) -> Vec<(u32, f64)> {
+    let softmax = |x: &[f64]| -> Vec<f64> {
+        let sum: f64 = x.iter().map(|x| x.exp()).sum();
+        x.iter().map(|x| x.exp() / sum).collect()
+    };
+    let logits = f64s(logits);
+    let scores = match routing.scores {
+        Scores::Softmax => softmax(&logits),
+        Scores::Sigmoid => logits.iter().copied().map(sigmoid).collect(),
+        Scores::Logits => logits,
+    };
+    let mut choice: Vec<(usize, f64)> = scores
+        .iter()
+        .enumerate()
+        .map(|(e, score)| (e, score + bias.map_or(0.0, |bias| f64::from(bias[e]))))
+        .collect();
+    if let Some(groups) = routing.groups {
+        let size = scores.len() / groups.n_group;
+        let mut ranked: Vec<(usize, f64)> = choice
+            .chunks(size)
+            .map(|group| {
+                let mut group: Vec<f64> = group.iter().map(|(_, score)| *score).collect();
+                group.sort_by(|a, b| b.total_cmp(a));
+                group.iter().take(if groups.score == GroupScore::Max { 1 } else { 2 }).sum()
+            })
+            .enumerate()
+            .collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+        choice.retain(|(e, _)| ranked[..groups.topk_group].iter().any(|(group, _)| *group == e / size));
+    }
+    choice.sort_by(|a, b| b.1.total_cmp(&a.1));
+    choice.truncate(routing.num_experts_per_tok);
+    let chosen: Vec<f64> = choice.iter().map(|(e, _)| scores[*e]).collect();
+    let sum: f64 = chosen.iter().sum();
+    let weights = match routing.weighting {
+        Weighting::AsScored => chosen,
+        Weighting::SumToOne => chosen.iter().map(|x| x / sum).collect(),
+        Weighting::Softmax => softmax(&chosen),
+    };
+    let factor = f64::from(routing.scaling_factor);
+    choice.iter().zip(weights).map(|((e, _), weight)| (*e as u32, weight * factor)).collect()
+}
+
 #[test]
-fn router_takes_the_largest() {
+fn routers_follow_their_formulas() {
     let mut random = Random(8);
-    let (n, experts, k) = (20, 33, 5);
+    let (n, experts, k) = (20, 32, 5);
     let logits = random.floats(n * experts, 6.0);
-    let (mut indices, mut weights) = (vec![0; n * k], vec![0.0; n * k]);
-    for renormalize in [false, true] {
-        softmax_top_k(&logits, experts, k, renormalize, &mut indices, &mut weights);
-        for (t, logits) in logits.chunks(experts).enumerate() {
-            let all: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
-            let mut order: Vec<usize> = (0..experts).collect();
-            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-            let chosen: f64 = order[..k].iter().map(|&e| f64::from(logits[e]).exp()).sum();
-            for (slot, &e) in order[..k].iter().enumerate() {
-                assert_eq!(indices[t * k + slot], e as u32);
-                let expected = f64::from(logits[e]).exp() / if renormalize { chosen } else { all };
-                assert!((f64::from(weights[t * k + slot]) - expected).abs() < 1e-6);
+    let bias = random.floats(experts, 0.5);
+    let groups = |n_group, topk_group, score| Some(ExpertGroups { n_group, topk_group, score });
+    for scores in [Scores::Softmax, Scores::Sigmoid, Scores::Logits] {
+        for weighting in [Weighting::AsScored, Weighting::SumToOne, Weighting::Softmax] {
+            for groups in [None, groups(8, 3, GroupScore::TopTwo), groups(4, 2, GroupScore::Max)] {
+                for bias in [None, Some(&bias[..])] {
+                    // A sum of logits may be near 0, where weights have no bounds.
+                    if (scores, weighting) == (Scores::Logits, Weighting::SumToOne) {
+                        continue;
+                    }
+                    let scaling_factor = 2.5;
+                    let routing = Routing { scores, groups, num_experts_per_tok: k, weighting, scaling_factor };
+                    let (mut indices, mut weights) = (vec![0; n * k], vec![0.0; n * k]);
+                    route(&logits, experts, bias, &routing, &mut indices, &mut weights);
+                    for (t, logits) in logits.chunks(experts).enumerate() {
+                        let expected = route_oracle(logits, bias, &routing);
+                        for (slot, (expert, weight)) in expected.into_iter().enumerate() {
+                            assert_eq!(indices[t * k + slot], expert, "{routing:?}, token {t}");
+                            let found = f64::from(weights[t * k + slot]);
+                            assert!((found - weight).abs() < 2e-6 * weight.abs().max(1.0), "{routing:?}");
+                        }
+                    }
+                }
             }
         }
     }
 }
 
+const TOP_THREE: Routing = Routing {
+    scores: Scores::Softmax,
+    groups: None,
+    num_experts_per_tok: 3,
+    weighting: Weighting::SumToOne,
+    scaling_factor: 1.0,
+};
+
 #[test]
 fn router_ties_and_limits() {
     let (mut indices, mut weights) = ([9; 3], [0.0; 3]);
-    softmax_top_k(&[1.0, 2.0, 1.0, 2.0, 1.0], 5, 3, true, &mut indices, &mut weights);
+    let mut run = |logits: &[f32], bias: Option<&[f32]>, routing: &Routing| {
+        route(logits, logits.len(), bias, routing, &mut indices, &mut weights);
+        (indices, weights)
+    };
+    let (indices, weights) = run(&[1.0, 2.0, 1.0, 2.0, 1.0], None, &TOP_THREE);
     assert_eq!(indices, [1, 3, 0]);
     assert!(weights[0] == weights[1] && weights[1] > weights[2]);
-    softmax_top_k(&[3e38, -3e38, f32::NEG_INFINITY, 0.0], 4, 3, true, &mut indices, &mut weights);
-    assert_eq!((indices, weights), ([0, 1, 2], [1.0, 0.0, 0.0]));
-    softmax_top_k(&[f32::NAN; 4], 4, 3, true, &mut indices, &mut weights);
+    assert_eq!(run(&[3e38, -3e38, f32::NEG_INFINITY, 0.0], None, &TOP_THREE), ([0, 1, 2], [1.0, 0.0, 0.0]));
+    let (indices, weights) = run(&[f32::NAN; 4], None, &TOP_THREE);
     assert_eq!(indices, [0, 1, 2]);
     assert!(weights.iter().all(|weight| weight.is_nan()));
+
+    // All experts; a NaN comes last.
+    let sigmoid = Routing { scores: Scores::Sigmoid, weighting: Weighting::AsScored, ..TOP_THREE };
+    assert_eq!(run(&[f32::NAN, 0.0, 1.0], None, &sigmoid).0, [2, 1, 0]);
+    // Nothing but zeros still has a sum to be divided by.
+    let zeros = Routing { weighting: Weighting::SumToOne, ..sigmoid };
+    assert_eq!(run(&[f32::NEG_INFINITY; 4], None, &zeros), ([0, 1, 2], [0.0; 3]));
+
+    // Equal groups: the first two. Excluded experts rank below any kept one, whatever its bias makes of it.
+    let groups = ExpertGroups { n_group: 3, topk_group: 2, score: GroupScore::TopTwo };
+    let grouped = Routing { groups: Some(groups), ..sigmoid };
+    assert_eq!(run(&[0.0; 6], None, &grouped), ([0, 1, 2], [0.5; 3]));
+    assert_eq!(run(&[0.0; 6], Some(&[-9.0, -9.0, -2.0, -2.0, 1.0, -3.0]), &grouped).0, [4, 2, 3]);
+    // A group of the two best experts beats one of the best alone, unless the best is all that counts.
+    let logits = [3.0, -8.0, 2.0, 2.0, -9.0, -9.0];
+    let one = |score| Routing {
+        groups: Some(ExpertGroups { n_group: 3, topk_group: 1, score }),
+        num_experts_per_tok: 2,
+        ..sigmoid
+    };
+    let (mut indices, mut weights) = ([9; 2], [0.0; 2]);
+    route(&logits, 6, None, &one(GroupScore::TopTwo), &mut indices, &mut weights);
+    assert_eq!(indices, [2, 3]);
+    route(&logits, 6, None, &one(GroupScore::Max), &mut indices, &mut weights);
+    assert_eq!(indices, [0, 1]);
 }

@@ -1,4 +1,5 @@
 //! Codes, scales and results of MLX's `mx.quantize`, `mx.dequantize` and a matrix product with the latter.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

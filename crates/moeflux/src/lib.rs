@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod convert;
 pub mod engine;
 mod error;
 pub mod graph;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
-use moeflux_checkpoint::{Expert, LayerType, Matrix, ModelConfig};
+use moeflux_checkpoint::{Checkpoint, Expert, Matrix, Tensor};
 use serde::Serialize;
 
 use crate::graph::{Graph, GraphError, NamedMatrix, Op, StateSpec, StepShape, WeightRead, WeightTable};
@@ -81,6 +81,8 @@ pub struct TokenBytes {
 pub struct SequenceBytes {
     /// KV cache for each token.
     pub kv_per_token: u64,
+    /// KV cache of sliding windows that are full.
+    pub windows: u64,
     /// Recurrent state, whatever the length.
     pub recurrent: u64,
 }
@@ -101,6 +103,8 @@ pub enum Part {
     SharedExpert,
     /// Routed experts.
     Experts,
+    /// MLPs of layers without experts.
+    DenseMlp,
     /// Norms.
     Norms,
     /// The output projection.
@@ -145,7 +149,7 @@ impl Model {
         Ok(Summary {
             model_type: self.config().model_type(),
             layout: self.checkpoint().layout(),
-            layers: layers(self.config()),
+            layers: layers(&graph),
             hidden_size: self.config().hidden_size(),
             experts: expert_count(&graph, table),
             vocab_size: self.config().vocab_size(),
@@ -166,30 +170,38 @@ impl Model {
 }
 
 impl Part {
-    /// The part that a tensor belongs to, by its name in a file or its canonical name: the families' names for parts agree
-    /// wherever they come from.
+    /// The part that one of a checkpoint's tensors belongs to.
+    pub fn of_tensor(checkpoint: &Checkpoint, tensor: &Tensor) -> Self {
+        if checkpoint.is_mtp(tensor) { Part::Mtp } else { Part::of(&tensor.name) }
+    }
+
+    /// The part that a tensor belongs to, by its name in a file or its canonical name: the families' names
+    /// for parts agree wherever they come from.
     pub fn of(tensor: &str) -> Self {
-        let has = |piece: &str| tensor.contains(piece);
-        if tensor.starts_with("mtp.") || has(".mtp.") {
+        let any = |is: &dyn Fn(&str) -> bool| tensor.split('.').any(is);
+        let has = |name: &str| any(&|piece| piece == name);
+        if has("mtp") {
             Part::Mtp
-        } else if has("visual") || has("vision") {
+        } else if any(&|piece| piece.starts_with("visual") || piece.starts_with("vision")) {
             Part::Ignored
         } else if has("embed_tokens") {
             Part::Embedding
         } else if has("lm_head") {
             Part::LmHead
-        } else if has("norm") {
+        } else if any(&|piece| piece.ends_with("norm")) {
             Part::Norms
         } else if has("self_attn") {
             Part::Attention
         } else if has("linear_attn") {
             Part::LinearAttention
-        } else if has("mlp.gate") || has("shared_expert_gate") {
+        } else if has("gate") || has("router") || has("shared_expert_gate") {
             Part::Router
-        } else if has("shared_expert") {
+        } else if has("shared_expert") || has("shared_experts") {
             Part::SharedExpert
         } else if has("experts") || has("switch_mlp") {
             Part::Experts
+        } else if has("mlp") {
+            Part::DenseMlp
         } else {
             Part::Ignored
         }
@@ -201,14 +213,10 @@ impl Part {
     }
 }
 
-fn layers(config: &ModelConfig) -> Vec<LayerCount> {
-    let ModelConfig::Qwen3_5Moe(config) = config;
+/// A layer is known by its mixer.
+fn layers(graph: &Graph) -> Vec<LayerCount> {
     let mut layers: Vec<LayerCount> = Vec::new();
-    for layer in &config.layer_types {
-        let kind = match layer {
-            LayerType::LinearAttention => "linear_attention",
-            LayerType::FullAttention => "full_attention",
-        };
+    for kind in graph.ops().iter().filter_map(mixer) {
         match layers.iter_mut().find(|known| known.kind == kind) {
             Some(known) => known.count += 1,
             None => layers.push(LayerCount { kind, count: 1 }),
@@ -217,33 +225,44 @@ fn layers(config: &ModelConfig) -> Vec<LayerCount> {
     layers
 }
 
-/// Bytes are those of the files' tensors, parameters those of the weight table: codes, scales and biases are several
-/// tensors, but one parameter a code.
+/// The kind of mixer that the operation is the heart of.
+fn mixer(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::Attention { shape, .. } if shape.window.is_some() => Some("sliding_attention"),
+        Op::Attention { .. } => Some("full_attention"),
+        Op::MlaAttention { .. } => Some("latent_attention"),
+        Op::GatedDelta { .. } => Some("linear_attention"),
+        _ => None,
+    }
+}
+
+/// Bytes are those of the files' tensors, parameters those of the weight table: codes, scales and biases are
+/// several tensors, but one parameter a code.
 fn parts(model: &Model) -> Vec<PartSize> {
     let mut parts = BTreeMap::new();
-    let mut part = |name: &str, tensors: usize, bytes: u64, parameters: u64| {
-        let part = Part::of(name);
+    let mut part = |part: Part, tensors: usize, bytes: u64, parameters: u64| {
         let size = parts.entry(part).or_insert(PartSize { part, tensors: 0, bytes: 0, parameters: 0 });
         size.tensors += tensors;
         size.bytes += bytes;
         size.parameters += parameters;
     };
     for tensor in model.checkpoint().tensors() {
-        part(&tensor.name, 1, tensor.span.len, 0);
+        part(Part::of_tensor(model.checkpoint(), tensor), 1, tensor.span.len, 0);
     }
     let table = model.weights();
     let mut counted = HashSet::new();
     for NamedMatrix { name, matrix } in table.matrices() {
         // A tied embedding is the output projection too.
-        if counted.insert(matrix.codes) {
-            part(name, 0, 0, parameters(matrix));
+        if counted.insert((matrix.codes, matrix.runs)) {
+            part(Part::of(name), 0, 0, parameters(matrix));
         }
     }
     for vector in table.vectors() {
-        part(&vector.name, 0, 0, vector.values.len() as u64);
+        part(Part::of(&vector.name), 0, 0, vector.values.len() as u64);
     }
     for experts in table.experts() {
-        part(&experts.name, 0, 0, experts.experts.iter().map(|expert| of_expert(expert, parameters)).sum());
+        let count = experts.experts.iter().map(|expert| of_expert(expert, parameters)).sum();
+        part(Part::of(&experts.name), 0, 0, count);
     }
     parts.into_values().collect()
 }
@@ -295,10 +314,17 @@ fn expert_count(graph: &Graph, table: &WeightTable) -> ExpertCount {
 
 /// States are float32; keys and values are two of them for each channel.
 fn sequence_bytes(table: &WeightTable) -> SequenceBytes {
-    let mut bytes = SequenceBytes { kv_per_token: 0, recurrent: 0 };
+    let mut bytes = SequenceBytes { kv_per_token: 0, windows: 0, recurrent: 0 };
     for state in table.states() {
         match *state {
-            StateSpec::Kv { kv_heads, head_dim } => bytes.kv_per_token += (2 * 4 * kv_heads * head_dim) as u64,
+            StateSpec::Kv { kv_heads, head_dim, window } => {
+                let per_token = (2 * 4 * kv_heads * head_dim) as u64;
+                match window {
+                    None => bytes.kv_per_token += per_token,
+                    Some(window) => bytes.windows += per_token * window as u64,
+                }
+            }
+            StateSpec::Latent { rank, rope_dim } => bytes.kv_per_token += 4 * (rank + rope_dim) as u64,
             StateSpec::Recurrent { len } => bytes.recurrent += 4 * len as u64,
         }
     }
@@ -330,7 +356,14 @@ mod tests {
             ("model.layers.0.mlp.shared_expert.gate_proj.weight", Part::SharedExpert),
             ("model.layers.0.mlp.experts.gate_up_proj", Part::Experts),
             ("model.layers.0.mlp.experts.7.gate_proj.weight", Part::Experts),
-            ("language_model.model.layers.0.mlp.switch_mlp.up_proj.weight", Part::Experts),
+            ("language_model.model.layers.0.mlp.switch_mlp.gate_proj.weight", Part::Experts),
+            ("layers.0.mlp.gate", Part::Router),
+            ("model.layers.0.mlp.gate_proj.weight", Part::DenseMlp),
+            ("model.layers.1.mlp.shared_experts.gate_proj.weight", Part::SharedExpert),
+            ("model.layers.1.mlp.gate.e_score_correction_bias", Part::Router),
+            ("model.layers.1.self_attn.q_proj.bias", Part::Attention),
+            ("model.layers.0.block_sparse_moe.gate.weight", Part::Router),
+            ("model.layers.0.block_sparse_moe.experts.0.w1.weight", Part::Experts),
             ("mtp.layers.0.mlp.gate.weight", Part::Mtp),
             ("model.visual.blocks.0.norm1.weight", Part::Ignored),
         ] {

@@ -3,16 +3,24 @@
 //! A family is one file here: its config, and a function that looks at a checkpoint's tensors and says which
 //! conventions its writer followed.
 
+pub mod deepseek;
+pub mod glm4_moe;
+pub mod gpt_oss;
+pub mod mixtral;
+pub mod olmoe;
+pub mod parts;
 pub mod qwen3_5_moe;
+pub mod qwen3_moe;
+pub mod qwen3_next;
+pub mod rope;
 
 use crate::config::ModelConfig;
 use crate::error::Error;
-use crate::tensor::Tensor;
-use std::collections::BTreeMap;
+use crate::family::parts::DecoderConfig;
+pub(crate) use crate::files::Tensors;
+use crate::gguf;
+use std::borrow::Cow;
 use std::path::Path;
-
-/// Tensors by their names in the files.
-pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
 /// Whose tool wrote a checkpoint: they differ in how they store some tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +29,26 @@ pub(crate) enum Layout {
     HuggingFace,
     /// As `mlx_lm.convert` writes it: convolutions `[channels, kernel, 1]`, zero-centred norms as `1 + w`.
     Mlx,
+    /// As llama.cpp's converter writes it: convolutions `[channels, kernel]`, zero-centred norms as `1 + w`, and
+    /// `-exp(A_log)` for `A_log`.
+    Gguf,
+}
+
+impl Layout {
+    /// What the names of tensors with all experts of a layer end in, gate and up in one.
+    pub(crate) fn fused_suffix(self) -> &'static str {
+        if self == Layout::Gguf { ".weight" } else { "" }
+    }
+}
+
+/// In which order a checkpoint has rows that some writers reorder, to suit the operations that read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowOrder {
+    /// Value head `j` of a gated delta net goes with key head `j mod key_heads`, instead of
+    /// `j / (value_heads / key_heads)`.
+    pub value_heads_tiled: bool,
+    /// The two channels that RoPE turns together lie side by side, instead of half the rotary channels apart.
+    pub rotary_pairs_adjacent: bool,
 }
 
 /// How a checkpoint names and stores a family's tensors. Canonical names are those of the hub without what stands in
@@ -34,17 +62,45 @@ pub(crate) struct Conventions {
     pub(crate) lm_head: &'static str,
     /// Whether `lm_head` is the embedding instead.
     pub(crate) tied: bool,
+    /// What the files call the tensor or module of a canonical name, prefix apart.
+    pub(crate) rename: fn(&str) -> Cow<'_, str>,
     /// Whether the norm of this canonical name multiplies by `1 + w`.
     pub(crate) is_zero_centred: fn(&str) -> bool,
     /// Whether the tensor of this canonical name is a parameter of its own, without `.weight` behind it.
     pub(crate) is_bare: fn(&str) -> bool,
+    pub(crate) row_order: RowOrder,
 }
 
 impl Conventions {
     /// Looks at the tensors of the checkpoint in `folder`.
     pub(crate) fn of(config: &ModelConfig, tensors: &Tensors, folder: &Path) -> Result<Self, Error> {
         match config {
-            ModelConfig::Qwen3_5Moe(config) => qwen3_5_moe::conventions(config, tensors, folder),
+            ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => {
+                qwen3_next::conventions(config, tensors, folder)
+            }
+            ModelConfig::Mixtral(_) => Ok(Conventions { rename: mixtral::rename, ..Self::plain(config) }),
+            ModelConfig::DeepseekV2(_)
+            | ModelConfig::DeepseekV3(_)
+            | ModelConfig::Glm4Moe(_)
+            | ModelConfig::GptOss(_)
+            | ModelConfig::Olmoe(_)
+            | ModelConfig::Qwen3Moe(_) => {
+                Ok(Self::plain(config))
+            }
+        }
+    }
+
+    /// Names as in most families, tensors as they multiply: nothing differs between the hub and MLX but experts.
+    fn plain(config: &ModelConfig) -> Self {
+        Conventions {
+            layout: Layout::HuggingFace,
+            prefix: "model.",
+            lm_head: "lm_head",
+            tied: config.decoder().tie_word_embeddings,
+            rename: |name| Cow::Borrowed(name),
+            is_zero_centred: |_| false,
+            is_bare: |name| name.ends_with(".e_score_correction_bias") || name.ends_with(".sinks"),
+            row_order: RowOrder::default(),
         }
     }
 
@@ -54,13 +110,13 @@ impl Conventions {
             "lm_head" if self.tied => self.module("embed_tokens"),
             "lm_head" => self.lm_head.to_owned(),
             _ if name.starts_with("mtp.") => name.to_owned(),
-            _ => format!("{}{name}", self.prefix),
+            _ => format!("{}{}", self.prefix, (self.rename)(name)),
         }
     }
 
     /// The tensor of a canonical name that is not a linear map, as the files call it.
     pub(crate) fn tensor(&self, name: &str) -> String {
-        let suffix = if (self.is_bare)(name) { "" } else { ".weight" };
+        let suffix = if name.ends_with(".bias") || (self.is_bare)(name) { "" } else { ".weight" };
         self.module(name) + suffix
     }
 
@@ -77,7 +133,15 @@ pub(crate) fn is_vision(name: &str) -> bool {
         .any(|tower| name.starts_with(tower))
 }
 
-/// Whether a tensor of this name in the files belongs to a multi-token-prediction head.
-pub(crate) fn is_mtp(name: &str) -> bool {
-    ["mtp.", "model.mtp.", "language_model.mtp."].iter().any(|head| name.starts_with(head))
+/// Whether a tensor of this name in the files belongs to a multi-token-prediction head: a module of its own, or layers
+/// behind the last.
+pub(crate) fn is_mtp(name: &str, decoder: &DecoderConfig) -> bool {
+    let layer = name
+        .strip_prefix("model.layers.")
+        .and_then(|rest| rest.split('.').next())
+        .and_then(|layer| layer.parse::<usize>().ok());
+    let further = decoder.num_hidden_layers..decoder.num_hidden_layers + decoder.num_nextn_predict_layers;
+    layer.is_some_and(|layer| further.contains(&layer))
+        || gguf::is_behind(name, decoder.num_hidden_layers)
+        || ["mtp.", "model.mtp.", "language_model.mtp."].iter().any(|head| name.starts_with(head))
 }

@@ -1,8 +1,8 @@
 //! Configs that are impossible, or that ask for what is not supported.
 
 use crate::damage::damage;
-use crate::fixture::{Fixture, assert_says, reference};
-use moeflux_checkpoint::{Error, ModelConfig, OpenOptions, config};
+use crate::fixture::{Fixture, assert_says, data};
+use moeflux_checkpoint::{AttentionConfig, Error, MoeConfig, ModelConfig, OpenOptions, config};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -48,8 +48,8 @@ fn unknown_model_type() {
 #[test]
 fn values_that_are_not_supported() {
     for (field, value, expected) in [
-        ("rope_parameters.rope_type", json!("yarn"), "\"default\""),
-        ("rope_parameters.type", json!("linear"), "\"default\""),
+        ("rope_parameters.rope_type", json!("llama3"), "\"default\" or \"yarn\""),
+        ("rope_parameters.type", json!("linear"), "\"default\" or \"yarn\""),
         ("rope_parameters.mrope_interleaved", json!(false), "true"),
         ("hidden_act", json!("gelu"), "\"silu\""),
         ("attention_bias", json!(true), "false"),
@@ -214,21 +214,58 @@ fn quantisation_that_is_not_supported() {
     assert_says(&error, &["field quantization_config", "the same as quantization"]);
 }
 
+/// A config of each family, and one with quantisation.
+const CONFIGS: &[&str] = &[
+    "deepseek_v2/hf",
+    "deepseek_v3/hf",
+    "glm4_moe/hf",
+    "gpt_oss/hf",
+    "mixtral/hf",
+    "olmoe/hf",
+    "qwen3_5_moe/hf",
+    "qwen3_5_moe/mlx-mixed",
+    "qwen3_moe/hf",
+    "qwen3_next/hf",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// No panic, and numbers that fit together.
     #[test]
-    fn damaged_configs(damage in damage(), variant in prop::sample::select(&["hf", "mlx-mixed"])) {
-        let mut bytes = std::fs::read(reference(variant).join("config.json")).unwrap();
+    fn damaged_configs(damage in damage(), folder in prop::sample::select(CONFIGS)) {
+        let mut bytes = std::fs::read(data(folder).join("config.json")).unwrap();
         for damage in damage {
             damage.apply(&mut bytes);
         }
         let config = config::parse(Path::new("config.json"), &bytes, &OpenOptions::default());
-        if let Ok(config::Config { model: ModelConfig::Qwen3_5Moe(model), .. }) = config {
-            prop_assert_eq!(model.layer_types.len(), model.num_hidden_layers);
-            prop_assert_eq!(model.rope.mrope_section.iter().sum::<usize>() * 2, model.rotary_dim());
-            prop_assert_eq!(model.num_attention_heads % model.num_key_value_heads, 0);
+        let Ok(config::Config { model, .. }) = config else { return Ok(()) };
+        let layers = model.num_hidden_layers();
+        let attention = |attention: &AttentionConfig| {
+            attention.num_attention_heads % attention.num_key_value_heads == 0
+                && attention.rope.rotary_dim <= attention.head_dim
+        };
+        let moe = |moe: &MoeConfig| moe.num_experts_per_tok <= moe.num_experts;
+        match &model {
+            ModelConfig::Glm4Moe(model) => {
+                prop_assert!(attention(&model.attention) && moe(&model.moe));
+                prop_assert_eq!(model.mlp_types.len(), layers);
+                prop_assert_eq!(model.moe.num_experts % model.router.n_group, 0);
+            }
+            ModelConfig::Mixtral(model) => prop_assert!(attention(&model.attention) && moe(&model.moe)),
+            ModelConfig::Olmoe(model) => prop_assert!(attention(&model.attention) && moe(&model.moe)),
+            ModelConfig::Qwen3Moe(model) => {
+                prop_assert!(attention(&model.attention) && moe(&model.moe));
+                prop_assert_eq!(model.mlp_types.len(), layers);
+            }
+            ModelConfig::Qwen3_5Moe(model) | ModelConfig::Qwen3Next(model) => {
+                prop_assert!(attention(&model.attention) && moe(&model.moe));
+                prop_assert_eq!((model.layer_types.len(), model.mlp_types.len()), (layers, layers));
+                let rope = &model.attention.rope;
+                let sections = rope.mrope_section.iter().sum::<usize>();
+                prop_assert!(sections == 0 || sections * 2 == rope.rotary_dim);
+            }
+            _ => {}
         }
     }
 }

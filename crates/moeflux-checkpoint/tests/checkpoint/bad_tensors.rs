@@ -66,7 +66,7 @@ fn another_dtype() {
             let shape = fixture.tensors[name].shape.clone();
             fixture.add_as(name, &shape, Dtype::I32);
         });
-        assert!(matches!(error, Error::Dtype { found: Dtype::I32, .. }), "{error}");
+        assert!(matches!(error, Error::Dtype { found: moeflux_checkpoint::Dtype::Other(Dtype::I32), .. }), "{error}");
         assert_says(&error, &["model.safetensors", name, "expected dtype F32, F16 or BF16", "found I32"]);
     }
 }
@@ -163,6 +163,10 @@ fn quantised_module_of_another_width() {
         mlx(|fixture| fixture.config["quantization"][MLX_GATE] = json!({"bits": 4, "group_size": 32}));
     assert!(matches!(error, Error::Shape { .. }), "{error}");
     assert_says(&error, &[&format!("{MLX_GATE}.scales"), "expected shape [2, 2]", "found [2, 1]"]);
+
+    let error = mlx(|fixture| fixture.add(&format!("{MLX_GATE}.biases"), &[1, 1]));
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+    assert_says(&error, &[&format!("{MLX_GATE}.biases"), "expected shape [2, 1]", "found [1, 1]"]);
 
     // Groups wider than a row.
     let error =

@@ -1,6 +1,8 @@
 //! A tiny checkpoint to write in any layout, and to break; and a reader that asks for every tensor of a model.
 
-use moeflux_checkpoint::{Checkpoint, Error, Expert, LayerType, Matrix, ModelConfig, OpenOptions};
+use moeflux_checkpoint::{
+    Checkpoint, Error, Expert, LayerType, Matrix, ModelConfig, OpenOptions, Qwen3NextConfig,
+};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 use serde_json::{Value, json};
@@ -250,7 +252,12 @@ fn encode(dtype: Dtype, x: f32) -> Vec<u8> {
 
 /// `tests/data/qwen3_5_moe/{variant}` at the root of the repository.
 pub(crate) fn reference(variant: &str) -> PathBuf {
-    repository().join("tests/data/qwen3_5_moe").join(variant)
+    data("qwen3_5_moe").join(variant)
+}
+
+/// `tests/data/{path}` at the root of the repository.
+pub(crate) fn data(path: &str) -> PathBuf {
+    repository().join("tests/data").join(path)
 }
 
 pub(crate) fn repository() -> PathBuf {
@@ -269,9 +276,18 @@ pub(crate) struct Loaded {
     pub(crate) experts: BTreeMap<String, Vec<Expert>>,
 }
 
+/// The config of a checkpoint of Qwen3.5.
+pub(crate) fn qwen(checkpoint: &Checkpoint) -> &Qwen3NextConfig {
+    match checkpoint.config() {
+        ModelConfig::Qwen3_5Moe(config) => config,
+        other => panic!("not Qwen3.5: {other:?}"),
+    }
+}
+
 /// Asks for every tensor that the config implies, and that there be no other.
 pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Loaded, Error> {
-    let ModelConfig::Qwen3_5Moe(config) = checkpoint.config();
+    let config = qwen(checkpoint);
+    let (decoder, attention, delta_net) = (&config.decoder, &config.attention, &config.delta_net);
     let weights = checkpoint.weights()?;
     let mut loaded = Loaded::default();
     let Loaded { matrices, vectors, experts } = &mut loaded;
@@ -281,9 +297,9 @@ pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Loaded, Error> {
     let mut vector =
         |name: String, len| weights.vector(&name, len).map(|vector| vectors.insert(name, vector)).map(drop);
 
-    let hidden = config.hidden_size;
-    matrix("embed_tokens".into(), config.vocab_size, hidden)?;
-    matrix("lm_head".into(), config.vocab_size, hidden)?;
+    let hidden = decoder.hidden_size;
+    matrix("embed_tokens".into(), decoder.vocab_size, hidden)?;
+    matrix("lm_head".into(), decoder.vocab_size, hidden)?;
     vector("norm".into(), hidden)?;
     let mut convolutions = Vec::new();
     for (i, layer_type) in config.layer_types.iter().enumerate() {
@@ -293,9 +309,9 @@ pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Loaded, Error> {
         match layer_type {
             LayerType::LinearAttention => {
                 let part = |name: &str| layer(&format!("linear_attn.{name}"));
-                let heads = config.linear_num_value_heads;
-                let keys = config.linear_num_key_heads * config.linear_key_head_dim;
-                let values = heads * config.linear_value_head_dim;
+                let heads = delta_net.linear_num_value_heads;
+                let keys = delta_net.linear_num_key_heads * delta_net.linear_key_head_dim;
+                let values = heads * delta_net.linear_value_head_dim;
                 matrix(part("in_proj_qkv"), 2 * keys + values, hidden)?;
                 matrix(part("in_proj_z"), values, hidden)?;
                 matrix(part("in_proj_a"), heads, hidden)?;
@@ -303,30 +319,30 @@ pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Loaded, Error> {
                 matrix(part("out_proj"), hidden, values)?;
                 vector(part("A_log"), heads)?;
                 vector(part("dt_bias"), heads)?;
-                vector(part("norm"), config.linear_value_head_dim)?;
-                let (name, kernel) = (part("conv1d"), config.linear_conv_kernel_dim);
+                vector(part("norm"), delta_net.linear_value_head_dim)?;
+                let (name, kernel) = (part("conv1d"), delta_net.linear_conv_kernel_dim);
                 convolutions.push((name.clone(), weights.conv1d(&name, 2 * keys + values, kernel)?));
             }
             LayerType::FullAttention => {
                 let part = |name: &str| layer(&format!("self_attn.{name}"));
-                let queries = config.num_attention_heads * config.head_dim;
-                let keys = config.num_key_value_heads * config.head_dim;
+                let queries = attention.num_attention_heads * attention.head_dim;
+                let keys = attention.num_key_value_heads * attention.head_dim;
                 matrix(part("q_proj"), 2 * queries, hidden)?;
                 matrix(part("k_proj"), keys, hidden)?;
                 matrix(part("v_proj"), keys, hidden)?;
                 matrix(part("o_proj"), hidden, queries)?;
-                vector(part("q_norm"), config.head_dim)?;
-                vector(part("k_norm"), config.head_dim)?;
+                vector(part("q_norm"), attention.head_dim)?;
+                vector(part("k_norm"), attention.head_dim)?;
             }
         }
-        matrix(layer("mlp.gate"), config.num_experts, hidden)?;
+        matrix(layer("mlp.gate"), config.moe.num_experts, hidden)?;
         matrix(layer("mlp.shared_expert_gate"), 1, hidden)?;
         let shared = config.shared_expert_intermediate_size;
         matrix(layer("mlp.shared_expert.gate_proj"), shared, hidden)?;
         matrix(layer("mlp.shared_expert.up_proj"), shared, hidden)?;
         matrix(layer("mlp.shared_expert.down_proj"), hidden, shared)?;
         let mlp = layer("mlp");
-        let routed = weights.experts(&mlp, config.num_experts, hidden, config.moe_intermediate_size)?;
+        let routed = weights.experts(&mlp, config.moe.num_experts, hidden, config.moe.moe_intermediate_size)?;
         experts.insert(mlp, routed);
     }
     vectors.extend(convolutions);

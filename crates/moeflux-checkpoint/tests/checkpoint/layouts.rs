@@ -1,7 +1,7 @@
 //! The same model in each way that checkpoints store it.
 
-use crate::fixture::{Fixture, Loaded, dequantize, load, number, open};
-use moeflux_checkpoint::{Checkpoint, LayerType, ModelConfig, OpenOptions};
+use crate::fixture::{Fixture, Loaded, dequantize, load, number, open, qwen};
+use moeflux_checkpoint::{Checkpoint, LayerType, OpenOptions};
 use moeflux_kernels::{Encoding, Float};
 use safetensors::Dtype;
 use serde_json::json;
@@ -271,8 +271,7 @@ fn layer_types_by_interval() {
     let config = |fixture: &Fixture| {
         let folder = fixture.write();
         let checkpoint = open(folder.path()).unwrap();
-        let ModelConfig::Qwen3_5Moe(config) = checkpoint.config().clone();
-        config
+        qwen(&checkpoint).clone()
     };
     let mut fixture = Fixture::hub();
     fixture.config["full_attention_interval"] = json!(2);
@@ -301,10 +300,9 @@ fn rope_fields_beside_the_others() {
     // null counts as absent
     fixture.config["rope_scaling"] = rope;
     let folder = fixture.write();
-    let ModelConfig::Qwen3_5Moe(config) = open(folder.path()).unwrap().config().clone();
-    assert_eq!(config.rope.theta, 1e7);
-    assert_eq!(config.rotary_dim(), 4);
-    assert_eq!(config.rope.mrope_section, [1, 1, 0]);
+    let checkpoint = open(folder.path()).unwrap();
+    let rope = &qwen(&checkpoint).attention.rope;
+    assert_eq!((rope.theta, rope.rotary_dim, rope.mrope_section), (1e7, 4, [1, 1, 0]));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bad_config;
 mod bad_files;
 mod bad_tensors;
 mod damage;
+mod families;
 mod fixture;
 mod header;
 mod layouts;

@@ -1,19 +1,14 @@
 //! The reference checkpoints and the demo model: every tensor is found, and what hub and MLX files hold of the same
 //! model agrees.
 
-use crate::fixture::{Loaded, dequantize, load, open, reference, repository};
-use moeflux_checkpoint::{Checkpoint, LayerType, Matrix, ModelConfig, Qwen3_5MoeConfig};
+use crate::fixture::{Loaded, dequantize, load, open, qwen, reference, repository};
+use moeflux_checkpoint::{Checkpoint, LayerType, Matrix};
 use moeflux_kernels::{Encoding, Float};
 
 fn both(variant: &str) -> (Checkpoint, Loaded) {
     let checkpoint = open(&reference(variant)).unwrap();
     let loaded = load(&checkpoint).unwrap();
     (checkpoint, loaded)
-}
-
-fn qwen(checkpoint: &Checkpoint) -> &Qwen3_5MoeConfig {
-    let ModelConfig::Qwen3_5Moe(config) = checkpoint.config();
-    config
 }
 
 #[test]
@@ -29,9 +24,9 @@ fn hub_checkpoint_loads() {
             LayerType::FullAttention
         ]
     );
-    assert_eq!(config.rope.mrope_section, [3, 3, 2]);
-    assert_eq!(config.rotary_dim(), 16);
-    assert_eq!((config.num_experts, config.num_experts_per_tok), (16, 4));
+    let rope = &config.attention.rope;
+    assert_eq!((rope.mrope_section, rope.rotary_dim), ([3, 3, 2], 16));
+    assert_eq!((config.moe.num_experts, config.moe.num_experts_per_tok), (16, 4));
     assert_eq!(checkpoint.layout(), "Hugging Face safetensors, experts fused");
     assert_eq!(loaded.matrices["lm_head"].encoding, Encoding::Float(Float::Bf16));
     assert!(checkpoint.mtp_tensors().any(|tensor| tensor.name == "mtp.fc.weight"));
@@ -123,7 +118,7 @@ fn matrices_agree_between_hub_and_mlx() {
 fn demo_model_loads() {
     let checkpoint = open(&repository().join("models/demo")).unwrap();
     let loaded = load(&checkpoint).unwrap();
-    assert_eq!(qwen(&checkpoint).num_hidden_layers, 8);
+    assert_eq!(qwen(&checkpoint).decoder.num_hidden_layers, 8);
     assert_eq!(loaded.experts.len(), 8);
     assert_eq!(checkpoint.mtp_tensors().count(), 0);
 }

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::ops::Range;
 
-use moeflux_kernels::{AttentionShape, DeltaShape};
+use moeflux_kernels::{AttentionShape, DeltaShape, MlaShape, Routing};
 
 use super::op::{Op, TensorId};
 use super::role::{
     AttentionGate, Attended, Beta, BetaIn, ConvIn, ConvOut, Decay, DecayIn, DeltaGate, DeltaKey, DeltaOut,
-    DeltaQuery, DeltaValue, ExpertIds, ExpertSum, ExpertWeights, FfnAct, FfnGate, FfnUp, GatedAttended,
+    DeltaQuery, DeltaValue, ExpertIds, FoldedQuery, Latent, LatentIn, LatentKey, LatentSum, MlaQuery, NopeQuery, ExpertWeights, FfnAct, FfnGate, FfnUp, FusedBa, FusedQkvz, GatedAttended,
     GatedDeltaOut, GatedSharedOut, Hidden, Key, Logits, MlpIn, Plus, Query, QueryGate, Role, RopedKey,
     RopedQuery, RouterLogits, SharedGate, SharedOut, UnitKey, UnitQuery, Value,
 };
-use super::weights::{Embedding, Experts, KvState, Linear, Norm, RecurrentState, Rope, Vector};
+use super::weights::{Embedding, Experts, HeadLinear, KvState, LatentState, Linear, Norm, RecurrentState, Rope, Vector};
 use super::{Graph, GraphError, StepShape, TensorInfo};
 
 /// A transient tensor, `[rows, cols]`, in the role `R`.
@@ -92,11 +93,11 @@ impl GraphBuilder {
         self.push(Op::RmsNorm { x: x.id, weight: weight.id, eps: weight.eps, out: out.id }, out)
     }
 
-    /// `W·x` for each row, `[…, rows of W]`.
+    /// `W·x` for each row, plus the bias if the map has one, `[…, rows of W]`.
     pub fn linear<I: Role, O: Role>(&mut self, x: Tensor<I>, weight: &Linear<I, O>) -> Tensor<O> {
         let out = self.tensor(self.rows(x), weight.rows);
         self.check("linear", x, weight.cols, out);
-        self.push(Op::Linear { x: x.id, weight: weight.id, out: out.id }, out)
+        self.push(Op::Linear { x: x.id, weight: weight.id, bias: weight.bias, out: out.id }, out)
     }
 
     /// The sum of two tensors whose roles allow it.
@@ -112,9 +113,8 @@ impl GraphBuilder {
         x: Tensor<QueryGate>,
         head_dim: usize,
     ) -> (Tensor<Query>, Tensor<AttentionGate>) {
-        let (query, gate) = (self.half(x), self.half(x));
-        self.check_groups("split_pairs", x, 2 * head_dim, query);
-        self.push(Op::SplitPairs { x: x.id, dim: head_dim, left: query.id, right: gate.id }, (query, gate))
+        let group = 2 * head_dim;
+        (self.columns(x, group, vec![0..head_dim]), self.columns(x, group, vec![head_dim..group]))
     }
 
     /// Turns the queries by their positions.
@@ -136,13 +136,95 @@ impl GraphBuilder {
         state: &KvState,
         scale: f32,
     ) -> Tensor<Attended> {
+        self.attend(q, k, v, state, None, scale)
+    }
+
+    /// [`attention`](Self::attention) in which each head has a sink: a score that takes weight from the others.
+    pub fn attention_with_sinks(
+        &mut self,
+        q: Tensor<RopedQuery>,
+        k: Tensor<RopedKey>,
+        v: Tensor<Value>,
+        state: &KvState,
+        sinks: &Vector,
+        scale: f32,
+    ) -> Tensor<Attended> {
+        self.attend(q, k, v, state, Some(sinks), scale)
+    }
+
+    fn attend(
+        &mut self,
+        q: Tensor<RopedQuery>,
+        k: Tensor<RopedKey>,
+        v: Tensor<Value>,
+        state: &KvState,
+        sinks: Option<&Vector>,
+        scale: f32,
+    ) -> Tensor<Attended> {
         let out = self.like(q);
-        let KvState { id, kv_heads, head_dim } = *state;
+        let KvState { id, kv_heads, head_dim, window } = *state;
         self.check_groups("attention", q, kv_heads * head_dim, out);
         self.check("attention", k, kv_heads * head_dim, out);
         self.check("attention", v, kv_heads * head_dim, out);
-        let shape = AttentionShape { heads: self.cols(q) / head_dim, kv_heads, head_dim };
-        self.push(Op::Attention { q: q.id, k: k.id, v: v.id, state: id, shape, scale, out: out.id }, out)
+        let shape = AttentionShape { heads: self.cols(q) / head_dim, kv_heads, head_dim, window };
+        if let Some(sinks) = sinks {
+            self.check("attention", q, sinks.len * head_dim, out);
+        }
+        let sinks = sinks.map(|sinks| sinks.id);
+        self.push(Op::Attention { q: q.id, k: k.id, v: v.id, state: id, shape, sinks, scale, out: out.id }, out)
+    }
+
+    /// Takes the parts of each head's query apart: without a position, and rotary.
+    pub fn split_mla_query(
+        &mut self,
+        x: Tensor<MlaQuery>,
+        nope_dim: usize,
+        rope_dim: usize,
+    ) -> (Tensor<NopeQuery>, Tensor<Query>) {
+        let group = nope_dim + rope_dim;
+        (self.columns(x, group, vec![0..nope_dim]), self.columns(x, group, vec![nope_dim..group]))
+    }
+
+    /// Takes latent and rotary key apart.
+    pub fn split_latent_key(&mut self, x: Tensor<LatentKey>, rank: usize) -> (Tensor<LatentIn>, Tensor<Key>) {
+        let width = self.cols(x);
+        (self.columns(x, width, vec![0..rank.min(width)]), self.columns(x, width, vec![rank.min(width)..width]))
+    }
+
+    /// Each head's own linear map on its channels.
+    pub fn head_linear<I: Role, O: Role>(&mut self, x: Tensor<I>, weight: &HeadLinear<I, O>) -> Tensor<O> {
+        let HeadLinear { id: weight, heads, inputs, outputs, transposed, .. } = *weight;
+        let out = self.tensor(self.rows(x), heads * outputs);
+        self.check("head_linear", x, heads * inputs, out);
+        self.push(Op::HeadLinear { x: x.id, weight, heads, transposed, out: out.id }, out)
+    }
+
+    /// Appends latent and rotary key to the cache and attends to all of it up to each token itself.
+    pub fn mla_attention(
+        &mut self,
+        (q, q_rope): (Tensor<FoldedQuery>, Tensor<RopedQuery>),
+        (latent, k_rope): (Tensor<Latent>, Tensor<RopedKey>),
+        state: &LatentState,
+        scale: f32,
+    ) -> Tensor<LatentSum> {
+        let out = self.like(q);
+        let LatentState { id: state, rank, rope_dim } = *state;
+        let heads = self.cols(q) / rank.max(1);
+        self.check("mla_attention", q, heads * rank, out);
+        self.check("mla_attention", q_rope, heads * rope_dim, out);
+        self.check("mla_attention", latent, rank, out);
+        self.check("mla_attention", k_rope, rope_dim, out);
+        let op = Op::MlaAttention {
+            q: q.id,
+            q_rope: q_rope.id,
+            latent: latent.id,
+            k_rope: k_rope.id,
+            state,
+            shape: MlaShape { heads, rank, rope_dim },
+            scale,
+            out: out.id,
+        };
+        self.push(op, out)
     }
 
     /// Scales the attention output by the sigmoid of its gate.
@@ -150,6 +232,21 @@ impl GraphBuilder {
         let out = self.like(x);
         self.check("sigmoid_gate", gate, self.cols(x), out);
         self.push(Op::SigmoidGate { x: x.id, gate: gate.id, out: out.id }, out)
+    }
+
+    /// Takes the projections of a gated delta net apart that are fused key head by key head: the convolution's
+    /// channels with all queries first, then all keys, then all values; and the output's gates.
+    pub fn split_qkvz(&mut self, x: Tensor<FusedQkvz>, shape: &DeltaShape) -> (Tensor<ConvIn>, Tensor<DeltaGate>) {
+        let (keys, values) = (shape.key_dim, shape.value_heads / shape.key_heads.max(1) * shape.value_dim);
+        let group = 2 * keys + 2 * values;
+        let qkv = vec![0..keys, keys..2 * keys, 2 * keys..2 * keys + values];
+        (self.columns(x, group, qkv), self.columns(x, group, vec![2 * keys + values..group]))
+    }
+
+    /// Takes write strength and decay of a gated delta net apart that are fused key head by key head.
+    pub fn split_ba(&mut self, x: Tensor<FusedBa>, shape: &DeltaShape) -> (Tensor<BetaIn>, Tensor<DecayIn>) {
+        let ratio = shape.value_heads / shape.key_heads.max(1);
+        (self.columns(x, 2 * ratio, vec![0..ratio]), self.columns(x, 2 * ratio, vec![ratio..2 * ratio]))
     }
 
     /// Depthwise causal convolution and SiLU; the state keeps the last `kernel - 1` inputs.
@@ -170,9 +267,12 @@ impl GraphBuilder {
     ) -> (Tensor<DeltaQuery>, Tensor<DeltaKey>, Tensor<DeltaValue>) {
         let keys = shape.key_heads * shape.key_dim;
         let values = shape.value_heads * shape.value_dim;
-        let (q, k, v) = (self.columns(x, 0, keys), self.columns(x, keys, keys), self.columns(x, 2 * keys, values));
-        self.check("columns", x, 2 * keys + values, v);
-        (q, k, v)
+        let all = 2 * keys + values;
+        (
+            self.columns(x, all, vec![0..keys]),
+            self.columns(x, all, vec![keys..2 * keys]),
+            self.columns(x, all, vec![2 * keys..all]),
+        )
     }
 
     /// Queries of unit length times `scale`, keys of unit length, head by head.
@@ -251,30 +351,42 @@ impl GraphBuilder {
         self.push(Op::GatedRmsNorm { x: x.id, gate: gate.id, weight, eps, out: out.id }, out)
     }
 
-    /// The router's choice: softmax over all experts, the `k` largest, weights renormalised if asked.
-    pub fn softmax_top_k(
+    /// The router's choice. The bias, one for each expert, takes part in the choice but not in the weights.
+    pub fn route(
         &mut self,
         logits: Tensor<RouterLogits>,
-        k: usize,
-        renormalize: bool,
+        correction_bias: Option<&Vector>,
+        routing: Routing,
     ) -> (Tensor<ExpertIds>, Tensor<ExpertWeights>) {
-        let rows = self.rows(logits);
+        let (rows, k) = (self.rows(logits), routing.num_experts_per_tok);
         let (ids, weights) = (self.tensor(rows, k), self.tensor(rows, k));
-        let op = Op::SoftmaxTopK { logits: logits.id, k, renormalize, ids: ids.id, weights: weights.id };
+        if let Some(bias) = correction_bias {
+            self.check("route", logits, bias.len, weights);
+        }
+        let correction_bias = correction_bias.map(|bias| bias.id);
+        let op = Op::Route { logits: logits.id, correction_bias, routing, ids: ids.id, weights: weights.id };
         self.push(op, (ids, weights))
     }
 
     /// The weighted sum of each token's experts.
-    pub fn experts(
+    pub fn experts<O: Role>(
         &mut self,
         x: Tensor<MlpIn>,
         (ids, weights): (Tensor<ExpertIds>, Tensor<ExpertWeights>),
-        experts: &Experts,
-    ) -> Tensor<ExpertSum> {
+        experts: &Experts<O>,
+    ) -> Tensor<O> {
         let out = self.like(x);
         self.check("experts", x, experts.hidden_size, out);
         let k = self.cols(ids);
-        let op = Op::Experts { x: x.id, ids: ids.id, weights: weights.id, experts: experts.id, k, out: out.id };
+        let op = Op::Experts {
+            x: x.id,
+            ids: ids.id,
+            weights: weights.id,
+            experts: experts.id,
+            activation: experts.activation,
+            k,
+            out: out.id,
+        };
         self.push(op, out)
     }
 
@@ -298,9 +410,11 @@ impl GraphBuilder {
         self.push(Op::Rope { x: x.id, head_dim, rope: rope.id, out: out.id }, out)
     }
 
-    fn columns<I: Role, O: Role>(&mut self, x: Tensor<I>, first: usize, width: usize) -> Tensor<O> {
-        let out = self.tensor(self.rows(x), width);
-        self.push(Op::Columns { x: x.id, first, out: out.id }, out)
+    fn columns<I: Role, O: Role>(&mut self, x: Tensor<I>, group: usize, parts: Vec<Range<usize>>) -> Tensor<O> {
+        let width: usize = parts.iter().map(Range::len).sum();
+        let out = self.tensor(self.rows(x), self.cols(x) / group.max(1) * width);
+        self.check_groups("columns", x, group, out);
+        self.push(Op::Columns { x: x.id, group, parts, out: out.id }, out)
     }
 
     fn l2_norm<I: Role, O: Role>(&mut self, x: Tensor<I>, dim: usize, eps: f32, scale: f32) -> Tensor<O> {
@@ -327,10 +441,6 @@ impl GraphBuilder {
 
     fn like<I: Role, O: Role>(&mut self, x: Tensor<I>) -> Tensor<O> {
         self.tensor(self.rows(x), self.cols(x))
-    }
-
-    fn half<I: Role, O: Role>(&mut self, x: Tensor<I>) -> Tensor<O> {
-        self.tensor(self.rows(x), self.cols(x) / 2)
     }
 
     fn rows<R: Role>(&self, x: Tensor<R>) -> usize {

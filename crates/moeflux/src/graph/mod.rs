@@ -68,7 +68,7 @@ pub use op::{Op, TensorId, WeightRead};
 pub use plan::{Plan, Slot};
 pub use role::{Element, Plus, Role};
 pub use weights::{
-    Embedding, Experts, KvState, Linear, Loader, NamedExperts, NamedMatrix, NamedVector, Norm,
+    Embedding, Experts, HeadLinear, KvState, LatentState, Linear, Loader, NamedExperts, NamedMatrix, NamedVector, Norm,
     RecurrentState, Rope, RopeSpec, StateSpec, Vector, WeightTable,
 };
 

@@ -1,6 +1,8 @@
 //! The operations. A backend implements each of them, under the same name.
 
-use moeflux_kernels::{AttentionShape, DeltaShape};
+use std::ops::Range;
+
+use moeflux_kernels::{Activation, AttentionShape, DeltaShape, MlaShape, Routing};
 
 /// A transient tensor of one graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,23 +19,37 @@ pub enum Op {
     SelectOutputs { x: TensorId, out: TensorId },
     /// `x·rsqrt(mean(x²) + eps)·w` over groups of the weight's length (Zhang & Sennrich 2019).
     RmsNorm { x: TensorId, weight: usize, eps: f32, out: TensorId },
-    /// `y = W·x`.
-    Linear { x: TensorId, weight: usize, out: TensorId },
+    /// `y = W·x`, plus the bias if there is one.
+    Linear { x: TensorId, weight: usize, bias: Option<usize>, out: TensorId },
     /// `a + b`.
     Add { a: TensorId, b: TensorId, out: TensorId },
-    /// Columns from `first` on.
-    Columns { x: TensorId, first: usize, out: TensorId },
-    /// Splits groups of `2·dim` columns into their halves.
-    SplitPairs { x: TensorId, dim: usize, left: TensorId, right: TensorId },
+    /// Of columns in groups of `group`: part by part the part's columns of every group.
+    Columns { x: TensorId, group: usize, parts: Vec<Range<usize>>, out: TensorId },
     /// Turns pairs of channels by the token's position (Su et al. 2021).
     Rope { x: TensorId, head_dim: usize, rope: usize, out: TensorId },
-    /// Appends `k` and `v` to the KV cache, then attends causally (Vaswani et al. 2017; GQA: Ainslie et al. 2023).
+    /// `W_h·x_h` for each head `h`, or `W_hᵀ·x_h`; the weight has the heads' matrices one after the other.
+    HeadLinear { x: TensorId, weight: usize, heads: usize, transposed: bool, out: TensorId },
+    /// Appends `k` and `v` to the KV cache, then attends causally (Vaswani et al. 2017; GQA: Ainslie et al. 2023). Sinks,
+    /// one a head, are scores without a value.
     Attention {
         q: TensorId,
         k: TensorId,
         v: TensorId,
         state: usize,
         shape: AttentionShape,
+        sinks: Option<usize>,
+        scale: f32,
+        out: TensorId,
+    },
+    /// Appends latents and rotary keys to the cache, then attends to them causally in the space of latents (DeepSeek-V2,
+    /// 2024, with the up-projections folded into queries and outputs).
+    MlaAttention {
+        q: TensorId,
+        q_rope: TensorId,
+        latent: TensorId,
+        k_rope: TensorId,
+        state: usize,
+        shape: MlaShape,
         scale: f32,
         out: TensorId,
     },
@@ -58,10 +74,24 @@ pub enum Op {
     },
     /// `rms(x)·w·silu(gate)` over groups of the weight's length.
     GatedRmsNorm { x: TensorId, gate: TensorId, weight: usize, eps: f32, out: TensorId },
-    /// Softmax over all experts, then the `k` largest, their weights divided by their sum if `renormalize`.
-    SoftmaxTopK { logits: TensorId, k: usize, renormalize: bool, ids: TensorId, weights: TensorId },
-    /// `Σ w·down(silu(gate·x) ⊙ up·x)` over the token's `k` experts, in ascending expert order.
-    Experts { x: TensorId, ids: TensorId, weights: TensorId, experts: usize, k: usize, out: TensorId },
+    /// Each token's experts and their weights. The bias takes part in the choice only.
+    Route {
+        logits: TensorId,
+        correction_bias: Option<usize>,
+        routing: Routing,
+        ids: TensorId,
+        weights: TensorId,
+    },
+    /// `Σ w·down(act(gate·x, up·x))` over the token's `k` experts, in ascending expert order.
+    Experts {
+        x: TensorId,
+        ids: TensorId,
+        weights: TensorId,
+        experts: usize,
+        activation: Activation,
+        k: usize,
+        out: TensorId,
+    },
     /// `silu(gate)·up`.
     Swiglu { gate: TensorId, up: TensorId, out: TensorId },
     /// `x[t]·σ(score[t])`.
@@ -96,16 +126,17 @@ impl Op {
             Op::Linear { .. } => "linear",
             Op::Add { .. } => "add",
             Op::Columns { .. } => "columns",
-            Op::SplitPairs { .. } => "split_pairs",
             Op::Rope { .. } => "rope",
+            Op::HeadLinear { .. } => "head_linear",
             Op::Attention { .. } => "attention",
+            Op::MlaAttention { .. } => "mla_attention",
             Op::SigmoidGate { .. } => "sigmoid_gate",
             Op::Conv1dSilu { .. } => "conv1d_silu",
             Op::L2Norm { .. } => "l2_norm",
             Op::DecayBeta { .. } => "decay_beta",
             Op::GatedDelta { .. } => "gated_delta",
             Op::GatedRmsNorm { .. } => "gated_rms_norm",
-            Op::SoftmaxTopK { .. } => "softmax_top_k",
+            Op::Route { .. } => "route",
             Op::Experts { .. } => "experts",
             Op::Swiglu { .. } => "swiglu",
             Op::ScaleBySigmoid { .. } => "scale_by_sigmoid",
@@ -120,15 +151,16 @@ impl Op {
             | Op::RmsNorm { x, .. }
             | Op::Linear { x, .. }
             | Op::Columns { x, .. }
-            | Op::SplitPairs { x, .. }
             | Op::Rope { x, .. }
+            | Op::HeadLinear { x, .. }
             | Op::Conv1dSilu { x, .. }
             | Op::L2Norm { x, .. } => vec![x],
             Op::Add { a, b, .. } | Op::DecayBeta { a, b, .. } => vec![a, b],
             Op::Attention { q, k, v, .. } => vec![q, k, v],
+            Op::MlaAttention { q, q_rope, latent, k_rope, .. } => vec![q, q_rope, latent, k_rope],
             Op::SigmoidGate { x, gate, .. } | Op::GatedRmsNorm { x, gate, .. } => vec![x, gate],
             Op::GatedDelta { q, k, v, decay, beta, .. } => vec![q, k, v, decay, beta],
-            Op::SoftmaxTopK { logits, .. } => vec![logits],
+            Op::Route { logits, .. } => vec![logits],
             Op::Experts { x, ids, weights, .. } => vec![x, ids, weights],
             Op::Swiglu { gate, up, .. } => vec![gate, up],
             Op::ScaleBySigmoid { x, score, .. } => vec![x, score],
@@ -145,7 +177,9 @@ impl Op {
             | Op::Add { out, .. }
             | Op::Columns { out, .. }
             | Op::Rope { out, .. }
+            | Op::HeadLinear { out, .. }
             | Op::Attention { out, .. }
+            | Op::MlaAttention { out, .. }
             | Op::SigmoidGate { out, .. }
             | Op::Conv1dSilu { out, .. }
             | Op::L2Norm { out, .. }
@@ -154,9 +188,8 @@ impl Op {
             | Op::Experts { out, .. }
             | Op::Swiglu { out, .. }
             | Op::ScaleBySigmoid { out, .. } => vec![out],
-            Op::SplitPairs { left, right, .. } => vec![left, right],
             Op::DecayBeta { decay, beta, .. } => vec![decay, beta],
-            Op::SoftmaxTopK { ids, weights, .. } => vec![ids, weights],
+            Op::Route { ids, weights, .. } => vec![ids, weights],
         }
     }
 
@@ -164,7 +197,12 @@ impl Op {
     pub fn weights(&self) -> Vec<WeightRead> {
         match *self {
             Op::Embed { table, .. } => vec![WeightRead::Row(table)],
-            Op::Linear { weight, .. } => vec![WeightRead::Matrix(weight)],
+            Op::Linear { weight, bias, .. } => {
+                [Some(WeightRead::Matrix(weight)), bias.map(WeightRead::Vector)].into_iter().flatten().collect()
+            }
+            Op::HeadLinear { weight, .. } => vec![WeightRead::Matrix(weight)],
+            Op::Attention { sinks, .. } => sinks.into_iter().map(WeightRead::Vector).collect(),
+            Op::Route { correction_bias, .. } => correction_bias.into_iter().map(WeightRead::Vector).collect(),
             Op::RmsNorm { weight, .. } | Op::GatedRmsNorm { weight, .. } | Op::Conv1dSilu { weight, .. } => {
                 vec![WeightRead::Vector(weight)]
             }

@@ -77,6 +77,32 @@ roles! {
     /// Attention output after its gate: what the output projection reads.
     GatedAttended = "gated_attended": F32;
 
+    /// `q`, `k`, `v`, `z` of each key head side by side, `[n_tokens, key_heads · (2 · key_dim + 2 · r · value_dim)]`, `r`
+    /// value heads to a key head.
+    FusedQkvz = "fused_qkvz": F32;
+    /// `b`, `a` of each key head side by side, `[n_tokens, key_heads · 2 · r]`.
+    FusedBa = "fused_ba": F32;
+    /// Queries squeezed through a low rank (`c_Q` of MLA) before their norm, `[n_tokens, q_lora_rank]`.
+    QueryLatent = "query_latent": F32;
+    /// The same after it.
+    NormedQueryLatent = "normed_query_latent": F32;
+    /// MLA's queries, of each head a part without a position and a rotary part,
+    /// `[n_tokens, heads · (nope_dim + rope_dim)]`.
+    MlaQuery = "mla_query": F32;
+    /// The parts without a position, `[n_tokens, heads · nope_dim]`.
+    NopeQuery = "nope_query": F32;
+    /// The same folded into the space of latents, `[n_tokens, heads · kv_lora_rank]`.
+    FoldedQuery = "folded_query": F32;
+    /// What MLA keeps of a token, before norm and RoPE: latent and rotary key side by side,
+    /// `[n_tokens, kv_lora_rank + rope_dim]`.
+    LatentKey = "latent_key": F32;
+    /// The latent (`c_KV`) before its norm, `[n_tokens, kv_lora_rank]`.
+    LatentIn = "latent_in": F32;
+    /// The same after it: what the cache keeps.
+    Latent = "latent": F32;
+    /// Weighted sums of latents, `[n_tokens, heads · kv_lora_rank]`.
+    LatentSum = "latent_sum": F32;
+
     /// Query, key and value channels before the convolution, `[n_tokens, channels]`.
     ConvIn = "conv_in": F32;
     /// The same after convolution and SiLU.
@@ -108,11 +134,11 @@ roles! {
 
     /// Router scores, `[n_tokens, num_experts]`.
     RouterLogits = "router_logits": F32;
-    /// Chosen experts by falling weight, `[n_tokens, num_experts_per_tok]`.
+    /// Chosen experts by falling score, `[n_tokens, num_experts_per_tok]`.
     ExpertIds = "router_indices": U32;
     /// Their weights, same shape.
     ExpertWeights = "router_weights": F32;
-    /// Weighted sum over the chosen experts, `[n_tokens, hidden_size]`.
+    /// Weighted sum over the chosen experts where a shared expert is to be added, `[n_tokens, hidden_size]`.
     ExpertSum = "expert_sum": F32;
     /// Gate half of a SwiGLU, `[n_tokens, intermediate_size]`.
     FfnGate = "ffn_gate": F32;
@@ -120,8 +146,10 @@ roles! {
     FfnUp = "ffn_up": F32;
     /// `silu(gate) · up`.
     FfnAct = "ffn_act": F32;
-    /// Output of the shared expert, `[n_tokens, hidden_size]`.
+    /// Output of a shared expert that is to be scaled, `[n_tokens, hidden_size]`.
     SharedOut = "shared_out": F32;
+    /// Output of a shared expert that has no gate, `[n_tokens, hidden_size]`.
+    UngatedSharedOut = "shared_out": F32;
     /// The score that scales the shared expert, `[n_tokens, 1]`.
     SharedGate = "shared_gate": F32;
     /// Output of the shared expert, scaled.
@@ -135,5 +163,8 @@ impl Plus<MlpOut> for Mid {
     type Sum = Hidden;
 }
 impl Plus<GatedSharedOut> for ExpertSum {
+    type Sum = MlpOut;
+}
+impl Plus<UngatedSharedOut> for ExpertSum {
     type Sum = MlpOut;
 }

@@ -2,17 +2,31 @@
 
 use std::marker::PhantomData;
 
-use moeflux_checkpoint::{Checkpoint, Error, Expert, Matrix, Weights};
-use moeflux_kernels::{ExpertWeights, RopeLayout};
+use moeflux_checkpoint::{Checkpoint, Error, Expert, LatentDims, LatentHeads, Matrix, RowOrder, Weights};
+use moeflux_kernels::{Activation, ExpertBiases, ExpertWeights, RopeLayout};
 
 use super::role::Role;
 
-/// A linear map from role `I` to role `O`: `y = W·x`, `W` being `[rows, cols]`.
+/// A linear map from role `I` to role `O`: `y = W·x`, `W` being `[rows, cols]`, plus a bias if it has one.
 #[derive(Debug)]
 pub struct Linear<I, O> {
     pub(super) id: usize,
+    pub(super) bias: Option<usize>,
     pub(super) rows: usize,
     pub(super) cols: usize,
+    roles: PhantomData<(I, O)>,
+}
+
+/// A linear map of each head's own, from role `I` to role `O`.
+#[derive(Debug)]
+pub struct HeadLinear<I, O> {
+    pub(super) id: usize,
+    pub(super) heads: usize,
+    /// Channels of a head before and after.
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Whether the matrices are stored as `[inputs, outputs]`.
+    pub(super) transposed: bool,
     roles: PhantomData<(I, O)>,
 }
 
@@ -39,11 +53,13 @@ pub struct Vector {
     pub(super) len: usize,
 }
 
-/// All routed experts of one layer.
+/// All routed experts of one layer; their weighted sum plays the role `O`.
 #[derive(Debug)]
-pub struct Experts {
+pub struct Experts<O> {
     pub(super) id: usize,
     pub(super) hidden_size: usize,
+    pub(super) activation: Activation,
+    role: PhantomData<O>,
 }
 
 /// A rotary embedding.
@@ -58,6 +74,15 @@ pub struct KvState {
     pub(super) id: usize,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
+    pub(super) window: Option<usize>,
+}
+
+/// State of one layer of multi-head latent attention: its latents and rotary keys.
+#[derive(Debug)]
+pub struct LatentState {
+    pub(super) id: usize,
+    pub(super) rank: usize,
+    pub(super) rope_dim: usize,
 }
 
 /// State of fixed size that every token rewrites.
@@ -68,7 +93,7 @@ pub struct RecurrentState {
 }
 
 /// How RoPE turns: angles are `position · inv_freq[j]` in float32.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeSpec {
     /// Channels of a head that turn, from its start.
     pub rotary_dim: usize,
@@ -78,6 +103,8 @@ pub struct RopeSpec {
     pub layout: RopeLayout,
     /// For each frequency the axis (0 time, 1 height, 2 width) whose position turns it; all 0 for text models.
     pub axes: Vec<u8>,
+    /// Multiplies every cosine and sine; 1 but for YaRN.
+    pub attention_factor: f32,
 }
 
 /// What one of a sequence's states is.
@@ -89,6 +116,15 @@ pub enum StateSpec {
         kv_heads: usize,
         /// Channels a head.
         head_dim: usize,
+        /// Tokens that are kept, the newest; all if none.
+        window: Option<usize>,
+    },
+    /// Latent and rotary key of every token.
+    Latent {
+        /// Channels of a latent.
+        rank: usize,
+        /// Channels of a rotary key.
+        rope_dim: usize,
     },
     /// A fixed number of floats.
     Recurrent {
@@ -162,8 +198,14 @@ impl WeightTable {
 
     /// The matrices of one expert, borrowed from the checkpoint.
     pub fn expert<'a>(&self, checkpoint: &'a Checkpoint, layer: usize, expert: u32) -> ExpertWeights<'a> {
-        let Expert { gate, up, down } = &self.experts[layer].experts[expert as usize];
-        ExpertWeights { gate: checkpoint.view(gate), up: checkpoint.view(up), down: checkpoint.view(down) }
+        let Expert { gate, up, down, biases } = &self.experts[layer].experts[expert as usize];
+        let view = |matrix| checkpoint.view(matrix);
+        let biases = biases.as_ref().map(|biases| ExpertBiases {
+            gate: view(&biases.gate),
+            up: view(&biases.up),
+            down: view(&biases.down),
+        });
+        ExpertWeights { gate: view(gate), up: view(up), down: view(down), biases }
     }
 }
 
@@ -186,6 +228,11 @@ impl<'a> Loader<'a> {
         Ok(self.table)
     }
 
+    /// The order in which the checkpoint has rows that formats order differently.
+    pub fn row_order(&self) -> RowOrder {
+        self.source.row_order()
+    }
+
     /// A linear map without bias, `[rows, cols]`.
     pub fn linear<I: Role, O: Role>(
         &mut self,
@@ -194,7 +241,24 @@ impl<'a> Loader<'a> {
         cols: usize,
     ) -> Result<Linear<I, O>, Error> {
         let id = self.matrix(name, rows, cols)?;
-        Ok(Linear { id, rows, cols, roles: PhantomData })
+        Ok(Linear { id, bias: None, rows, cols, roles: PhantomData })
+    }
+
+    /// A linear map `[rows, cols]` with the bias `name.bias`, `[rows]`.
+    pub fn linear_with_bias<I: Role, O: Role>(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Linear<I, O>, Error> {
+        let linear = self.linear(name, rows, cols)?;
+        let Vector { id, .. } = self.vector(&format!("{name}.bias"), rows)?;
+        Ok(Linear { bias: Some(id), ..linear })
+    }
+
+    /// Whether the checkpoint has the linear map called `name`.
+    pub fn has_linear(&self, name: &str) -> bool {
+        self.source.has_matrix(name)
     }
 
     /// The token embedding.
@@ -226,28 +290,83 @@ impl<'a> Loader<'a> {
     }
 
     /// The routed experts of the MLP called `name`.
-    pub fn experts(
+    pub fn experts<O: Role>(
         &mut self,
         name: &str,
         count: usize,
         hidden_size: usize,
         intermediate_size: usize,
-    ) -> Result<Experts, Error> {
+    ) -> Result<Experts<O>, Error> {
         let experts = self.source.experts(name, count, hidden_size, intermediate_size)?;
-        self.table.experts.push(NamedExperts { name: format!("{name}.experts"), experts });
-        Ok(Experts { id: self.table.experts.len() - 1, hidden_size })
+        Ok(self.push_experts(name, experts, hidden_size, Activation::Swiglu))
     }
 
-    /// A rotary embedding.
+    /// The same of experts whose linear maps have biases.
+    pub fn biased_experts<O: Role>(
+        &mut self,
+        name: &str,
+        count: usize,
+        hidden_size: usize,
+        intermediate_size: usize,
+        activation: Activation,
+    ) -> Result<Experts<O>, Error> {
+        let experts = self.source.biased_experts(name, count, hidden_size, intermediate_size)?;
+        Ok(self.push_experts(name, experts, hidden_size, activation))
+    }
+
+    /// The up-projections of the latent attention called `name`, folded: what takes each head's query into the space of
+    /// latents, and what takes each head's sum of latents to its values.
+    pub fn latent_heads<Q: Role, F: Role, S: Role, V: Role>(
+        &mut self,
+        name: &str,
+        dims: LatentDims,
+    ) -> Result<(HeadLinear<Q, F>, HeadLinear<S, V>), Error> {
+        let LatentHeads { keys, keys_are_folded, values } = self.source.latent_heads(name, dims)?;
+        let LatentDims { heads, rank, nope_dim, value_dim } = dims;
+        let keys = HeadLinear {
+            id: self.push_matrix(&format!("{name}.kv_b_proj.keys"), keys),
+            heads,
+            inputs: nope_dim,
+            outputs: rank,
+            transposed: !keys_are_folded,
+            roles: PhantomData,
+        };
+        let values = HeadLinear {
+            id: self.push_matrix(&format!("{name}.kv_b_proj.values"), values),
+            heads,
+            inputs: rank,
+            outputs: value_dim,
+            transposed: false,
+            roles: PhantomData,
+        };
+        Ok((keys, values))
+    }
+
+    /// A rotary embedding; layers that turn alike share one.
     pub fn rope(&mut self, spec: RopeSpec) -> Rope {
-        self.table.ropes.push(spec);
-        Rope { id: self.table.ropes.len() - 1 }
+        let ropes = &mut self.table.ropes;
+        let known = ropes.iter().position(|known| *known == spec);
+        let id = known.unwrap_or_else(|| {
+            ropes.push(spec);
+            ropes.len() - 1
+        });
+        Rope { id }
     }
 
     /// A KV cache for one layer.
     pub fn kv_state(&mut self, kv_heads: usize, head_dim: usize) -> KvState {
-        self.table.states.push(StateSpec::Kv { kv_heads, head_dim });
-        KvState { id: self.table.states.len() - 1, kv_heads, head_dim }
+        self.push_kv_state(kv_heads, head_dim, None)
+    }
+
+    /// A KV cache for one layer of which each token sees the newest `window` tokens, itself included.
+    pub fn sliding_kv_state(&mut self, kv_heads: usize, head_dim: usize, window: usize) -> KvState {
+        self.push_kv_state(kv_heads, head_dim, Some(window))
+    }
+
+    /// A cache of latents for one layer.
+    pub fn latent_state(&mut self, rank: usize, rope_dim: usize) -> LatentState {
+        self.table.states.push(StateSpec::Latent { rank, rope_dim });
+        LatentState { id: self.table.states.len() - 1, rank, rope_dim }
     }
 
     /// A recurrent state of `len` floats, zero at the start of a sequence.
@@ -258,8 +377,28 @@ impl<'a> Loader<'a> {
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<usize, Error> {
         let matrix = self.source.matrix(name, rows, cols)?;
+        Ok(self.push_matrix(name, matrix))
+    }
+
+    fn push_matrix(&mut self, name: &str, matrix: Matrix) -> usize {
         self.table.matrices.push(NamedMatrix { name: name.to_owned(), matrix });
-        Ok(self.table.matrices.len() - 1)
+        self.table.matrices.len() - 1
+    }
+
+    fn push_experts<O: Role>(
+        &mut self,
+        name: &str,
+        experts: Vec<Expert>,
+        hidden_size: usize,
+        activation: Activation,
+    ) -> Experts<O> {
+        self.table.experts.push(NamedExperts { name: format!("{name}.experts"), experts });
+        Experts { id: self.table.experts.len() - 1, hidden_size, activation, role: PhantomData }
+    }
+
+    fn push_kv_state(&mut self, kv_heads: usize, head_dim: usize, window: Option<usize>) -> KvState {
+        self.table.states.push(StateSpec::Kv { kv_heads, head_dim, window });
+        KvState { id: self.table.states.len() - 1, kv_heads, head_dim, window }
     }
 
     fn push_vector(&mut self, name: &str, values: Vec<f32>) -> Vector {

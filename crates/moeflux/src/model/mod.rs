@@ -1,7 +1,19 @@
 //! A model: its weights in place, and how a family composes them.
 
+mod attention;
+mod decoder;
+mod deepseek;
 mod ffn;
-mod qwen3_5_moe;
+mod gated_attention;
+mod gated_delta_net;
+mod glm4_moe;
+mod gpt_oss;
+mod mixtral;
+mod moe;
+mod olmoe;
+mod qwen3_moe;
+mod qwen3_next;
+mod rope;
 
 use std::fmt;
 use std::path::Path;
@@ -39,15 +51,26 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the checkpoint folder: reads config and tokenizer, maps the weights, checks names and shapes.
-    pub fn open(folder: &Path, options: &ModelOptions) -> Result<Self, Error> {
-        let checkpoint = Checkpoint::open(folder, &options.checkpoint)?;
+    /// Opens a checkpoint, a folder or a GGUF file: reads config and tokenizer, maps the weights, checks names and
+    /// shapes.
+    pub fn open(path: &Path, options: &ModelOptions) -> Result<Self, Error> {
+        let checkpoint = Checkpoint::open(path, &options.checkpoint)?;
         let mut loader = Loader::new(checkpoint.weights()?);
         let architecture: Box<dyn Architecture> = match checkpoint.config() {
-            ModelConfig::Qwen3_5Moe(config) => Box::new(qwen3_5_moe::Qwen3_5Moe::load(config, &mut loader)?),
+            ModelConfig::DeepseekV2(config) | ModelConfig::DeepseekV3(config) => {
+                Box::new(deepseek::load(config, &mut loader)?)
+            }
+            ModelConfig::Glm4Moe(config) => Box::new(glm4_moe::load(config, &mut loader)?),
+            ModelConfig::GptOss(config) => Box::new(gpt_oss::load(config, &mut loader)?),
+            ModelConfig::Mixtral(config) => Box::new(mixtral::load(config, &mut loader)?),
+            ModelConfig::Olmoe(config) => Box::new(olmoe::load(config, &mut loader)?),
+            ModelConfig::Qwen3Moe(config) => Box::new(qwen3_moe::load(config, &mut loader)?),
+            ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => {
+                Box::new(qwen3_next::load(config, &mut loader)?)
+            }
         };
         let weights = loader.finish()?;
-        let tokenizer = Tokenizer::open(folder)?;
+        let tokenizer = Tokenizer::of(&checkpoint)?;
         let model = Model { id: ModelId::unique(), checkpoint, weights, architecture, tokenizer };
         // A contradiction between shapes shows here rather than in the first step.
         model.graph(StepShape { n_tokens: 1, n_outputs: 1 })?;

@@ -4,7 +4,7 @@ mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use state::{KvBlock, KvCache, Recurrent, State, StateMut};
+pub use state::{KvBlock, KvCache, LatentCache, Recurrent, State, StateMut};
 
 use crate::graph::StateSpec;
 
@@ -81,9 +81,7 @@ impl Sequence {
     pub fn reserve(&mut self, n: usize) {
         let len = self.len() + n;
         for state in &mut self.states {
-            if let State::Kv(cache) = state {
-                cache.reserve(len);
-            }
+            state.reserve(len);
         }
     }
 
@@ -98,9 +96,7 @@ impl Sequence {
         let past = positions.iter().flatten().map(|p| p + 1).max().unwrap_or(0);
         self.next_position = self.next_position.max(past);
         for state in &mut self.states {
-            if let State::Recurrent(recurrent) = state {
-                recurrent.commit();
-            }
+            state.commit(self.tokens.len());
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a sequence remembers in each layer.
 
-use moeflux_kernels::{AttentionShape, KV_BLOCK};
+use moeflux_kernels::{AttentionShape, KV_BLOCK, MlaShape};
 
 use crate::graph::StateSpec;
 
@@ -9,15 +9,19 @@ use crate::graph::StateSpec;
 pub enum State {
     /// Keys and values of an attention layer.
     Kv(KvCache),
+    /// Latents and rotary keys of a multi-head latent attention.
+    Latent(LatentCache),
     /// The fixed-size state of a convolution or of a delta rule.
     Recurrent(Recurrent),
 }
 
-/// What a step may do with a state: append to a KV cache, or read the present recurrent state and write the next.
+/// What a step may do with a state: append to a cache, or read the present recurrent state and write the next.
 #[derive(Debug)]
 pub enum StateMut<'a> {
     /// The cache; positions from the sequence's length on are free to write.
     Kv(&'a mut KvCache),
+    /// The same for latents.
+    Latent(&'a mut LatentCache),
     /// A recurrent state.
     Recurrent {
         /// After the last committed token.
@@ -31,7 +35,8 @@ impl State {
     /// The state before the first token.
     pub fn new(spec: &StateSpec) -> Self {
         match *spec {
-            StateSpec::Kv { kv_heads, head_dim } => State::Kv(KvCache::new(kv_heads, head_dim)),
+            StateSpec::Kv { kv_heads, head_dim, window } => State::Kv(KvCache::new(kv_heads, head_dim, window)),
+            StateSpec::Latent { rank, rope_dim } => State::Latent(LatentCache::new(rank, rope_dim)),
             StateSpec::Recurrent { len } => State::Recurrent(Recurrent::new(len)),
         }
     }
@@ -39,8 +44,30 @@ impl State {
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
         4 * match self {
-            State::Kv(cache) => cache.keys.iter().chain(&cache.values).map(|block| block.len()).sum(),
+            State::Kv(cache) => cache.keys.len() + cache.values.len(),
+            State::Latent(cache) => cache.blocks.len(),
             State::Recurrent(recurrent) => recurrent.current.len() + recurrent.next.len(),
+        }
+    }
+
+    /// Makes room for what a step writes, so that the sequence has `len` tokens.
+    pub(super) fn reserve(&mut self, len: usize) {
+        match self {
+            State::Kv(cache) => {
+                cache.keys.reserve(len);
+                cache.values.reserve(len);
+            }
+            State::Latent(cache) => cache.blocks.reserve(len),
+            State::Recurrent(_) => {}
+        }
+    }
+
+    /// Makes what a step wrote current; the sequence now has `len` tokens.
+    pub(super) fn commit(&mut self, len: usize) {
+        match self {
+            State::Kv(cache) => cache.forget(len),
+            State::Latent(_) => {}
+            State::Recurrent(recurrent) => recurrent.commit(),
         }
     }
 
@@ -48,6 +75,7 @@ impl State {
     pub(super) fn step(&mut self) -> StateMut<'_> {
         match self {
             State::Kv(cache) => StateMut::Kv(cache),
+            State::Latent(cache) => StateMut::Latent(cache),
             State::Recurrent(Recurrent { current, next }) => StateMut::Recurrent { current, next },
         }
     }
@@ -59,39 +87,97 @@ impl State {
                 cache.keys.clear();
                 cache.values.clear();
             }
+            State::Latent(cache) => cache.blocks.clear(),
             State::Recurrent(recurrent) => recurrent.current.fill(0.0),
         }
     }
 }
 
-/// Keys or values of [`KV_BLOCK`] tokens, `[kv_heads, KV_BLOCK, head_dim]`.
+/// What is cached of [`KV_BLOCK`] tokens: keys or values `[kv_heads, KV_BLOCK, head_dim]`, or latents and rotary keys as
+/// [`MlaShape`] has them. Empty once no token to come sees any of them.
 pub type KvBlock = Box<[f32]>;
 
-/// Keys (after RoPE) and values of every token.
+/// Keys (after RoPE) and values of every token, or of those that a window still sees.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    block_len: usize,
-    keys: Vec<KvBlock>,
-    values: Vec<KvBlock>,
+    shape: AttentionShape,
+    keys: Blocks,
+    values: Blocks,
 }
 
 impl KvCache {
-    fn new(kv_heads: usize, head_dim: usize) -> Self {
-        let shape = AttentionShape { heads: kv_heads, kv_heads, head_dim };
-        KvCache { block_len: shape.block_len(), keys: Vec::new(), values: Vec::new() }
-    }
-
-    /// Allocates blocks for `len` tokens.
-    pub(super) fn reserve(&mut self, len: usize) {
-        let blocks = len.div_ceil(KV_BLOCK);
-        for side in [&mut self.keys, &mut self.values] {
-            side.resize_with(blocks.max(side.len()), || vec![0.0; self.block_len].into_boxed_slice());
-        }
+    fn new(kv_heads: usize, head_dim: usize, window: Option<usize>) -> Self {
+        let shape = AttentionShape { heads: kv_heads, kv_heads, head_dim, window };
+        KvCache { shape, keys: Blocks::new(shape.block_len()), values: Blocks::new(shape.block_len()) }
     }
 
     /// Blocks of keys and of values.
     pub fn blocks_mut(&mut self) -> (&mut [KvBlock], &mut [KvBlock]) {
-        (&mut self.keys, &mut self.values)
+        (&mut self.keys.blocks, &mut self.values.blocks)
+    }
+
+    /// Drops what token `len`, and so every later one, does not see.
+    fn forget(&mut self, len: usize) {
+        let first_seen = self.shape.first_seen(len);
+        self.keys.forget_before(first_seen);
+        self.values.forget_before(first_seen);
+    }
+}
+
+/// Latents (normed) and rotary keys (turned) of every token.
+#[derive(Clone, Debug)]
+pub struct LatentCache {
+    blocks: Blocks,
+}
+
+impl LatentCache {
+    fn new(rank: usize, rope_dim: usize) -> Self {
+        LatentCache { blocks: Blocks::new(MlaShape { heads: 1, rank, rope_dim }.block_len()) }
+    }
+
+    /// Its blocks.
+    pub fn blocks_mut(&mut self) -> &mut [KvBlock] {
+        &mut self.blocks.blocks
+    }
+}
+
+/// Blocks of [`KV_BLOCK`] absolute positions.
+#[derive(Clone, Debug)]
+struct Blocks {
+    block_len: usize,
+    blocks: Vec<KvBlock>,
+    /// How many at the start have been dropped.
+    dropped: usize,
+}
+
+impl Blocks {
+    fn new(block_len: usize) -> Self {
+        Blocks { block_len, blocks: Vec::new(), dropped: 0 }
+    }
+
+    /// Values held.
+    fn len(&self) -> usize {
+        (self.blocks.len() - self.dropped) * self.block_len
+    }
+
+    /// Allocates blocks for `len` tokens.
+    fn reserve(&mut self, len: usize) {
+        let blocks = len.div_ceil(KV_BLOCK).max(self.blocks.len());
+        self.blocks.resize_with(blocks, || vec![0.0; self.block_len].into_boxed_slice());
+    }
+
+    /// Gives back the memory of blocks that end before `position`.
+    fn forget_before(&mut self, position: usize) {
+        let end = (position / KV_BLOCK).min(self.blocks.len());
+        for block in self.blocks.get_mut(self.dropped..end).unwrap_or_default() {
+            *block = Box::default();
+        }
+        self.dropped = self.dropped.max(end);
+    }
+
+    fn clear(&mut self) {
+        self.blocks.clear();
+        self.dropped = 0;
     }
 }
 
@@ -114,7 +200,7 @@ impl Recurrent {
     }
 
     /// Makes what the step wrote current.
-    pub(super) fn commit(&mut self) {
+    fn commit(&mut self) {
         std::mem::swap(&mut self.current, &mut self.next);
     }
 }

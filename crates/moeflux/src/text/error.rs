@@ -34,7 +34,7 @@ pub enum TextError {
         /// What the file holds.
         found: String,
     },
-    /// `tokenizer.json` describes no usable tokenizer.
+    /// The file describes no usable tokenizer.
     #[error("{}: not a usable tokenizer: {detail}", path.display())]
     Tokenizer {
         /// The file.
@@ -59,13 +59,16 @@ pub enum TextError {
     /// The checkpoint has no chat template.
     #[error(
         "{}: no chat template: neither chat_template.jinja nor `chat_template` in tokenizer_config.json or \
-         chat_template.json; pass the prompt raw instead",
-        folder.display()
+         chat_template.json, nor in the metadata of a GGUF file; pass the prompt raw instead",
+        path.display()
     )]
     NoChatTemplate {
-        /// The checkpoint folder.
-        folder: PathBuf,
+        /// The checkpoint.
+        path: PathBuf,
     },
+    /// The metadata of a GGUF file is not what it should be.
+    #[error(transparent)]
+    Metadata(#[from] moeflux_checkpoint::Error),
     /// The chat template does not parse.
     #[error("chat template, line {line}: {detail}")]
     TemplateSyntax {

@@ -1,9 +1,10 @@
 //! Text in and out: the tokenizer, chat templates, streaming detokenisation and stop strings.
 //!
-//! Everything here works from the files of a checkpoint folder and knows nothing of models or devices.
+//! Everything here works from the files of a checkpoint and knows nothing of models or devices.
 
 mod error;
 mod generation;
+mod gguf;
 mod message;
 mod stop;
 mod stream;

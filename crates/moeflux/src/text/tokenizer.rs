@@ -1,7 +1,9 @@
-//! The tokenizer of a checkpoint folder.
+//! The tokenizer of a checkpoint.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+
+use moeflux_checkpoint::Checkpoint;
 
 use super::generation::{eos_token_ids, read_object};
 use super::stream::{DecoderKind, TokenStream};
@@ -12,7 +14,8 @@ use super::{GenerationDefaults, TextError};
 /// template and the model's sampling defaults.
 #[derive(Debug)]
 pub struct Tokenizer {
-    folder: PathBuf,
+    /// What was read: a folder, or a GGUF file.
+    path: PathBuf,
     inner: tokenizers::Tokenizer,
     decoder: DecoderKind,
     special: HashSet<u32>,
@@ -22,6 +25,14 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// The tokenizer of a checkpoint: from the metadata of a GGUF file, else from the folder.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self, TextError> {
+        match checkpoint.metadata() {
+            Some(metadata) => Self::from_gguf(metadata),
+            None => Self::open(checkpoint.path()),
+        }
+    }
+
     /// Reads `tokenizer.json` of a checkpoint folder and, where they exist, `tokenizer_config.json`,
     /// `generation_config.json`, `config.json` and the chat template.
     pub fn open(folder: &Path) -> Result<Self, TextError> {
@@ -45,20 +56,28 @@ impl Tokenizer {
                 .into_iter()
                 .collect(),
         };
-        let special = inner
-            .get_added_tokens_decoder()
-            .into_iter()
-            .filter_map(|(id, token)| token.special.then_some(id))
-            .collect();
-        Ok(Self {
-            folder: folder.to_owned(),
+        let (template, defaults) = (ChatTemplate::open(folder, &config)?, GenerationDefaults::open(folder)?);
+        Ok(Self::new(folder, inner, eos_ids, template, defaults))
+    }
+
+    /// A tokenizer of parts that were read from `path`.
+    pub(super) fn new(
+        path: &Path,
+        inner: tokenizers::Tokenizer,
+        eos_ids: Vec<u32>,
+        chat_template: Option<ChatTemplate>,
+        generation_defaults: GenerationDefaults,
+    ) -> Self {
+        let added = inner.get_added_tokens_decoder().into_iter();
+        Self {
+            path: path.to_owned(),
             decoder: DecoderKind::of(&inner),
-            special,
+            special: added.filter_map(|(id, token)| token.special.then_some(id)).collect(),
             eos_ids,
-            chat_template: ChatTemplate::open(folder, &config)?,
-            generation_defaults: GenerationDefaults::open(folder)?,
+            chat_template,
+            generation_defaults,
             inner,
-        })
+        }
     }
 
     /// Token ids of a text. Special tokens in the text are recognised; none is added.
@@ -120,7 +139,7 @@ impl Tokenizer {
     pub fn render_chat(&self, request: &ChatRequest) -> Result<String, TextError> {
         match &self.chat_template {
             Some(template) => template.render(request),
-            None => Err(TextError::NoChatTemplate { folder: self.folder.clone() }),
+            None => Err(TextError::NoChatTemplate { path: self.path.clone() }),
         }
     }
 

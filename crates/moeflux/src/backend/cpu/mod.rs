@@ -51,22 +51,26 @@ impl CpuBackend {
             Op::RmsNorm { x, weight, eps, out } => {
                 io.write(out, |io, y| kernels::rms_norm(pool, io.f32(x), vector(weight), eps, y));
             }
-            Op::Linear { x, weight, out } => {
-                io.write(out, |io, y| kernels::linear(pool, &matrix(weight), io.f32(x), y));
-            }
+            Op::Linear { x, weight, bias, out } => io.write(out, |io, y| {
+                kernels::linear(pool, &matrix(weight), io.f32(x), y);
+                if let Some(bias) = bias {
+                    kernels::add_to_rows(vector(bias), y);
+                }
+            }),
             Op::Add { a, b, out } => io.write(out, |io, y| kernels::add(io.f32(a), io.f32(b), y)),
-            Op::Columns { x, first, out } => io.write(out, |io, y| {
-                kernels::copy_columns(io.f32(x), cols(x), first, y, cols(out));
-            }),
-            Op::SplitPairs { x, dim, left, right } => io.write2(left, right, |io, left, right| {
-                kernels::split_pairs(io.f32(x), dim, left, right);
-            }),
+            Op::Columns { x, group, ref parts, out } => {
+                io.write(out, |io, y| kernels::gather_columns(io.f32(x), cols(x), group, parts, y));
+            }
             Op::Rope { x, head_dim, rope, out } => io.write(out, |io, y| {
                 let (spec, table, heads) = (&weights.ropes()[rope], &ropes[rope], cols(x) / head_dim);
                 let (cos, sin) = (&table.cos, &table.sin);
                 kernels::rope(io.f32(x), heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, y);
             }),
-            Op::Attention { q, k, v, state, ref shape, scale, out } => io.write(out, |io, y| {
+            Op::HeadLinear { x, weight, heads, transposed, out } => io.write(out, |io, y| match transposed {
+                false => kernels::head_linear(pool, &matrix(weight), heads, io.f32(x), y),
+                true => kernels::head_linear_transposed(pool, &matrix(weight), heads, io.f32(x), y),
+            }),
+            Op::Attention { q, k, v, state, ref shape, sinks, scale, out } => io.write(out, |io, y| {
                 let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
                 let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
                 for segment in step.segments.iter_mut() {
@@ -80,7 +84,23 @@ impl CpuBackend {
                     kernels::kv_write(&k[kv_rows.clone()], shape, first, keys);
                     kernels::kv_write(&v[kv_rows], shape, first, values);
                     let (q, y) = (&q[query_rows.clone()], &mut y[query_rows]);
-                    kernels::attention(pool, q, keys, values, shape, first, scale, y);
+                    kernels::attention(pool, q, keys, values, sinks.map(vector), shape, first, scale, y);
+                }
+            }),
+            Op::MlaAttention { q, q_rope, latent, k_rope, state, ref shape, scale, out } => io.write(out, |io, y| {
+                let (q, q_rope, latent, k_rope) = (io.f32(q), io.f32(q_rope), io.f32(latent), io.f32(k_rope));
+                for segment in step.segments.iter_mut() {
+                    let rows = |width| segment.rows.start * width..segment.rows.end * width;
+                    let (query_rows, rope_rows) = (rows(shape.heads * shape.rank), rows(shape.heads * shape.rope_dim));
+                    let (latent, k_rope) = (&latent[rows(shape.rank)], &k_rope[rows(shape.rope_dim)]);
+                    let first = segment.sequence.len();
+                    let StateMut::Latent(cache) = segment.sequence.state_mut(state) else {
+                        unreachable!("the loader made state {state} a latent cache")
+                    };
+                    let blocks = cache.blocks_mut();
+                    kernels::latent_write(latent, k_rope, shape, first, blocks);
+                    let (q, q_rope, y) = (&q[query_rows.clone()], &q_rope[rope_rows], &mut y[query_rows]);
+                    kernels::mla_attention(pool, q, q_rope, blocks, shape, first, scale, y);
                 }
             }),
             Op::SigmoidGate { x, gate, out } => {
@@ -122,15 +142,16 @@ impl CpuBackend {
             Op::GatedRmsNorm { x, gate, weight, eps, out } => io.write(out, |io, y| {
                 kernels::gated_rms_norm(pool, io.f32(x), io.f32(gate), vector(weight), eps, y);
             }),
-            Op::SoftmaxTopK { logits, k, renormalize, ids, weights } => {
+            Op::Route { logits, correction_bias, ref routing, ids, weights } => {
                 io.write_choice(ids, weights, |io, ids, weights| {
-                    kernels::softmax_top_k(io.f32(logits), cols(logits), k, renormalize, ids, weights);
+                    let bias = correction_bias.map(vector);
+                    kernels::route(io.f32(logits), cols(logits), bias, routing, ids, weights);
                 });
             }
-            Op::Experts { x, ids, weights: expert_weights, experts, k, out } => io.write(out, |io, y| {
+            Op::Experts { x, ids, weights: expert_weights, experts, activation, k, out } => io.write(out, |io, y| {
                 let expert = |id: u32| weights.expert(checkpoint, experts, id);
                 let (x, ids, expert_weights) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
-                kernels::experts_swiglu(pool, x, ids, expert_weights, k, expert, scratch, y);
+                kernels::experts(pool, x, ids, expert_weights, k, expert, activation, scratch, y);
             }),
             Op::Swiglu { gate, up, out } => {
                 io.write(out, |io, y| kernels::swiglu(io.f32(gate), io.f32(up), y));

@@ -11,12 +11,16 @@ pub(super) struct RopeTable {
 
 impl RopeTable {
     /// The angle is rounded to float32, as the reference implementations do; its sine and cosine are taken of that in
-    /// float64 and rounded once.
+    /// float64, rounded once and multiplied by the attention factor.
     pub(super) fn new(spec: &RopeSpec, positions: &[Position]) -> Self {
         let angles = positions.iter().flat_map(|position| {
             spec.inv_freq.iter().zip(&spec.axes).map(|(freq, &axis)| position[usize::from(axis)] as f32 * freq)
         });
-        let (sin, cos) = angles.map(|angle| f64::from(angle).sin_cos()).map(|(s, c)| (s as f32, c as f32)).unzip();
+        let factor = spec.attention_factor;
+        let (sin, cos) = angles
+            .map(|angle| f64::from(angle).sin_cos())
+            .map(|(sin, cos)| (sin as f32 * factor, cos as f32 * factor))
+            .unzip();
         RopeTable { cos, sin }
     }
 }

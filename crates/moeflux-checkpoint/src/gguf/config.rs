@@ -1,0 +1,470 @@
+//! From a GGUF file's metadata to the fields of `config.json`, which a family then reads as it reads any config.
+//!
+//! What an architecture's metadata leaves out because the architecture implies it is filled in here. A key of the
+//! architecture that nobody here knows is an error, as an unknown field of `config.json` is.
+
+use super::metadata::{Metadata, Value};
+use crate::checkpoint::OpenOptions;
+use crate::config::{self, Config};
+use crate::error::Error;
+use crate::files::Tensors;
+use serde_json::{Map, Value as Json, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Reads the config of the model that the metadata describes.
+pub(super) fn read(metadata: &Metadata, tensors: &Tensors, options: &OpenOptions) -> Result<Config, Error> {
+    let architecture = metadata.text(ARCHITECTURE)?.ok_or_else(|| metadata.wrong(ARCHITECTURE, SUPPORTED))?;
+    let mut fields = Fields {
+        metadata,
+        tensors,
+        architecture,
+        known: BTreeSet::new(),
+        json: Map::new(),
+        origins: BTreeMap::new(),
+    };
+    match architecture {
+        "qwen35moe" => qwen35moe(&mut fields)?,
+        "qwen3next" => qwen3next(&mut fields)?,
+        "qwen3moe" => qwen3moe(&mut fields)?,
+        "deepseek2" => deepseek2(&mut fields)?,
+        "glm4moe" => glm4moe(&mut fields)?,
+        "gpt-oss" => gpt_oss(&mut fields)?,
+        "llama" => mixtral(&mut fields)?,
+        "olmoe" => olmoe(&mut fields)?,
+        _ => return Err(metadata.wrong(ARCHITECTURE, SUPPORTED)),
+    }
+    fields.finish(options)
+}
+
+const ARCHITECTURE: &str = "general.architecture";
+const SUPPORTED: &str = "qwen35moe, qwen3next, qwen3moe, deepseek2, glm4moe, gpt-oss, llama or olmoe";
+
+fn qwen35moe(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("qwen3_5_moe_text"));
+    fields.common("num_experts")?;
+    fields.copy("nextn_predict_layers", "mtp_num_hidden_layers")?;
+    fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
+    fields.copy("expert_shared_feed_forward_length", "shared_expert_intermediate_size")?;
+    fields.delta_net()?;
+    fields.partial_rotary()?;
+    // Time, height, width, and a fourth that is always 0.
+    if let Some(sections) = fields.get("rope.dimension_sections") {
+        let section = match sections {
+            Value::Integers(sections) if matches!(sections[..], [_, _, _, 0]) => json!(&sections[..3]),
+            _ => return Err(fields.wrong("rope.dimension_sections", "three whole numbers and a 0")),
+        };
+        fields.rope().insert("mrope_section".to_owned(), section);
+    }
+    Ok(())
+}
+
+fn qwen3next(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("qwen3_next"));
+    fields.common("num_experts")?;
+    fields.passed_over("nextn_predict_layers");
+    fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
+    fields.copy("expert_shared_feed_forward_length", "shared_expert_intermediate_size")?;
+    fields.set("norm_topk_prob", json!(true));
+    fields.delta_net()?;
+    fields.partial_rotary()?;
+    fields.dense_layers()
+}
+
+fn qwen3moe(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("qwen3_moe"));
+    fields.common("num_experts")?;
+    fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
+    fields.set("norm_topk_prob", json!(true));
+    fields.dense_layers()
+}
+
+fn olmoe(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("olmoe"));
+    fields.common("num_experts")?;
+    // The width of an expert, which is also the only feed-forward width.
+    fields.only("expert_feed_forward_length", "feed_forward_length")?;
+    fields.set("norm_topk_prob", json!(false));
+    Ok(())
+}
+
+fn mixtral(fields: &mut Fields<'_>) -> Result<(), Error> {
+    if fields.get("expert_count").is_none_or(|count| *count == Value::Integer(0)) {
+        return Err(fields.wrong("expert_count", "a mixture of experts: of `llama`, dense models are not supported"));
+    }
+    fields.set("model_type", json!("mixtral"));
+    fields.common("num_local_experts")?;
+    fields.only("expert_feed_forward_length", "feed_forward_length")?;
+    fields.full_rotary("attention.key_length")
+}
+
+fn glm4moe(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("glm4_moe"));
+    fields.common("n_routed_experts")?;
+    fields.copy("nextn_predict_layers", "num_nextn_predict_layers")?;
+    fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
+    fields.copy("leading_dense_block_count", "first_k_dense_replace")?;
+    fields.partial_rotary()?;
+    fields.grouped_router()?;
+    fields.constant("expert_gating_func", &Value::Integer(SIGMOID))?;
+    fields.set("attention_bias", json!(true));
+    let use_qk_norm = fields.tensors.contains_key("blk.0.attn_q_norm.weight");
+    fields.set("use_qk_norm", json!(use_qk_norm));
+    Ok(())
+}
+
+/// `expert_gating_func`.
+const SOFTMAX: i64 = 1;
+const SIGMOID: i64 = 2;
+
+/// DeepSeek V2 and V3, which the router's function tells apart.
+fn deepseek2(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.common("n_routed_experts")?;
+    fields.copy("nextn_predict_layers", "num_nextn_predict_layers")?;
+    fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
+    fields.copy("leading_dense_block_count", "first_k_dense_replace")?;
+    fields.grouped_router()?;
+    match fields.get("expert_gating_func") {
+        Some(Value::Integer(SIGMOID)) => {
+            fields.set("model_type", json!("deepseek_v3"));
+            fields.set("scoring_func", json!("sigmoid"));
+            fields.set("topk_method", json!("noaux_tc"));
+        }
+        // Files made before V3 do not say it.
+        None | Some(Value::Integer(SOFTMAX)) => {
+            fields.set("model_type", json!("deepseek_v2"));
+            fields.set("scoring_func", json!("softmax"));
+            let groups = fields.json.get("n_group").and_then(Json::as_u64).unwrap_or(1);
+            fields.set("topk_method", json!(if groups > 1 { "group_limited_greedy" } else { "greedy" }));
+        }
+        Some(_) => return Err(fields.wrong("expert_gating_func", "1 (softmax) or 2 (sigmoid)")),
+    }
+
+    // Latent attention: heads share one key and value head, of which the file gives the sizes; the heads' own sizes
+    // have names of their own.
+    fields.copy("attention.q_lora_rank", "q_lora_rank")?;
+    fields.copy("attention.kv_lora_rank", "kv_lora_rank")?;
+    fields.copy("attention.value_length_mla", "v_head_dim")?;
+    fields.copy("rope.dimension_count", "qk_rope_head_dim")?;
+    let heads = fields.json.get("num_attention_heads").cloned().unwrap_or_default();
+    fields.set("num_key_value_heads", heads);
+    fields.json.remove("head_dim");
+    let (Some(key), Some(rope)) =
+        (fields.whole("attention.key_length_mla")?, fields.whole("rope.dimension_count")?)
+    else {
+        let expected = "the length of a head's keys (a file made before latent attention was supported; convert it again)";
+        return Err(fields.wrong("attention.key_length_mla", expected));
+    };
+    match key.checked_sub(rope) {
+        Some(nope) => fields.set("qk_nope_head_dim", json!(nope)),
+        None => return Err(fields.wrong("attention.key_length_mla", &format!("at least rope.dimension_count = {rope}"))),
+    }
+    // A tenth of `mscale_all_dim`. `mscale`, which the file does not have, is taken for equal, as it is in all models.
+    if let Some(multiplier) = fields.number("rope.scaling.yarn_log_multiplier")? {
+        let mscale = (multiplier * 1e4).round() / 1e3;
+        for name in ["mscale", "mscale_all_dim"] {
+            fields.rope().insert(name.to_owned(), json!(mscale));
+        }
+    }
+    Ok(())
+}
+
+fn gpt_oss(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("gpt_oss"));
+    fields.common("num_local_experts")?;
+    fields.only("expert_feed_forward_length", "feed_forward_length")?;
+    fields.copy("attention.sliding_window", "sliding_window")?;
+    fields.full_rotary("attention.key_length")?;
+    let layers = fields.json.get("num_hidden_layers").and_then(Json::as_u64).unwrap_or(0);
+    let kind = |layer| if layer % 2 == 0 { "sliding_attention" } else { "full_attention" };
+    let kinds: Vec<&str> = (0..layers).map(kind).collect();
+    fields.set("layer_types", json!(kinds));
+    fields.set("swiglu_limit", json!(7.0));
+    fields.set("attention_bias", json!(true));
+    // The family's frequencies are not rounded to whole ones.
+    fields.rope().insert("truncate".to_owned(), json!(false));
+    Ok(())
+}
+
+/// Metadata on its way to `config.json`.
+struct Fields<'a> {
+    metadata: &'a Metadata,
+    tensors: &'a Tensors,
+    architecture: &'a str,
+    /// Keys that were asked for.
+    known: BTreeSet<String>,
+    json: Map<String, Json>,
+    /// The keys behind fields, to name in errors.
+    origins: BTreeMap<String, String>,
+}
+
+impl<'a> Fields<'a> {
+    /// What all architectures have; they call the number of experts differently in `config.json`.
+    fn common(&mut self, experts: &str) -> Result<(), Error> {
+        for (key, field) in [
+            ("context_length", "max_position_embeddings"),
+            ("embedding_length", "hidden_size"),
+            ("feed_forward_length", "intermediate_size"),
+            ("attention.head_count", "num_attention_heads"),
+            ("attention.head_count_kv", "num_key_value_heads"),
+            ("attention.key_length", "head_dim"),
+            ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+            ("expert_count", experts),
+            ("expert_used_count", "num_experts_per_tok"),
+            ("vocab_size", "vocab_size"),
+        ] {
+            self.copy(key, field)?;
+        }
+        // With latent attention these are the sizes of latents.
+        let (key, value) = (self.get("attention.key_length"), self.get("attention.value_length"));
+        if key != value && self.architecture != "deepseek2" {
+            return Err(self.wrong("attention.value_length", "the same as attention.key_length"));
+        }
+        if !self.json.contains_key("vocab_size")
+            && let Some(embedding) = self.tensors.get("token_embd.weight")
+        {
+            self.set("vocab_size", json!(embedding.shape.first()));
+        }
+        self.set("tie_word_embeddings", json!(!self.tensors.contains_key("output.weight")));
+        self.layers()?;
+        self.rope_scaling()
+    }
+
+    /// The layers that are run: blocks for multi-token prediction come last and are counted.
+    fn layers(&mut self) -> Result<(), Error> {
+        let blocks = self.whole("block_count")?.ok_or_else(|| self.wrong("block_count", "a whole number"))?;
+        let predicting = self.whole("nextn_predict_layers")?.unwrap_or(0);
+        match blocks.checked_sub(predicting) {
+            Some(layers) => {
+                self.set("num_hidden_layers", json!(layers));
+                self.origins.insert("num_hidden_layers".to_owned(), self.key("block_count"));
+                Ok(())
+            }
+            None => Err(self.wrong("block_count", &format!("at least nextn_predict_layers = {predicting}"))),
+        }
+    }
+
+    /// Frequencies, and how they were stretched.
+    fn rope_scaling(&mut self) -> Result<(), Error> {
+        self.copy("rope.freq_base", "rope_theta")?;
+        // Whether the model was trained so: it says nothing about what is to be computed.
+        self.passed_over("rope.scaling.finetuned");
+        let kind = match self.get("rope.scaling.type") {
+            None => return Ok(()),
+            Some(Value::Text(kind)) => kind.as_str(),
+            Some(_) => return Err(self.wrong("rope.scaling.type", "a string")),
+        };
+        if kind == "none" {
+            return Ok(());
+        }
+        self.rope().insert("rope_type".to_owned(), json!(kind));
+        for (key, field) in [
+            ("factor", "factor"),
+            ("original_context_length", "original_max_position_embeddings"),
+            ("yarn_beta_fast", "beta_fast"),
+            ("yarn_beta_slow", "beta_slow"),
+            ("yarn_attn_factor", "attention_factor"),
+        ] {
+            if let Some(value) = self.value(&format!("rope.scaling.{key}"))? {
+                self.rope().insert(field.to_owned(), value);
+            }
+        }
+        self.constant("rope.scaling.yarn_ext_factor", &Value::Float(1.0))
+    }
+
+    /// `rope_scaling`, which exists from now on.
+    fn rope(&mut self) -> &mut Map<String, Json> {
+        let rope = self.json.entry("rope_scaling").or_insert_with(|| json!({"rope_type": "default"}));
+        match rope {
+            Json::Object(rope) => rope,
+            _ => unreachable!("made as an object"),
+        }
+    }
+
+    /// Channels of a head that turn, as a share.
+    fn partial_rotary(&mut self) -> Result<(), Error> {
+        let (Some(turning), Some(all)) =
+            (self.whole("rope.dimension_count")?, self.whole("attention.key_length")?)
+        else {
+            return Ok(());
+        };
+        self.set("partial_rotary_factor", json!(turning as f64 / all as f64));
+        self.origins.insert("partial_rotary_factor".to_owned(), self.key("rope.dimension_count"));
+        Ok(())
+    }
+
+    /// All channels of a head turn.
+    fn full_rotary(&mut self, head_dim: &str) -> Result<(), Error> {
+        match (self.whole("rope.dimension_count")?, self.whole(head_dim)?) {
+            (Some(turning), Some(all)) if turning != all => {
+                Err(self.wrong("rope.dimension_count", &format!("{all}, all channels of a head")))
+            }
+            (Some(turning), None) => {
+                self.set("head_dim", json!(turning));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gated delta nets, and which layers have them.
+    fn delta_net(&mut self) -> Result<(), Error> {
+        self.copy("ssm.conv_kernel", "linear_conv_kernel_dim")?;
+        self.copy("ssm.state_size", "linear_key_head_dim")?;
+        self.copy("ssm.group_count", "linear_num_key_heads")?;
+        self.copy("ssm.time_step_rank", "linear_num_value_heads")?;
+        if let (Some(values), Some(heads)) =
+            (self.whole("ssm.inner_size")?, self.whole("ssm.time_step_rank")?.filter(|&heads| heads > 0))
+        {
+            if !values.is_multiple_of(heads) {
+                return Err(self.wrong("ssm.inner_size", &format!("a multiple of ssm.time_step_rank = {heads}")));
+            }
+            self.set("linear_value_head_dim", json!(values / heads));
+            self.origins.insert("linear_value_head_dim".to_owned(), self.key("ssm.inner_size"));
+        }
+        let layers = self.json.get("num_hidden_layers").and_then(Json::as_u64).unwrap_or(0) as usize;
+        match self.get("attention.recurrent_layers") {
+            Some(Value::Flags(recurrent)) => {
+                let kind = |&recurrent: &bool| if recurrent { "linear_attention" } else { "full_attention" };
+                let kinds: Vec<&str> = recurrent.iter().take(layers).map(kind).collect();
+                self.set("layer_types", json!(kinds));
+                self.origins.insert("layer_types".to_owned(), self.key("attention.recurrent_layers"));
+                // Where the list is, it decides.
+                self.passed_over("full_attention_interval");
+                Ok(())
+            }
+            Some(_) => Err(self.wrong("attention.recurrent_layers", "truth values")),
+            None => self.copy("full_attention_interval", "full_attention_interval"),
+        }
+    }
+
+    /// `mlp_only_layers`: those without a router.
+    fn dense_layers(&mut self) -> Result<(), Error> {
+        let layers = self.json.get("num_hidden_layers").and_then(Json::as_u64).unwrap_or(0);
+        let is_dense = |layer: &u64| self.tensors.contains_key(&format!("blk.{layer}.ffn_gate.weight"));
+        let dense: Vec<u64> = (0..layers.min(self.tensors.len() as u64)).filter(is_dense).collect();
+        self.set("mlp_only_layers", json!(dense));
+        Ok(())
+    }
+
+    /// A router with groups of experts and a scale.
+    fn grouped_router(&mut self) -> Result<(), Error> {
+        self.copy("expert_group_count", "n_group")?;
+        self.copy("expert_group_used_count", "topk_group")?;
+        self.copy("expert_shared_count", "n_shared_experts")?;
+        self.copy("expert_weights_scale", "routed_scaling_factor")?;
+        for group in ["n_group", "topk_group"] {
+            self.json.entry(group).or_insert_with(|| json!(1));
+        }
+        let normalised = self.value("expert_weights_norm")?.unwrap_or(json!(false));
+        self.set("norm_topk_prob", normalised);
+        Ok(())
+    }
+
+    /// Sets a field that the architecture implies.
+    fn set(&mut self, field: &str, value: Json) {
+        self.json.insert(field.to_owned(), value);
+    }
+
+    /// Copies a key's value, if there is one, to a field.
+    fn copy(&mut self, key: &str, field: &str) -> Result<(), Error> {
+        self.origins.insert(field.to_owned(), self.key(key));
+        if let Some(value) = self.value(key)? {
+            self.set(field, value);
+        }
+        Ok(())
+    }
+
+    /// Refuses a key that is there with a value other than that of `other`.
+    fn only(&mut self, key: &str, other: &str) -> Result<(), Error> {
+        match (self.get(key), self.get(other)) {
+            (Some(value), Some(expected)) if value != expected => {
+                Err(self.wrong(key, &format!("the same as {other}, {expected}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a key that is there with another value.
+    fn constant(&mut self, key: &str, expected: &Value) -> Result<(), Error> {
+        match self.get(key) {
+            Some(value) if value != expected => Err(self.wrong(key, &expected.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes note of a key that changes nothing.
+    fn passed_over(&mut self, key: &str) {
+        self.known.insert(self.key(key));
+    }
+
+    /// The value of a key, which is known from now on, as JSON.
+    fn value(&mut self, key: &str) -> Result<Option<Json>, Error> {
+        Ok(match self.get(key) {
+            None => None,
+            Some(Value::Flag(flag)) => Some(json!(flag)),
+            Some(Value::Integer(number)) => Some(json!(number)),
+            Some(Value::Float(number)) => Some(json!(as_written(*number))),
+            Some(_) => return Err(self.wrong(key, "one number")),
+        })
+    }
+
+    fn whole(&mut self, key: &str) -> Result<Option<u64>, Error> {
+        self.passed_over(key);
+        self.metadata.whole(&self.key(key))
+    }
+
+    fn number(&mut self, key: &str) -> Result<Option<f64>, Error> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Float(number)) => Ok(Some(*number)),
+            Some(_) => Err(self.wrong(key, "a number")),
+        }
+    }
+
+    /// The value of a key, which is known from now on.
+    fn get(&mut self, key: &str) -> Option<&'a Value> {
+        let key = self.key(key);
+        let value = self.metadata.get(&key);
+        self.known.insert(key);
+        value
+    }
+
+    fn wrong(&self, key: &str, expected: &str) -> Error {
+        self.metadata.wrong(&self.key(key), expected)
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    /// Reads the fields, if no key is left over.
+    fn finish(self, options: &OpenOptions) -> Result<Config, Error> {
+        let prefix = format!("{}.", self.architecture);
+        let unknown = self.metadata.iter().find(|(key, _)| {
+            key.starts_with(&prefix)
+                && !self.known.contains(*key)
+                && !options.ignored_config_fields.iter().any(|ignored| ignored == key)
+        });
+        let path = self.metadata.path();
+        if let Some((key, value)) = unknown {
+            let (path, field, found) = (path.to_owned(), key.to_owned(), value.to_string());
+            return Err(Error::UnknownField { path, field, found });
+        }
+        let origin = |field: String| self.origins.get(&field).cloned().unwrap_or(field);
+        config::read(path, &self.json, options).map_err(|error| match error {
+            Error::Field { path, field, expected, found } => {
+                Error::Field { path, field: origin(field), expected, found }
+            }
+            Error::MissingField { path, field, expected } => {
+                Error::MissingField { path, field: origin(field), expected }
+            }
+            other => other,
+        })
+    }
+}
+
+/// A float32 as the decimal that it was rounded from: 0.0001 and not 0.000099999997.
+fn as_written(number: f64) -> f64 {
+    let narrow = number as f32;
+    if f64::from(narrow) == number { narrow.to_string().parse().unwrap_or(number) } else { number }
+}

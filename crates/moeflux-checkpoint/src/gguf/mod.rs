@@ -1,0 +1,90 @@
+//! GGUF: one file, or the parts of one, with metadata, tokenizer and tensors together.
+//!
+//! [`header`] reads a file's metadata and tensor list, `parts` finds the files, `config` turns metadata into the fields of
+//! `config.json`, and `names` knows what the files call a tensor. The conventions that differ from the hub's are
+//! applied where tensors are handed out, in [`Weights`](crate::Weights).
+
+mod config;
+pub mod header;
+mod metadata;
+mod names;
+mod parts;
+
+pub use metadata::{Metadata, Value};
+pub(crate) use names::{conventions, is_behind};
+
+use crate::checkpoint::OpenOptions;
+use crate::config::Config;
+use crate::error::Error;
+use crate::files::Contents;
+use crate::tensor::{Span, Tensor};
+use parts::PartName;
+use std::path::{Path, PathBuf};
+
+/// Opens a GGUF file, with the other parts if it is one of several, or the only model in a folder.
+pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(Contents, Config, Metadata), Error> {
+    let first = if path.is_dir() { parts::only_model(path)? } else { path.to_owned() };
+    let (mut contents, mut metadata) = (Contents::default(), add_file(&mut Contents::default(), &first)?);
+    let parts = part_paths(&first, &metadata)?;
+    for (index, part) in parts.iter().enumerate() {
+        let of_part = add_file(&mut contents, part)?;
+        check_part(&of_part, index, parts.len())?;
+        if index == 0 {
+            metadata = of_part;
+        }
+    }
+    let found = contents.tensors.len() as u64;
+    if metadata.whole(SPLIT_TENSORS)?.is_some_and(|expected| expected != found) {
+        return Err(metadata.wrong(SPLIT_TENSORS, &format!("{found}, the number of tensors in all parts")));
+    }
+    let config = config::read(&metadata, &contents.tensors, options)?;
+    Ok((contents, config, metadata))
+}
+
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_INDEX: &str = "split.no";
+const SPLIT_TENSORS: &str = "split.tensors.count";
+
+/// The files of the model that `first` belongs to, all of which are there.
+fn part_paths(first: &Path, metadata: &Metadata) -> Result<Vec<PathBuf>, Error> {
+    let count = metadata.whole(SPLIT_COUNT)?.unwrap_or(1);
+    if count <= 1 {
+        return Ok(vec![first.to_owned()]);
+    }
+    let name = PartName::of(first).filter(|name| name.count() as u64 == count).ok_or_else(|| {
+        metadata.wrong(SPLIT_COUNT, "what the file's name says (name-00001-of-00003.gguf is the first of three)")
+    })?;
+    let paths: Vec<PathBuf> = (0..name.count()).map(|index| name.path(index)).collect();
+    match paths.iter().find(|path| !path.exists()) {
+        Some(part) => Err(Error::MissingPart { path: first.to_owned(), part: part.clone(), count: name.count() }),
+        None => Ok(paths),
+    }
+}
+
+/// Checks that a file is the part that its name says.
+fn check_part(metadata: &Metadata, index: usize, count: usize) -> Result<(), Error> {
+    if count == 1 {
+        return Ok(());
+    }
+    for (key, expected) in [(SPLIT_INDEX, index), (SPLIT_COUNT, count)] {
+        if metadata.whole(key)? != Some(expected as u64) {
+            return Err(metadata.wrong(key, &format!("{expected}, as the file's name says")));
+        }
+    }
+    Ok(())
+}
+
+/// Maps a file and lists its tensors.
+fn add_file(contents: &mut Contents, path: &Path) -> Result<Metadata, Error> {
+    let (index, file) = contents.map(path)?;
+    let (metadata, entries) = header::parse_header(path, file.bytes())?;
+    for entry in entries {
+        contents.add(Tensor {
+            span: Span { file: index, offset: entry.offset, len: entry.len },
+            name: entry.name,
+            dtype: entry.dtype,
+            shape: entry.shape,
+        })?;
+    }
+    Ok(metadata)
+}

@@ -1,0 +1,108 @@
+//! How a manifest spells encodings and element types.
+
+use crate::quantization::ModuleQuantization;
+use crate::tensor::Dtype;
+use moeflux_kernels::{Encoding, Float, Ggml};
+
+const FLOATS: [(Float, &str); 3] = [(Float::F32, "f32"), (Float::F16, "f16"), (Float::Bf16, "bf16")];
+
+/// `bf16`, `affine4g64-bf16`, `mxfp4`, `ggml-Q4_K`.
+pub(crate) fn encoding_name(encoding: Encoding) -> String {
+    match encoding {
+        Encoding::Float(float) => float_name(float).to_owned(),
+        Encoding::Affine { bits, group, params } => format!("affine{bits}g{group}-{}", float_name(params)),
+        Encoding::Mxfp4 => "mxfp4".to_owned(),
+        Encoding::Mxfp8 => "mxfp8".to_owned(),
+        Encoding::Nvfp4 => "nvfp4".to_owned(),
+        Encoding::Ggml(ggml) => format!("ggml-{}", ggml.name()),
+    }
+}
+
+/// The encoding of that name.
+pub(crate) fn parse_encoding(name: &str) -> Option<Encoding> {
+    if let Some((affine, params)) = name.split_once('-').filter(|(kind, _)| *kind != "ggml") {
+        let ModuleQuantization::Affine { bits, group_size: group } = parse_quantization(affine)? else {
+            return None;
+        };
+        return Some(Encoding::Affine { bits, group, params: parse_float(params)? });
+    }
+    match name {
+        "mxfp4" => Some(Encoding::Mxfp4),
+        "mxfp8" => Some(Encoding::Mxfp8),
+        "nvfp4" => Some(Encoding::Nvfp4),
+        _ => match name.strip_prefix("ggml-") {
+            Some(ggml) => parse_ggml(ggml).map(Encoding::Ggml),
+            None => parse_float(name).map(Encoding::Float),
+        },
+    }
+}
+
+/// `affine4g64`, `mxfp4`.
+pub(crate) fn quantization_name(quantization: ModuleQuantization) -> String {
+    match quantization {
+        ModuleQuantization::Affine { bits, group_size } => format!("affine{bits}g{group_size}"),
+        ModuleQuantization::Mxfp4 => "mxfp4".to_owned(),
+        ModuleQuantization::Mxfp8 => "mxfp8".to_owned(),
+        ModuleQuantization::Nvfp4 => "nvfp4".to_owned(),
+    }
+}
+
+/// The quantisation of that name.
+pub(crate) fn parse_quantization(name: &str) -> Option<ModuleQuantization> {
+    match name {
+        "mxfp4" => Some(ModuleQuantization::Mxfp4),
+        "mxfp8" => Some(ModuleQuantization::Mxfp8),
+        "nvfp4" => Some(ModuleQuantization::Nvfp4),
+        _ => {
+            let (bits, group_size) = name.strip_prefix("affine")?.split_once('g')?;
+            let (bits, group_size) = (bits.parse().ok()?, group_size.parse().ok()?);
+            let exists = matches!(bits, 2..=6 | 8) && matches!(group_size, 32 | 64 | 128);
+            exists.then_some(ModuleQuantization::Affine { bits, group_size })
+        }
+    }
+}
+
+/// The element type of the name that [`Dtype`] shows.
+pub(crate) fn parse_dtype(name: &str) -> Option<Dtype> {
+    // Other types are spelled as safetensors spells them.
+    let plain = || serde_json::from_value::<safetensors::Dtype>(name.into()).ok().map(Dtype::from);
+    parse_ggml(name).map(Dtype::Ggml).or_else(plain)
+}
+
+fn parse_ggml(name: &str) -> Option<Ggml> {
+    Ggml::ALL.into_iter().find(|ggml| ggml.name() == name)
+}
+
+fn float_name(float: Float) -> &'static str {
+    FLOATS.into_iter().find(|(other, _)| *other == float).map_or("", |(_, name)| name)
+}
+
+fn parse_float(name: &str) -> Option<Float> {
+    FLOATS.into_iter().find(|(_, other)| *other == name).map(|(float, _)| float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back() {
+        let mut encodings = vec![Encoding::Mxfp4, Encoding::Mxfp8, Encoding::Nvfp4];
+        encodings.extend(Ggml::ALL.map(Encoding::Ggml));
+        for (params, _) in FLOATS {
+            encodings.push(Encoding::Float(params));
+            encodings.extend([2, 3, 4, 5, 6, 8].map(|bits| Encoding::Affine { bits, group: 128, params }));
+        }
+        for encoding in encodings {
+            assert_eq!(parse_encoding(&encoding_name(encoding)), Some(encoding));
+        }
+        for dtype in [Dtype::U32, Dtype::BF16, Dtype::Other(safetensors::Dtype::F8_E4M3)] {
+            assert_eq!(parse_dtype(&dtype.to_string()), Some(dtype));
+        }
+        for wrong in
+            ["", "affine4", "affine7g64-bf16", "affine4g64", "affine4g64-u8", "ggml-Q9", "mxfp4-bf16"]
+        {
+            assert_eq!(parse_encoding(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What all families share: an embedding, layers of a mixer and an MLP on a residual stream, a norm and an output head.
+
+use std::fmt;
+
+use moeflux_checkpoint::{DecoderConfig, Error};
+
+use super::Architecture;
+use crate::graph::{
+    Embedding, GraphBuilder, Linear, Loader, Norm, Tensor,
+    role::{HeadIn, Hidden, Logits, Mid, MixerIn, MixerOut, MlpIn, MlpOut},
+};
+
+/// What lets tokens see each other.
+pub(super) trait Mixer: fmt::Debug + Send + Sync {
+    /// From the normed residual stream to what is added to it.
+    fn forward(&self, b: &mut GraphBuilder, x: Tensor<MixerIn>) -> Tensor<MixerOut>;
+}
+
+/// What changes each token by itself.
+pub(super) trait Mlp: fmt::Debug + Send + Sync {
+    /// From the normed residual stream to what is added to it.
+    fn forward(&self, b: &mut GraphBuilder, x: Tensor<MlpIn>) -> Tensor<MlpOut>;
+}
+
+/// A layer's two parts.
+pub(super) type LayerParts = (Box<dyn Mixer>, Box<dyn Mlp>);
+
+/// A whole model.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    embed_tokens: Embedding,
+    layers: Vec<Layer>,
+    norm: Norm<Hidden, HeadIn>,
+    lm_head: Linear<HeadIn, Logits>,
+}
+
+impl Architecture for Decoder {
+    fn forward(&self, b: &mut GraphBuilder) -> Tensor<Logits> {
+        let mut x = b.embed(&self.embed_tokens);
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = b.scope(&format!("layers.{i}"), |b| layer.forward(b, x));
+        }
+        let x = b.select_outputs(x);
+        let x = b.rms_norm(x, &self.norm);
+        b.linear(x, &self.lm_head)
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: Norm<Hidden, MixerIn>,
+    mixer: Box<dyn Mixer>,
+    post_attention_layernorm: Norm<Mid, MlpIn>,
+    mlp: Box<dyn Mlp>,
+}
+
+impl Layer {
+    fn forward(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<Hidden> {
+        let normed = b.rms_norm(x, &self.input_layernorm);
+        let mixed = self.mixer.forward(b, normed);
+        let x = b.add(x, mixed);
+        let normed = b.rms_norm(x, &self.post_attention_layernorm);
+        let out = self.mlp.forward(b, normed);
+        b.add(x, out)
+    }
+}
+
+impl Decoder {
+    /// Takes the weights, by their canonical names; `parts` takes those of a layer, given its index and name.
+    pub(super) fn load<'a>(
+        config: &DecoderConfig,
+        loader: &mut Loader<'a>,
+        mut parts: impl FnMut(&mut Loader<'a>, usize, &str) -> Result<LayerParts, Error>,
+    ) -> Result<Self, Error> {
+        let DecoderConfig { vocab_size, hidden_size, rms_norm_eps: eps, .. } = *config;
+        let embed_tokens = loader.embedding("embed_tokens", vocab_size, hidden_size)?;
+        let mut layer = |i: usize| {
+            let name = format!("layers.{i}");
+            let input_layernorm = loader.norm(&format!("{name}.input_layernorm"), hidden_size, eps)?;
+            let (mixer, mlp) = parts(loader, i, &name)?;
+            let post_attention_layernorm =
+                loader.norm(&format!("{name}.post_attention_layernorm"), hidden_size, eps)?;
+            Ok(Layer { input_layernorm, mixer, post_attention_layernorm, mlp })
+        };
+        let layers = (0..config.num_hidden_layers).map(&mut layer).collect::<Result<_, Error>>()?;
+        Ok(Decoder {
+            embed_tokens,
+            layers,
+            norm: loader.norm("norm", hidden_size, eps)?,
+            lm_head: loader.linear("lm_head", vocab_size, hidden_size)?,
+        })
+    }
+}
