@@ -4,6 +4,7 @@ use crate::config::{Config, ModelConfig};
 use crate::error::Error;
 use crate::family::{self, Conventions};
 use crate::files::{Contents, File, any_with_extension};
+use crate::flash_moe;
 use crate::gguf;
 use crate::matrix::Matrix;
 use crate::pack;
@@ -20,6 +21,9 @@ use std::path::{Path, PathBuf};
 pub struct OpenOptions {
     /// Fields of `config.json`, with dots (`text_config.novelty`), that may be unknown: they are then ignored.
     pub ignored_config_fields: Vec<String>,
+    /// Which of flash-moe's packed experts to read where there are several: those of 4 or of 2 bits. `None`: the best
+    /// that is there.
+    pub packed_expert_bits: Option<u8>,
 }
 
 /// A checkpoint, open. Nothing is copied: tensors are read from the mapped files as they are touched. The files must not
@@ -45,10 +49,11 @@ impl Checkpoint {
                 let (contents, config, metadata) = gguf::open(path, options)?;
                 (contents, config, Some(metadata))
             }
-            Format::Pack => {
-                let (contents, config) = pack::open(path, options)?;
+            Format::FlashMoe => {
+                let (contents, config) = flash_moe::open(path, options)?;
                 (contents, config, None)
             }
+            Format::Pack => pack::open(path, options)?,
         };
         let (files, tensors) = (contents.files.len(), contents.tensors.len());
         tracing::debug!(path = %path.display(), files, tensors, "checkpoint opened");
@@ -73,6 +78,21 @@ impl Checkpoint {
     /// A GGUF file's metadata, its tokenizer among it; `None` for other formats.
     pub fn metadata(&self) -> Option<&gguf::Metadata> {
         self.metadata.as_ref()
+    }
+
+    /// Whether it is a pack.
+    pub fn is_pack(&self) -> bool {
+        pack::is_pack(&self.path)
+    }
+
+    /// Where the tokenizer's files are: mostly in the checkpoint's folder.
+    pub fn text_folder(&self) -> &Path {
+        self.contents.text_folder.as_deref().unwrap_or(&self.path)
+    }
+
+    /// What stands for `config.json` where the folder has none.
+    pub(crate) fn config_json(&self) -> Option<&[u8]> {
+        self.contents.config_json.as_deref()
     }
 
     /// The weight files.
@@ -158,6 +178,7 @@ impl Checkpoint {
                 format!("MLX safetensors, {}, {} modules otherwise", quantization.default, others.count())
             }
             None if any(".switch_mlp.") => "MLX safetensors, not quantised".to_owned(),
+            None if any(".experts.gate_up_proj_blocks") => "Hugging Face safetensors, experts in MXFP4".to_owned(),
             None if any(".experts.gate_up_proj") => "Hugging Face safetensors, experts fused".to_owned(),
             None => "Hugging Face safetensors, experts one by one".to_owned(),
         }
@@ -187,6 +208,7 @@ impl Checkpoint {
 enum Format {
     Safetensors,
     Gguf,
+    FlashMoe,
     Pack,
 }
 
@@ -196,11 +218,15 @@ impl Format {
         if pack::is_pack(path) {
             return Format::Pack;
         }
+        if flash_moe::is_artifacts(path) {
+            return Format::FlashMoe;
+        }
         if path.is_dir() {
             // Some repositories of GGUF files have the original's config.json beside them.
             let gguf_only = any_with_extension(path, "gguf") && !any_with_extension(path, "safetensors");
             return if gguf_only { Format::Gguf } else { Format::Safetensors };
         }
-        if path.is_file() { Format::Gguf } else { Format::Safetensors }
+        let is_gguf = path.is_file() && path.extension().is_some_and(|extension| extension == "gguf");
+        if is_gguf { Format::Gguf } else { Format::Safetensors }
     }
 }

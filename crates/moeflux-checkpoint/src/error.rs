@@ -45,6 +45,49 @@ pub enum Error {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// Artifacts of flash-moe without experts.
+    #[error(
+        "{}: expected {}, found none",
+        folder.display(),
+        match bits {
+            Some(bits) => format!("experts packed with {bits} bits"),
+            None => "packed_experts/, packed_experts_2bit/ or expert_index.json beside model_weights.json".to_owned(),
+        }
+    )]
+    MissingExperts {
+        /// The folder.
+        folder: PathBuf,
+        /// Bits of their codes, if the caller wants certain ones.
+        bits: Option<u8>,
+    },
+    /// A file of packed experts with another length than its experts take.
+    #[error(
+        "{}: expected {expected} bytes, {count} experts of {block}, found {found}; \
+         it is cut short, or was made for another model",
+        path.display()
+    )]
+    PackedExperts {
+        /// The file.
+        path: PathBuf,
+        /// Experts in a layer.
+        count: usize,
+        /// Bytes of an expert.
+        block: u64,
+        /// Bytes of them all.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// Not a tokenizer of flash-moe.
+    #[error(
+        "{}: expected a tokenizer, which begins with BPET; a vocab.bin is for decoding alone, \
+         put tokenizer.json or tokenizer.bin beside it",
+        path.display()
+    )]
+    NotATokenizer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that a pack's manifest names is not there.
     #[error("{}: not found, but moeflux.json names it; copy the pack again, whole", path.display())]
     MissingPackFile {

@@ -59,6 +59,10 @@ pub(crate) struct Contents {
     pub(crate) mixtures: BTreeMap<String, StackedExperts>,
     /// The format in words, if the tensors do not tell it.
     pub(crate) layout: Option<String>,
+    /// Where the tokenizer's files are, if not in the checkpoint's folder.
+    pub(crate) text_folder: Option<PathBuf>,
+    /// What `config.json` says, or would say, if it is not in the checkpoint's folder.
+    pub(crate) config_json: Option<Vec<u8>>,
 }
 
 impl Contents {

@@ -16,6 +16,7 @@ pub mod convert;
 mod error;
 pub mod family;
 mod files;
+pub mod flash_moe;
 pub mod gguf;
 mod matrix;
 pub mod pack;

@@ -110,7 +110,9 @@ impl Quantization {
                 fields.finish()?;
                 return Ok(None);
             }
-            Some(_) => return Err(fields.wrong("quant_method", "mxfp4, or none, as MLX's checkpoints have it")),
+            Some(_) => {
+                return Err(fields.wrong("quant_method", "mxfp4, or none, as MLX's checkpoints have it"));
+            }
         }
 
         let default = ModuleQuantization::read(&mut fields)?;

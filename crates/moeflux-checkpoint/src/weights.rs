@@ -213,7 +213,11 @@ impl<'a> Weights<'a> {
 
     /// A module of plain floats.
     fn plain(&self, weight: &Tensor, shape: &[usize]) -> Result<Matrix, Error> {
-        self.check_shape(weight, shape)?;
+        match shape {
+            // Some files have a map with one output as a vector.
+            [1, cols] if self.conventions.layout == Layout::Gguf && weight.shape == [*cols] => {}
+            _ => self.check_shape(weight, shape)?,
+        }
         let (rows, cols) = rows_and_cols(shape);
         Ok(Matrix {
             name: weight.name.clone(),

@@ -104,8 +104,9 @@ fn page(model: &Model, summary: &Summary, tensors: Option<&[JsonTensor]>) -> Res
     writeln!(out, "vocabulary   {} tokens", summary.vocab_size)?;
     writeln!(
         out,
-        "a sequence   {} for 1000 tokens of KV cache, {} of recurrent state",
+        "a sequence   {} for 1000 tokens of KV cache, {} of sliding windows, {} of recurrent state",
         Bytes(1000 * sequence.kv_per_token),
+        Bytes(sequence.windows),
         Bytes(sequence.recurrent)
     )?;
     writeln!(out)?;

@@ -53,10 +53,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
         return Ok(terminal::show(&format!("{}\n", serde_json::to_string_pretty(&models)?))?);
     }
     if models.is_empty() {
-        note(format_args!(
-            "no models in {}: `moeflux pull OWNER/NAME` brings one",
-            store.root().display()
-        ));
+        note(format_args!("no models in {}: `moeflux pull OWNER/NAME` brings one", store.root().display()));
         return Ok(());
     }
     Ok(terminal::show(&table(&models))?)

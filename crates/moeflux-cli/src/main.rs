@@ -1,6 +1,7 @@
 //! The command `moeflux`: mixture-of-experts language models in the terminal.
 
 mod answer;
+mod bench;
 mod chat;
 mod conversation;
 mod convert;
@@ -118,6 +119,9 @@ Examples:
   moeflux verify pack
   moeflux verify pack --against path/to/bf16 --tensors")]
     Verify(verify::VerifyArgs),
+    /// Make what measurements need
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Download a model from a hub; the commands then take its name
     #[command(after_help = "\
 Examples:
@@ -156,6 +160,7 @@ fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args)?,
         Command::Convert(args) => convert::run(args)?,
         Command::Verify(args) => verify::run(args)?,
+        Command::Bench(command) => bench::run(command)?,
         Command::Pull(args) => pull::run(args)?,
         Command::List(args) => list::run(args)?,
         Command::Rm(args) => rm::run(args)?,

@@ -12,7 +12,7 @@ use crate::store_args::StoreArgs;
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// Model folder, or name of a pulled model; same as the argument MODEL [default: the demo in models/demo]
+    /// Model folder, GGUF file, or name of a pulled model; same as the argument MODEL [default: the demo in models/demo]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -36,7 +36,8 @@ impl ModelArgs {
 
     /// The folder that an argument names: by its path, or as a pulled model. `None` if it does neither.
     pub(crate) fn locate(&self, named: &Path) -> Result<Option<PathBuf>> {
-        if named.is_dir() {
+        let is_gguf = named.is_file() && named.extension().is_some_and(|extension| extension == "gguf");
+        if named.is_dir() || is_gguf {
             return Ok(Some(named.to_owned()));
         }
         // Without a place for them there are no pulled models.
@@ -66,8 +67,8 @@ impl ModelArgs {
         let Some(folder) = self.locate(&named)? else {
             let named = named.display();
             bail!(
-                "{named} is not a folder, and no pulled model: name the folder of a model, with its \
-                 config.json, or a model of `moeflux list`; `moeflux pull OWNER/NAME` downloads one"
+                "{named} is neither a folder nor a GGUF file, and no pulled model: name the folder of a model, with \
+                 its config.json, a .gguf file, or a model of `moeflux list`; `moeflux pull OWNER/NAME` downloads one"
             );
         };
         Ok(Model::open(&folder, &ModelOptions::default())?)
@@ -87,7 +88,7 @@ impl EngineArgs {
 
 /// The demo under the current folder, else under a folder above the program, so that a built program finds
 /// its source's demo from anywhere.
-fn find_demo() -> Option<PathBuf> {
+pub(crate) fn find_demo() -> Option<PathBuf> {
     let here = Path::new("models/demo");
     let is_model = |folder: &Path| folder.join("config.json").is_file();
     if is_model(here) {

@@ -32,9 +32,8 @@ impl StoreArgs {
     /// The pulled model that `text` names, complete or not.
     pub(crate) fn find(&self, text: &str) -> Result<Model> {
         let store = self.store()?;
-        let missing = || {
-            format!("{text}: no such model in {}; `moeflux list` lists them", store.root().display())
-        };
+        let missing =
+            || format!("{text}: no such model in {}; `moeflux list` lists them", store.root().display());
         store.find(text)?.with_context(missing)
     }
 }

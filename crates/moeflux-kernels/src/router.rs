@@ -103,11 +103,15 @@ pub fn route(
             Weighting::AsScored => {}
             Weighting::SumToOne => {
                 let sum = weights.iter().sum::<f32>() + 1e-20;
-                weights.iter_mut().for_each(|weight| *weight /= sum);
+                for weight in &mut *weights {
+                    *weight /= sum;
+                }
             }
             Weighting::Softmax => softmax(weights),
         }
-        weights.iter_mut().for_each(|weight| *weight *= routing.scaling_factor);
+        for weight in weights {
+            *weight *= routing.scaling_factor;
+        }
     }
 }
 

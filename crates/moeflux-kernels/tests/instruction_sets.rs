@@ -4,10 +4,11 @@
 mod support;
 
 use moeflux_kernels::{
-    Activation, AttentionShape, DeltaShape, HeadOrder, Encoding, ExpertBiases, ExpertScratch, ExpertWeights, Float, InstructionSet, KV_BLOCK, MlaShape,
-    Routing, Scores, ThreadPool, Weighting, attention, causal_conv1d_silu, decay_and_beta, decode_floats, experts,
-    gated_delta_rule, gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm, latent_write, linear, mla_attention, rms_norm, route, scale_rows_by_sigmoid,
-    set_instruction_set, sigmoid_gate, swiglu,
+    Activation, AttentionShape, DeltaShape, Encoding, ExpertBiases, ExpertScratch, ExpertWeights, Float,
+    HeadOrder, InstructionSet, KV_BLOCK, MlaShape, Routing, Scores, ThreadPool, Weighting, attention,
+    causal_conv1d_silu, decay_and_beta, decode_floats, experts, gated_delta_rule, gated_rms_norm,
+    head_linear, head_linear_transposed, kv_write, l2_norm, latent_write, linear, mla_attention, rms_norm,
+    route, scale_rows_by_sigmoid, set_instruction_set, sigmoid_gate, swiglu,
 };
 use support::{OwnedMatrix, Random, bits, encodings};
 
@@ -82,7 +83,8 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
     let (mut decay, mut beta) = (vec![0.0; 60], vec![0.0; 60]);
     decay_and_beta(&a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
     for value_dim in [7, 48, 128] {
-        let shape = DeltaShape { key_heads: 3, value_heads: 6, key_dim: 32, value_dim, order: HeadOrder::Grouped };
+        let shape =
+            DeltaShape { key_heads: 3, value_heads: 6, key_dim: 32, value_dim, order: HeadOrder::Grouped };
         let (q, k) = (random.floats(10 * 3 * 32, 0.2), random.floats(10 * 3 * 32, 0.2));
         let (v, state) = (random.floats(10 * 6 * value_dim, 1.0), random.floats(6 * 32 * value_dim, 1.0));
         let mut new_state = vec![0.0; state.len()];

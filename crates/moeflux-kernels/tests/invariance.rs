@@ -4,8 +4,8 @@
 mod support;
 
 use moeflux_kernels::{
-    Activation, AttentionShape, DeltaShape, HeadOrder, Encoding, ExpertScratch, ExpertWeights, Float, KV_BLOCK, ThreadPool,
-    attention, causal_conv1d_silu, experts, gated_delta_rule, kv_write, linear,
+    Activation, AttentionShape, DeltaShape, Encoding, ExpertScratch, ExpertWeights, Float, HeadOrder,
+    KV_BLOCK, ThreadPool, attention, causal_conv1d_silu, experts, gated_delta_rule, kv_write, linear,
 };
 use proptest::prelude::*;
 use support::{Random, bits, encodings};

@@ -1,4 +1,5 @@
 //! Dequantisation and products against decoding bit by bit in f64.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -20,9 +20,13 @@ fn pool(threads: usize) -> ThreadPool {
 #[test]
 fn each_head_has_its_own_matrix() {
     let mut random = Random(1);
-    for (heads, rows, cols, n, encoding) in
-        [(1, 1, 32, 1, BF16), (3, 65, 32, 5, Q4), (5, 7, 64, 4, BF16), (2, 130, 96, 9, Q4), (3, 4, 32, 0, BF16)]
-    {
+    for (heads, rows, cols, n, encoding) in [
+        (1, 1, 32, 1, BF16),
+        (3, 65, 32, 5, Q4),
+        (5, 7, 64, 4, BF16),
+        (2, 130, 96, 9, Q4),
+        (3, 4, 32, 0, BF16),
+    ] {
         let w = random.matrix(heads * rows, cols, encoding);
         let value = |head: usize, row: usize, col: usize| w.value(head * rows + row, col);
         let (x, x_rows) = (random.floats(n * heads * cols, 1.0), random.floats(n * heads * rows, 1.0));
@@ -74,7 +78,11 @@ struct Case {
 impl Case {
     fn new(random: &mut Random, shape: MlaShape, positions: usize) -> Self {
         let MlaShape { rank, rope_dim, .. } = shape;
-        Case { shape, latents: random.floats(positions * rank, 1.0), keys: random.floats(positions * rope_dim, 1.0) }
+        Case {
+            shape,
+            latents: random.floats(positions * rank, 1.0),
+            keys: random.floats(positions * rope_dim, 1.0),
+        }
     }
 
     /// Attends with the queries `q` in calls of these lengths; positions before the first are there already.
@@ -85,7 +93,8 @@ impl Case {
         let block = vec![f32::NAN; self.shape.block_len()].into_boxed_slice();
         let mut blocks = vec![block; positions.div_ceil(KV_BLOCK)];
         let write = |from: usize, to: usize, blocks: &mut [Box<[f32]>]| {
-            let (latents, keys) = (&self.latents[from * rank..to * rank], &self.keys[from * rope_dim..to * rope_dim]);
+            let (latents, keys) =
+                (&self.latents[from * rank..to * rank], &self.keys[from * rope_dim..to * rope_dim]);
             latent_write(latents, keys, &self.shape, from, blocks);
         };
         write(0, first, &mut blocks);
@@ -113,7 +122,9 @@ fn attention_goes_over_latents() {
         let case = Case::new(&mut random, shape, first + n);
         let (q, q_rope) = (random.floats(n * heads * rank, 1.0), random.floats(n * heads * rope_dim, 1.0));
         let y = case.run(&pool(2), (&q, &q_rope), first, &[n]);
-        let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
         let mut expected = Vec::new();
         for (i, (q, q_rope)) in q.chunks(rank).zip(q_rope.chunks(rope_dim)).enumerate() {
             let latent = |p: usize| &case.latents[p * rank..][..rank];

@@ -1,11 +1,11 @@
 //! Every other kernel against its formula in f64, and its limits.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 mod support;
 
 use moeflux_kernels::{
-    AttentionShape, DeltaShape, HeadOrder, KV_BLOCK, RopeLayout, ThreadPool, add, attention, causal_conv1d_silu,
-    ExpertGroups, GroupScore, Routing, Scores, Weighting, add_to_rows, decay_and_beta, gated_delta_rule,
+    AttentionShape, DeltaShape, ExpertGroups, GroupScore, HeadOrder, KV_BLOCK, RopeLayout, Routing, Scores,
+    ThreadPool, Weighting, add, add_to_rows, attention, causal_conv1d_silu, decay_and_beta, gated_delta_rule,
     gated_rms_norm, gather_columns, kv_write, l2_norm, rms_norm, rope, route, scale_rows_by_sigmoid,
     sigmoid_gate, swiglu,
 };
@@ -378,7 +378,8 @@ fn routers_follow_their_formulas() {
                         continue;
                     }
                     let scaling_factor = 2.5;
-                    let routing = Routing { scores, groups, num_experts_per_tok: k, weighting, scaling_factor };
+                    let routing =
+                        Routing { scores, groups, num_experts_per_tok: k, weighting, scaling_factor };
                     let (mut indices, mut weights) = (vec![0; n * k], vec![0.0; n * k]);
                     route(&logits, experts, bias, &routing, &mut indices, &mut weights);
                     for (t, logits) in logits.chunks(experts).enumerate() {

@@ -13,7 +13,7 @@ use crate::model::Model;
 /// multi-token prediction and the files of its tokenizer along.
 pub fn plan(model: &Model, recipe: &Recipe) -> Result<Plan, Error> {
     let checkpoint = model.checkpoint();
-    Plan::new(checkpoint, mixtures(model)?, recipe, convert::sidecars(checkpoint.path())?)
+    Plan::new(checkpoint, mixtures(model)?, recipe, convert::sidecars(checkpoint)?)
 }
 
 /// Compares the weights of two models, of which one was made from the other; see [`convert::compare`].

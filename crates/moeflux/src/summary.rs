@@ -180,7 +180,9 @@ impl Part {
     pub fn of(tensor: &str) -> Self {
         let any = |is: &dyn Fn(&str) -> bool| tensor.split('.').any(is);
         let has = |name: &str| any(&|piece| piece == name);
-        if has("mtp") {
+        if let Some(part) = Part::of_gguf(tensor) {
+            part
+        } else if has("mtp") {
             Part::Mtp
         } else if any(&|piece| piece.starts_with("visual") || piece.starts_with("vision")) {
             Part::Ignored
@@ -205,6 +207,34 @@ impl Part {
         } else {
             Part::Ignored
         }
+    }
+
+    /// The part of a tensor that is named as in GGUF files.
+    fn of_gguf(tensor: &str) -> Option<Self> {
+        let stem = |name: &'static str| tensor.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        if stem("token_embd") {
+            return Some(Part::Embedding);
+        }
+        if stem("output") {
+            return Some(Part::LmHead);
+        }
+        if stem("output_norm") {
+            return Some(Part::Norms);
+        }
+        let (_, name) = tensor.strip_prefix("blk.")?.split_once('.')?;
+        let (name, suffix) = name.split_once('.').unwrap_or((name, ""));
+        Some(match name {
+            _ if name.ends_with("norm") => Part::Norms,
+            "attn_qkv" | "attn_gate" => Part::LinearAttention,
+            "ffn_gate_inp" | "ffn_gate_inp_shexp" | "exp_probs_b" => Part::Router,
+            _ if name.starts_with("attn_") => Part::Attention,
+            _ if name.starts_with("ssm_") => Part::LinearAttention,
+            _ if name.ends_with("_shexp") => Part::SharedExpert,
+            // All experts in one tensor, or each with its number.
+            _ if name.ends_with("_exps") || suffix.contains('.') => Part::Experts,
+            _ if name.starts_with("ffn_") => Part::DenseMlp,
+            _ => Part::Ignored,
+        })
     }
 
     /// Whether the forward pass uses it.
@@ -332,7 +362,9 @@ fn sequence_bytes(table: &WeightTable) -> SequenceBytes {
 }
 
 fn of_expert(expert: &Expert, count: impl Fn(&Matrix) -> u64) -> u64 {
-    count(&expert.gate) + count(&expert.up) + count(&expert.down)
+    let Expert { gate, up, down, biases } = expert;
+    let biases = biases.iter().flat_map(|biases| [&biases.gate, &biases.up, &biases.down]);
+    [gate, up, down].into_iter().chain(biases).map(count).sum()
 }
 
 fn parameters(matrix: &Matrix) -> u64 {
@@ -344,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_by_hub_and_mlx_names() {
+    fn parts_by_names_of_any_format() {
         for (name, part) in [
             ("language_model.model.embed_tokens.scales", Part::Embedding),
             ("lm_head.weight", Part::LmHead),
@@ -366,6 +398,22 @@ mod tests {
             ("model.layers.0.block_sparse_moe.experts.0.w1.weight", Part::Experts),
             ("mtp.layers.0.mlp.gate.weight", Part::Mtp),
             ("model.visual.blocks.0.norm1.weight", Part::Ignored),
+            ("token_embd.weight", Part::Embedding),
+            ("output.weight", Part::LmHead),
+            ("output_norm.weight", Part::Norms),
+            ("blk.3.attn_q_norm.weight", Part::Norms),
+            ("blk.3.attn_k_b.weight", Part::Attention),
+            ("blk.0.attn_gate.weight", Part::LinearAttention),
+            ("blk.0.ssm_a", Part::LinearAttention),
+            ("blk.0.exp_probs_b.bias", Part::Router),
+            ("blk.0.ffn_gate_inp.weight", Part::Router),
+            ("blk.0.ffn_gate_inp_shexp.weight", Part::Router),
+            ("blk.0.ffn_gate_shexp.weight", Part::SharedExpert),
+            ("blk.0.ffn_gate_exps.weight", Part::Experts),
+            ("blk.0.ffn_gate_exps.bias", Part::Experts),
+            ("blk.0.ffn_gate.7.weight", Part::Experts),
+            ("blk.0.ffn_gate.weight", Part::DenseMlp),
+            ("blk.4.nextn.eh_proj.weight", Part::Ignored),
         ] {
             assert_eq!(Part::of(name), part, "{name}");
         }

@@ -19,13 +19,16 @@ pub use recipe::{DEFAULT_GROUP, NAMED, Recipe, RecipeError, Target};
 pub use run::{Outcome, RunOptions, partial_folder, run};
 pub use verify::{Damage, Difference, compare, verify};
 
+use crate::checkpoint::Checkpoint;
+use crate::gguf::header::without_tensors;
+use crate::pack::GGUF_METADATA;
 use std::path::Path;
 
 /// Files beside the weights that a pack takes along, where they are there.
 const SIDECARS: &[&str] = &[
-    "config.json",
     "generation_config.json",
     "tokenizer.json",
+    "tokenizer.bin",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.json",
@@ -35,15 +38,35 @@ const SIDECARS: &[&str] = &[
     "additional_chat_templates/tool_use.jinja",
 ];
 
-/// The small files of a checkpoint folder that belong to its model: config, tokenizer, templates.
-pub fn sidecars(folder: &Path) -> Result<Vec<Sidecar>, Error> {
+/// What a checkpoint has beside its weights and a model needs: config, tokenizer, templates.
+pub fn sidecars(checkpoint: &Checkpoint) -> Result<Vec<Sidecar>, Error> {
+    if let (Some(metadata), Some(file)) = (checkpoint.metadata(), checkpoint.files().first()) {
+        let bytes = if checkpoint.is_pack() {
+            let path = metadata.path();
+            std::fs::read(path).map_err(Error::io(path))?
+        } else {
+            without_tensors(metadata, file.bytes())
+        };
+        return Ok(vec![Sidecar { name: GGUF_METADATA.to_owned(), bytes }]);
+    }
     let mut found = Vec::new();
+    if let Some(bytes) = checkpoint.config_json() {
+        found.push(Sidecar { name: "config.json".to_owned(), bytes: bytes.to_vec() });
+    } else {
+        found.extend(sidecar(checkpoint.path(), "config.json")?);
+    }
     for name in SIDECARS {
-        let path = folder.join(name);
-        if path.is_file() {
-            let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-            found.push(Sidecar { name: (*name).to_owned(), bytes });
-        }
+        found.extend(sidecar(checkpoint.text_folder(), name)?);
     }
     Ok(found)
+}
+
+/// A file of the folder, if it has it.
+fn sidecar(folder: &Path, name: &str) -> Result<Option<Sidecar>, Error> {
+    let path = folder.join(name);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    Ok(Some(Sidecar { name: name.to_owned(), bytes }))
 }

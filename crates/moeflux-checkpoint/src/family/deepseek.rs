@@ -79,7 +79,8 @@ pub(crate) fn read_config(mut fields: Fields<'_>, version: Version) -> Result<De
     fields.only("attention_bias", &[json!(false)])?;
     fields.only("moe_layer_freq", &[json!(1)])?;
     let mut decoder = DecoderConfig::read(&mut fields)?;
-    let further = ["num_nextn_predict_layers", "num_mtp_layers"].map(|name| fields.whole(name, 0, MAX_LAYERS));
+    let further =
+        ["num_nextn_predict_layers", "num_mtp_layers"].map(|name| fields.whole(name, 0, MAX_LAYERS));
     let [further, renamed] = further;
     decoder.num_nextn_predict_layers = further?.or(renamed?).unwrap_or(0);
     let attention = LatentAttentionConfig::read(&mut fields, version)?;
@@ -100,6 +101,9 @@ pub(crate) fn read_config(mut fields: Fields<'_>, version: Version) -> Result<De
 impl LatentAttentionConfig {
     fn read(fields: &mut Fields<'_>, version: Version) -> Result<Self, Error> {
         let qk_rope_head_dim = fields.size("qk_rope_head_dim", MAX_HEAD_DIM)?;
+        if !qk_rope_head_dim.is_multiple_of(2) {
+            return Err(fields.wrong("qk_rope_head_dim", "an even number, since channels turn in pairs"));
+        }
         Ok(LatentAttentionConfig {
             num_attention_heads: fields.size("num_attention_heads", MAX_HEADS)?,
             q_lora_rank: fields.whole("q_lora_rank", 1, MAX_WIDTH)?,

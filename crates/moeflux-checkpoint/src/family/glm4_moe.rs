@@ -32,8 +32,7 @@ pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<Glm4MoeConfig, Error
     fields.inert(INERT);
     fields.only("hidden_act", &[json!("silu")])?;
     let mut decoder = DecoderConfig::read(&mut fields)?;
-    decoder.num_nextn_predict_layers =
-        fields.whole("num_nextn_predict_layers", 0, MAX_LAYERS)?.unwrap_or(0);
+    decoder.num_nextn_predict_layers = fields.whole("num_nextn_predict_layers", 0, MAX_LAYERS)?.unwrap_or(0);
     let half = RopeDefaults { partial_rotary_factor: 0.5, mrope_section: None };
     let attention = AttentionConfig::read(&mut fields, &mut decoder, half)?;
     let moe = MoeConfig::read(&mut fields, "n_routed_experts", "moe_intermediate_size")?;

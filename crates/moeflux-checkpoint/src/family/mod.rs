@@ -84,9 +84,7 @@ impl Conventions {
             | ModelConfig::Glm4Moe(_)
             | ModelConfig::GptOss(_)
             | ModelConfig::Olmoe(_)
-            | ModelConfig::Qwen3Moe(_) => {
-                Ok(Self::plain(config))
-            }
+            | ModelConfig::Qwen3Moe(_) => Ok(Self::plain(config)),
         }
     }
 
@@ -99,7 +97,7 @@ impl Conventions {
             tied: config.decoder().tie_word_embeddings,
             rename: |name| Cow::Borrowed(name),
             is_zero_centred: |_| false,
-            is_bare: |name| name.ends_with(".e_score_correction_bias") || name.ends_with(".sinks"),
+            is_bare: |name| matches!(last_part(name), "e_score_correction_bias" | "sinks"),
             row_order: RowOrder::default(),
         }
     }
@@ -116,7 +114,7 @@ impl Conventions {
 
     /// The tensor of a canonical name that is not a linear map, as the files call it.
     pub(crate) fn tensor(&self, name: &str) -> String {
-        let suffix = if name.ends_with(".bias") || (self.is_bare)(name) { "" } else { ".weight" };
+        let suffix = if last_part(name) == "bias" || (self.is_bare)(name) { "" } else { ".weight" };
         self.module(name) + suffix
     }
 
@@ -124,6 +122,11 @@ impl Conventions {
     pub(crate) fn adds_one(&self, name: &str) -> bool {
         self.layout == Layout::HuggingFace && (self.is_zero_centred)(name)
     }
+}
+
+/// A name without what contains it.
+pub(crate) fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }
 
 /// Whether a tensor of this name in the files belongs to a vision tower, which text does not need.

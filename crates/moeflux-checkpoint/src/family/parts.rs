@@ -110,7 +110,9 @@ impl AttentionConfig {
         }
         let head_dim = match fields.whole("head_dim", 1, MAX_HEAD_DIM)? {
             Some(head_dim) => head_dim,
-            None if decoder.hidden_size.is_multiple_of(heads) && decoder.hidden_size / heads <= MAX_HEAD_DIM => {
+            None if decoder.hidden_size.is_multiple_of(heads)
+                && decoder.hidden_size / heads <= MAX_HEAD_DIM =>
+            {
                 decoder.hidden_size / heads
             }
             None => return Err(fields.wrong("head_dim", &format!("a whole number from 1 to {MAX_HEAD_DIM}"))),
@@ -210,9 +212,7 @@ impl MlpType {
             value.as_array()?.iter().map(layer).collect::<Option<Vec<usize>>>()
         })?;
         let listed = listed.unwrap_or_default();
-        Self::of_layers(fields, layers, |layer| {
-            listed.contains(&layer) || !(layer + 1).is_multiple_of(step)
-        })
+        Self::of_layers(fields, layers, |layer| listed.contains(&layer) || !(layer + 1).is_multiple_of(step))
     }
 
     /// `intermediate_size` is needed where a layer is dense.

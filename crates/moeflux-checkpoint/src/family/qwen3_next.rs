@@ -22,7 +22,7 @@ use crate::family::parts::{
     MlpType, MoeConfig,
 };
 use crate::family::rope::RopeDefaults;
-use crate::family::{Conventions, Layout, RowOrder, Tensors};
+use crate::family::{Conventions, Layout, RowOrder, Tensors, last_part};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::path::Path;
@@ -192,11 +192,8 @@ pub(crate) fn conventions(
         lm_head,
         tied: config.decoder.tie_word_embeddings,
         rename: |name| Cow::Borrowed(name),
-        is_zero_centred: |name| {
-            let last = name.rsplit('.').next().unwrap_or(name);
-            last.contains("norm") && !name.ends_with("linear_attn.norm")
-        },
-        is_bare: |name| name.ends_with(".A_log") || name.ends_with(".dt_bias"),
+        is_zero_centred: |name| last_part(name).contains("norm") && !name.ends_with("linear_attn.norm"),
+        is_bare: |name| matches!(last_part(name), "A_log" | "dt_bias"),
         row_order: RowOrder::default(),
     })
 }

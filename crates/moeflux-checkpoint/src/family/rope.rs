@@ -74,7 +74,8 @@ pub(crate) fn read(
         }
     };
     let theta = both_places("rope_theta")?;
-    let partial_rotary_factor = both_places("partial_rotary_factor")?.unwrap_or(defaults.partial_rotary_factor);
+    let partial_rotary_factor =
+        both_places("partial_rotary_factor")?.unwrap_or(defaults.partial_rotary_factor);
     let theta = theta.ok_or_else(|| fields.wrong("rope_parameters", "an object with rope_theta"))?;
     let rotary_dim = (head_dim as f64 * partial_rotary_factor) as usize;
     if rotary_dim == 0 || rotary_dim > head_dim || !rotary_dim.is_multiple_of(2) {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads the config of the model that the metadata describes.
-pub(super) fn read(metadata: &Metadata, tensors: &Tensors, options: &OpenOptions) -> Result<Config, Error> {
+pub(crate) fn read(metadata: &Metadata, tensors: &Tensors, options: &OpenOptions) -> Result<Config, Error> {
     let architecture = metadata.text(ARCHITECTURE)?.ok_or_else(|| metadata.wrong(ARCHITECTURE, SUPPORTED))?;
     let mut fields = Fields {
         metadata,

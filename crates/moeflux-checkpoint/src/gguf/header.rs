@@ -61,12 +61,21 @@ pub fn parse_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, Vec<Entry>),
             return Err(reader.error(&format!("metadata key {key}"), start, "each key once", "a second one".into()));
         }
     }
+    metadata.end = reader.at;
     let alignment = alignment(&metadata)?;
 
     let tensors: Vec<Listed> = (0..tensor_count).map(|_| reader.tensor()).collect::<Result<_, _>>()?;
     let data_start = (reader.at as u64).next_multiple_of(alignment);
     let entries = place(&reader, bytes.len() as u64, tensors, data_start, alignment)?;
     Ok((metadata, entries))
+}
+
+/// The start of the file `bytes`, which has this metadata, as that of a file without tensors.
+pub(crate) fn without_tensors(metadata: &Metadata, bytes: &[u8]) -> Vec<u8> {
+    const TENSOR_COUNT: std::ops::Range<usize> = 8..16;
+    let mut head = bytes[..metadata.end].to_vec();
+    head[TENSOR_COUNT].fill(0);
+    head
 }
 
 /// `general.alignment`: what tensors' offsets are multiples of.

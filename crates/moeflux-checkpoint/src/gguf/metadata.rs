@@ -45,12 +45,14 @@ impl fmt::Display for Value {
 pub struct Metadata {
     path: PathBuf,
     values: BTreeMap<String, Value>,
+    /// Where the pairs end in the file.
+    pub(super) end: usize,
 }
 
 impl Metadata {
     /// No pairs yet; `path` names the file in errors.
     pub(super) fn new(path: &Path) -> Self {
-        Metadata { path: path.to_owned(), values: BTreeMap::new() }
+        Metadata { path: path.to_owned(), values: BTreeMap::new(), end: 0 }
     }
 
     /// Sets a key; false if it has a value already.

@@ -4,7 +4,7 @@
 //! `config.json`, and `names` knows what the files call a tensor. The conventions that differ from the hub's are
 //! applied where tensors are handed out, in [`Weights`](crate::Weights).
 
-mod config;
+pub(crate) mod config;
 pub mod header;
 mod metadata;
 mod names;

@@ -7,7 +7,7 @@
 //!   of the checkpoint that it was made from;
 //! - `experts/layer_NN.bin`, one block an expert at a multiple of the page size, so that an expert is one read, direct
 //!   if need be;
-//! - `config.json`, untouched, and the tokenizer's files.
+//! - `config.json`, untouched, and the tokenizer's files; of a GGUF file its metadata instead, as `metadata.gguf`.
 
 pub mod manifest;
 pub(crate) mod names;
@@ -16,11 +16,16 @@ use crate::checkpoint::OpenOptions;
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::files::{Contents, read};
+use crate::gguf::header::parse_header;
+use crate::gguf::{self, Metadata};
 use crate::quantization::{ModuleQuantization, Quantization};
 use crate::tensor::{Dtype, Span, Tensor};
 use manifest::{MANIFEST, Manifest, Parsed};
 use std::io::ErrorKind;
 use std::path::Path;
+
+/// The file of metadata in a pack that was made from a GGUF file.
+pub(crate) const GGUF_METADATA: &str = "metadata.gguf";
 
 /// Whether a folder is a pack.
 pub(crate) fn is_pack(folder: &Path) -> bool {
@@ -29,17 +34,12 @@ pub(crate) fn is_pack(folder: &Path) -> bool {
 
 /// Opens a pack: reads manifest and config, maps the files, checks their lengths. Checksums are for
 /// [`verify`](crate::verify) to check, since that reads everything.
-pub(crate) fn open(folder: &Path, options: &OpenOptions) -> Result<(Contents, Config), Error> {
+pub(crate) fn open(
+    folder: &Path,
+    options: &OpenOptions,
+) -> Result<(Contents, Config, Option<Metadata>), Error> {
     let path = folder.join(MANIFEST);
     let Parsed { manifest, dense, experts, modules } = Manifest::parse(&path, &read(&path)?)?;
-    let config_path = folder.join("config.json");
-    let mut config = config::parse(&config_path, &read(&config_path)?, options)?;
-    // What the source's config says of quantisation holds for the source alone. Every module that has scales is named,
-    // so that the default is never asked for.
-    let default = ModuleQuantization::Affine { bits: 4, group_size: 64 };
-    let modules = modules.into_iter().map(|(module, how)| (module, Some(how))).collect();
-    config.quantization = Some(Quantization { default, modules });
-
     let mut contents = Contents::default();
     let file = map(&mut contents, &folder.join(&manifest.dense.file), manifest.dense.bytes)?;
     for (entry, tensor) in manifest.dense.tensors.into_iter().zip(dense) {
@@ -59,7 +59,23 @@ pub(crate) fn open(folder: &Path, options: &OpenOptions) -> Result<(Contents, Co
         contents.mixtures.insert(entry.name, layout.stack(file, count, entry.stride));
     }
     contents.layout = Some(format!("moeflux pack, made from {}", manifest.source.layout));
-    Ok((contents, config))
+
+    let metadata_path = folder.join(GGUF_METADATA);
+    let metadata = match metadata_path.is_file() {
+        true => Some(parse_header(&metadata_path, &read(&metadata_path)?)?.0),
+        false => None,
+    };
+    let config_path = folder.join("config.json");
+    let mut config = match &metadata {
+        Some(metadata) => gguf::config::read(metadata, &contents.tensors, options)?,
+        None => config::parse(&config_path, &read(&config_path)?, options)?,
+    };
+    // What the source's config says of quantisation holds for the source alone. Every module that has scales is named,
+    // so that the default is never asked for.
+    let default = ModuleQuantization::Affine { bits: 4, group_size: 64 };
+    let modules = modules.into_iter().map(|(module, how)| (module, Some(how))).collect();
+    config.quantization = Some(Quantization { default, modules });
+    Ok((contents, config, metadata))
 }
 
 /// Maps a file that must have so many bytes.

@@ -25,7 +25,9 @@ impl Weights<'_> {
             return Err(Error::ModuleQuantization {
                 path: self.checkpoint.file_path(transposed.span),
                 tensor: fused.clone(),
-                expected: format!("experts in MXFP4, {fused}_blocks and {fused}_scales, as they are published"),
+                expected: format!(
+                    "experts in MXFP4, {fused}_blocks and {fused}_scales, as they are published"
+                ),
                 found: format!("{} {:?}, unpacked and transposed", transposed.dtype, transposed.shape),
             });
         }
@@ -33,7 +35,8 @@ impl Weights<'_> {
             let gate_up = self.mxfp4_blocks(&fused, [count, 2 * intermediate, hidden])?;
             let gate_up_bias = self.columns(&format!("{fused}_bias"), count, 2 * intermediate)?;
             let down = module("down_proj");
-            let (even, odd) = (RowRuns { first: 0, len: 1, period: 2 }, RowRuns { first: 1, len: 1, period: 2 });
+            let (even, odd) =
+                (RowRuns { first: 0, len: 1, period: 2 }, RowRuns { first: 1, len: 1, period: 2 });
             Parts {
                 gate: gate_up.row_runs(even),
                 up: gate_up.row_runs(odd),

@@ -2,7 +2,7 @@
 
 use crate::damage::damage;
 use crate::fixture::{Fixture, assert_says, data};
-use moeflux_checkpoint::{AttentionConfig, Error, MoeConfig, ModelConfig, OpenOptions, config};
+use moeflux_checkpoint::{AttentionConfig, Error, ModelConfig, MoeConfig, OpenOptions, config};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -35,7 +35,7 @@ fn invalid_json() {
 fn unknown_model_type() {
     let error = with("model_type", json!("mamba"));
     assert!(matches!(error, Error::Field { .. }), "{error}");
-    assert_says(&error, &["config.json", "field model_type", "expected qwen3_5_moe", "found \"mamba\""]);
+    assert_says(&error, &["config.json", "field model_type", " qwen3_5_moe, ", "found \"mamba\""]);
     assert!(matches!(with("model_type", json!(null)), Error::MissingField { .. }));
 
     let mut config = json!({"model_type": "qwen3_5_moe"});
@@ -242,7 +242,7 @@ proptest! {
         let Ok(config::Config { model, .. }) = config else { return Ok(()) };
         let layers = model.num_hidden_layers();
         let attention = |attention: &AttentionConfig| {
-            attention.num_attention_heads % attention.num_key_value_heads == 0
+            attention.num_attention_heads.is_multiple_of(attention.num_key_value_heads)
                 && attention.rope.rotary_dim <= attention.head_dim
         };
         let moe = |moe: &MoeConfig| moe.num_experts_per_tok <= moe.num_experts;

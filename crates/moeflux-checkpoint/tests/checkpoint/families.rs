@@ -1,7 +1,9 @@
 //! What the configs of the families say, what they must not say, and whose names their tensors have.
 
 use crate::fixture::{assert_says, data, open};
-use moeflux_checkpoint::{Checkpoint, Error, MlpType, ModelConfig, OpenOptions, RopeParameters, Yarn, config};
+use moeflux_checkpoint::{
+    Checkpoint, Error, MlpType, ModelConfig, OpenOptions, RopeParameters, Yarn, config,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
@@ -36,7 +38,8 @@ fn rope(family: &str, changes: &[(&str, Value)]) -> Result<RopeParameters, Error
 /// A family's reference checkpoint with another config.
 fn checkpoint(family: &str, changes: &[(&str, Value)]) -> (TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(data(family).join("hf/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    std::fs::copy(data(family).join("hf/model.safetensors"), folder.path().join("model.safetensors"))
+        .unwrap();
     std::fs::write(folder.path().join("config.json"), changed(family, changes).to_string()).unwrap();
     let checkpoint = open(folder.path()).unwrap();
     (folder, checkpoint)
@@ -81,7 +84,10 @@ fn values_that_are_not_supported() {
         let found = format!("found {value}");
         let error = parse(family, &[(field, value)]).unwrap_err();
         assert!(matches!(error, Error::Field { .. }), "{family}: {error}");
-        assert_says(&error, &["config.json", &format!("field {field}"), &format!("expected {expected}"), &found]);
+        assert_says(
+            &error,
+            &["config.json", &format!("field {field}"), &format!("expected {expected}"), &found],
+        );
     }
 }
 
@@ -124,7 +130,8 @@ fn unknown_and_missing_fields() {
         let error = parse(family, &[("logit_softcapping", json!(0.5))]).unwrap_err();
         assert!(matches!(error, Error::UnknownField { .. }), "{family}: {error}");
         assert_says(&error, &["unknown field logit_softcapping = 0.5"]);
-        for field in ["vocab_size", "hidden_size", "num_hidden_layers", "rms_norm_eps", "num_attention_heads"] {
+        for field in ["vocab_size", "hidden_size", "num_hidden_layers", "rms_norm_eps", "num_attention_heads"]
+        {
             let error = parse(family, &[(field, Value::Null)]).unwrap_err();
             assert!(matches!(error, Error::MissingField { .. }), "{family}: {error}");
             assert_says(&error, &[&format!("field {field} is missing")]);
@@ -213,9 +220,15 @@ fn ropes_that_are_not_supported() {
         (json!({"type": "dynamic", "factor": 8}), "field rope_scaling.type"),
         (json!({"type": "linear", "rope_type": "yarn"}), "field rope_scaling.type"),
         (json!({"type": "default", "rope_type": "yarn"}), "expected yarn, as rope_type says"),
-        (json!({"type": "yarn", "original_max_position_embeddings": 64}), "field rope_scaling.factor is missing"),
+        (
+            json!({"type": "yarn", "original_max_position_embeddings": 64}),
+            "field rope_scaling.factor is missing",
+        ),
         (json!({"type": "yarn", "factor": 0, "original_max_position_embeddings": 64}), "above 0"),
-        (json!({"type": "yarn", "factor": 4}), "field rope_scaling.original_max_position_embeddings is missing"),
+        (
+            json!({"type": "yarn", "factor": 4}),
+            "field rope_scaling.original_max_position_embeddings is missing",
+        ),
         (
             json!({"type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "mscale": -1}),
             "a number from 0 up",
@@ -270,10 +283,8 @@ fn layers_behind_the_last_are_a_prediction_head() {
     assert!(glm.mtp_tensors().count() > 50);
     assert!(glm.mtp_tensors().all(|tensor| tensor.name.starts_with("model.layers.2.")));
     // Two layers behind the last, but one announced: the second is unexpected.
-    let (_folder, glm) = checkpoint(
-        "glm4_moe",
-        &[("num_hidden_layers", json!(1)), ("num_nextn_predict_layers", json!(1))],
-    );
+    let (_folder, glm) =
+        checkpoint("glm4_moe", &[("num_hidden_layers", json!(1)), ("num_nextn_predict_layers", json!(1))]);
     assert!(glm.mtp_tensors().all(|tensor| tensor.name.starts_with("model.layers.1.")));
     let error = glm.weights().unwrap().finish().unwrap_err();
     assert!(matches!(error, Error::UnexpectedTensors { .. }), "{error}");

@@ -342,7 +342,8 @@ pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Loaded, Error> {
         matrix(layer("mlp.shared_expert.up_proj"), shared, hidden)?;
         matrix(layer("mlp.shared_expert.down_proj"), hidden, shared)?;
         let mlp = layer("mlp");
-        let routed = weights.experts(&mlp, config.moe.num_experts, hidden, config.moe.moe_intermediate_size)?;
+        let routed =
+            weights.experts(&mlp, config.moe.num_experts, hidden, config.moe.moe_intermediate_size)?;
         experts.insert(mlp, routed);
     }
     vectors.extend(convolutions);

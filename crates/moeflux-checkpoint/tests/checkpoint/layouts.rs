@@ -311,7 +311,7 @@ fn fields_that_the_caller_ignores() {
     fixture.config["novelty"] = json!(3);
     fixture.config["rope_parameters"]["twist"] = json!(true);
     let folder = fixture.write();
-    let options =
-        OpenOptions { ignored_config_fields: vec!["novelty".into(), "rope_parameters.twist".into()] };
+    let ignored_config_fields = vec!["novelty".into(), "rope_parameters.twist".into()];
+    let options = OpenOptions { ignored_config_fields, ..OpenOptions::default() };
     Checkpoint::open(folder.path(), &options).unwrap();
 }

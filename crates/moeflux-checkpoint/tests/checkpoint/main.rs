@@ -3,10 +3,13 @@
 
 mod bad_config;
 mod bad_files;
+mod bad_gguf;
 mod bad_tensors;
 mod damage;
 mod families;
 mod fixture;
+mod gguf_file;
 mod header;
 mod layouts;
+mod layouts_gguf;
 mod reference;

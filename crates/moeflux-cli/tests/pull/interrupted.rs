@@ -3,7 +3,7 @@
 use crate::{ANSWER, Bench, QUESTION, Result, demo};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,35 +23,54 @@ fn assert_whole(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of the weights that are there, of a pull that has not ended.
+fn bytes_there(bench: &Bench) -> u64 {
+    let part = bench.models().join(".partial/owner/Demo-48M@main/model.safetensors.part");
+    fs::metadata(part).map_or(0, |metadata| metadata.len())
+}
+
+/// Waits until as many bytes of the weights are there, as long as the process runs.
+fn wait_for_bytes(bench: &Bench, child: &mut Child, bytes: u64) -> Result<()> {
+    while bytes_there(bench) < bytes && child.try_wait()?.is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// At random times from the start on, and at random amounts of the weights, more each time.
 #[test]
 fn killed_at_ten_points() -> Result<()> {
     let bench = Bench::new()?;
     // About two seconds for the whole of it.
     bench.server.state().rate = Some(14_000_000);
-    let mut random = 17_u32;
-    let mut killed = 0;
+    let mut state = 17_u32;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        u64::from(state >> 8) % below
+    };
     for point in 0..10 {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let pause = Duration::from_millis(u64::from(random >> 16) % 350);
         let mut child = bench.command(&["pull", "owner/Demo-48M"]).spawn()?;
-        thread::sleep(pause);
+        match point {
+            0..3 => thread::sleep(Duration::from_millis(random(100))),
+            _ => wait_for_bytes(&bench, &mut child, (point - 3) * 3_600_000 + random(3_600_000))?,
+        }
         child.kill()?;
         let status = child.wait()?;
-        killed += usize::from(status.signal() == Some(SIGKILL));
-        let part = bench.models().join(".partial/owner/Demo-48M@main/model.safetensors.part");
-        let there = fs::metadata(part).map_or(0, |metadata| metadata.len());
-        println!("kill {point}, after {pause:?}: {status}, {there} bytes of the weights are there");
-        if status.signal() == Some(SIGKILL) && bench.models().exists() {
-            let run = bench.moeflux(&["run", "-m", "demo-48m", QUESTION])?;
-            assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "it must not be taken for whole: {run:?}");
-        }
+        println!("kill {point}: {status}, {} bytes of the weights are there", bytes_there(&bench));
+        assert_eq!(status.signal(), Some(SIGKILL), "it ended before it was killed");
+        let run = bench.moeflux(&["run", "-m", "demo-48m", QUESTION])?;
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "taken for whole: {run:?}");
     }
-    assert!(killed >= 8, "{killed} of 10 were killed in the middle");
+    assert!(bytes_there(&bench) > 21_000_000, "the kills left too little to go on with");
+    bench.server.take_seen();
     bench.moeflux(&["pull", "owner/Demo-48M"])?.text();
+    let from: Vec<_> = bench.server.take_seen().into_iter().filter_map(|seen| seen.from).collect();
+    assert!(
+        !from.is_empty() && from.iter().all(|byte| *byte > 21_000_000),
+        "it went on where it was: {from:?}"
+    );
     assert_whole(&bench)?;
     assert_eq!(bench.moeflux(&["run", "demo-48m", QUESTION, "--temperature", "0"])?.text(), ANSWER);
-    let again: Vec<_> = bench.server.take_seen().into_iter().filter_map(|seen| seen.from).collect();
-    assert!(!again.is_empty(), "no kill left anything to go on with");
     Ok(())
 }
 
@@ -78,8 +97,8 @@ fn killed_near_the_end() -> Result<()> {
 fn ctrl_c_keeps_what_is_there() -> Result<()> {
     let bench = Bench::new()?;
     bench.server.state().rate = Some(14_000_000);
-    let child = bench.command(&["pull", "owner/Demo-48M"]).spawn()?;
-    thread::sleep(Duration::from_millis(500));
+    let mut child = bench.command(&["pull", "owner/Demo-48M"]).spawn()?;
+    wait_for_bytes(&bench, &mut child, 2_000_000)?;
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
     let output = child.wait_with_output()?;
     assert_eq!(output.status.code(), Some(130));

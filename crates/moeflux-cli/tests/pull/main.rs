@@ -62,7 +62,11 @@ impl Bench {
     /// `moeflux` with arguments and nothing of this process's environment.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_moeflux"));
-        command.args(args).env_clear().env("HOME", self.home.path()).env("HF_ENDPOINT", self.server.endpoint());
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("HF_ENDPOINT", self.server.endpoint());
         command.current_dir(self.home.path()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -113,7 +117,10 @@ fn pulled_listed_run_and_removed() -> Result<()> {
     for line in ["  27.44 MB  model.safetensors\n", "\n  27.63 MB  owner/Demo-48M at commit "] {
         assert!(dry.text().contains(line), "{dry:?}");
     }
-    assert!(!dry.stdout.contains("README") && dry.stdout.trim_end().ends_with("27.63 MB to download"), "{dry:?}");
+    assert!(
+        !dry.stdout.contains("README") && dry.stdout.trim_end().ends_with("27.63 MB to download"),
+        "{dry:?}"
+    );
     assert!(!bench.models().exists(), "a dry run writes nothing");
     let none = bench.moeflux(&["list"])?;
     assert_eq!(none.text(), "");
@@ -130,7 +137,11 @@ fn pulled_listed_run_and_removed() -> Result<()> {
 
     let list = bench.moeflux(&["list"])?;
     let row: Vec<_> = list.text().lines().nth(1).ok_or("a row")?.split_whitespace().collect();
-    assert_eq!((row[0], row[1], row[2], row[4]), ("owner/Demo-48M", "27.63", "MB", "some_family"), "{list:?}");
+    assert_eq!(
+        (row[0], row[1], row[2], row[4]),
+        ("owner/Demo-48M", "27.63", "MB", "some_family"),
+        "{list:?}"
+    );
     let json: serde_json::Value = serde_json::from_str(bench.moeflux(&["list", "--json"])?.text())?;
     assert_eq!((&json[0]["name"], &json[0]["revision"]), (&"owner/Demo-48M".into(), &"main".into()));
     assert!(json[0]["pulled_at"].is_string() && json[0]["there"] == json[0]["size"], "{json}");
@@ -176,7 +187,8 @@ fn the_token_from_its_usual_places() -> Result<()> {
     bench.moeflux(&args)?.fails_with(&["owner/Demo-48M is gated", "set HF_TOKEN"]);
     finished(bench.command(&args).env("HF_TOKEN", "the-token"))?.text();
     finished(bench.command(&args).env("HF_TOKEN", "wrong"))?.fails_with(&["refuses your token"]);
-    finished(bench.command(&args).env("HF_TOKEN", "wr ong"))?.fails_with(&["HF_TOKEN: expected an access token"]);
+    finished(bench.command(&args).env("HF_TOKEN", "wr ong"))?
+        .fails_with(&["HF_TOKEN: expected an access token"]);
 
     let file = bench.home.path().join(".cache/huggingface/token");
     fs::create_dir_all(file.parent().ok_or("a folder")?)?;

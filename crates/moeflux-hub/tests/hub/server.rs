@@ -127,6 +127,7 @@ impl Server {
     }
 
     fn answer(&self, stream: &TcpStream, is_cdn: bool) -> Result<()> {
+        stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;

@@ -37,7 +37,7 @@ pub enum Event {
         /// Tokens of the prompt.
         total: usize,
     },
-    /// A token was chosen.
+    /// A token was chosen. Special tokens are text too: they delimit thoughts and tool calls.
     Token {
         /// The token.
         id: u32,
@@ -133,7 +133,7 @@ impl<'a> Generation<'a> {
         let mut sampler = Sampler::new(sampling, model.vocab_size())?;
         sampler.accept_prompt(sequence.tokens());
         sampler.accept_prompt(&prompt);
-        let text = Text { stream: model.tokenizer().stream(true), stops: StopStrings::new(stop.clone())? };
+        let text = Text { stream: model.tokenizer().stream(false), stops: StopStrings::new(stop.clone())? };
         Ok(Generation {
             model,
             runner,

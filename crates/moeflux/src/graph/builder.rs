@@ -1,4 +1,5 @@
 //! Builds a graph. Model code calls these methods in the order in which the paper writes the formulas.
+#![expect(clippy::single_range_in_vec_init, reason = "often one part is all that is taken of a group of columns")]
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -8,12 +9,15 @@ use moeflux_kernels::{AttentionShape, DeltaShape, MlaShape, Routing};
 
 use super::op::{Op, TensorId};
 use super::role::{
-    AttentionGate, Attended, Beta, BetaIn, ConvIn, ConvOut, Decay, DecayIn, DeltaGate, DeltaKey, DeltaOut,
-    DeltaQuery, DeltaValue, ExpertIds, FoldedQuery, Latent, LatentIn, LatentKey, LatentSum, MlaQuery, NopeQuery, ExpertWeights, FfnAct, FfnGate, FfnUp, FusedBa, FusedQkvz, GatedAttended,
-    GatedDeltaOut, GatedSharedOut, Hidden, Key, Logits, MlpIn, Plus, Query, QueryGate, Role, RopedKey,
-    RopedQuery, RouterLogits, SharedGate, SharedOut, UnitKey, UnitQuery, Value,
+    Attended, AttentionGate, Beta, BetaIn, ConvIn, ConvOut, Decay, DecayIn, DeltaGate, DeltaKey, DeltaOut,
+    DeltaQuery, DeltaValue, ExpertIds, ExpertWeights, FfnAct, FfnGate, FfnUp, FoldedQuery, FusedBa,
+    FusedQkvz, GatedAttended, GatedDeltaOut, GatedSharedOut, Hidden, Key, Latent, LatentIn, LatentKey,
+    LatentSum, Logits, MlaQuery, MlpIn, NopeQuery, Plus, Query, QueryGate, Role, RopedKey, RopedQuery,
+    RouterLogits, SharedGate, SharedOut, UnitKey, UnitQuery, Value,
 };
-use super::weights::{Embedding, Experts, HeadLinear, KvState, LatentState, Linear, Norm, RecurrentState, Rope, Vector};
+use super::weights::{
+    Embedding, Experts, HeadLinear, KvState, LatentState, Linear, Norm, RecurrentState, Rope, Vector,
+};
 use super::{Graph, GraphError, StepShape, TensorInfo};
 
 /// A transient tensor, `[rows, cols]`, in the role `R`.
@@ -171,7 +175,8 @@ impl GraphBuilder {
             self.check("attention", q, sinks.len * head_dim, out);
         }
         let sinks = sinks.map(|sinks| sinks.id);
-        self.push(Op::Attention { q: q.id, k: k.id, v: v.id, state: id, shape, sinks, scale, out: out.id }, out)
+        let (q, k, v) = (q.id, k.id, v.id);
+        self.push(Op::Attention { q, k, v, state: id, shape, sinks, scale, out: out.id }, out)
     }
 
     /// Takes the parts of each head's query apart: without a position, and rotary.
@@ -186,9 +191,14 @@ impl GraphBuilder {
     }
 
     /// Takes latent and rotary key apart.
-    pub fn split_latent_key(&mut self, x: Tensor<LatentKey>, rank: usize) -> (Tensor<LatentIn>, Tensor<Key>) {
-        let width = self.cols(x);
-        (self.columns(x, width, vec![0..rank.min(width)]), self.columns(x, width, vec![rank.min(width)..width]))
+    pub fn split_latent_key(
+        &mut self,
+        x: Tensor<LatentKey>,
+        rank: usize,
+        rope_dim: usize,
+    ) -> (Tensor<LatentIn>, Tensor<Key>) {
+        let group = rank + rope_dim;
+        (self.columns(x, group, vec![0..rank]), self.columns(x, group, vec![rank..group]))
     }
 
     /// Each head's own linear map on its channels.

@@ -68,8 +68,8 @@ pub use op::{Op, TensorId, WeightRead};
 pub use plan::{Plan, Slot};
 pub use role::{Element, Plus, Role};
 pub use weights::{
-    Embedding, Experts, HeadLinear, KvState, LatentState, Linear, Loader, NamedExperts, NamedMatrix, NamedVector, Norm,
-    RecurrentState, Rope, RopeSpec, StateSpec, Vector, WeightTable,
+    Embedding, Experts, HeadLinear, KvState, LatentMaps, LatentState, Linear, Loader, NamedExperts,
+    NamedMatrix, NamedVector, Norm, RecurrentState, Rope, RopeSpec, StateSpec, Vector, WeightTable,
 };
 
 /// What a graph is built for: the tokens of a step and how many of them want logits.

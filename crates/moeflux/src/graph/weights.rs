@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use moeflux_checkpoint::{Checkpoint, Error, Expert, LatentDims, LatentHeads, Matrix, RowOrder, Weights};
 use moeflux_kernels::{Activation, ExpertBiases, ExpertWeights, RopeLayout};
 
-use super::role::Role;
+use super::role::{Attended, FoldedQuery, LatentSum, NopeQuery, Role};
 
 /// A linear map from role `I` to role `O`: `y = W·x`, `W` being `[rows, cols]`, plus a bias if it has one.
 #[derive(Debug)]
@@ -29,6 +29,9 @@ pub struct HeadLinear<I, O> {
     pub(super) transposed: bool,
     roles: PhantomData<(I, O)>,
 }
+
+/// What folds queries into the space of latents, and what makes values of sums of latents.
+pub type LatentMaps = (HeadLinear<NopeQuery, FoldedQuery>, HeadLinear<LatentSum, Attended>);
 
 /// The weight of an RMS norm from role `I` to role `O`.
 #[derive(Debug)]
@@ -316,11 +319,7 @@ impl<'a> Loader<'a> {
 
     /// The up-projections of the latent attention called `name`, folded: what takes each head's query into the space of
     /// latents, and what takes each head's sum of latents to its values.
-    pub fn latent_heads<Q: Role, F: Role, S: Role, V: Role>(
-        &mut self,
-        name: &str,
-        dims: LatentDims,
-    ) -> Result<(HeadLinear<Q, F>, HeadLinear<S, V>), Error> {
+    pub fn latent_heads(&mut self, name: &str, dims: LatentDims) -> Result<LatentMaps, Error> {
         let LatentHeads { keys, keys_are_folded, values } = self.source.latent_heads(name, dims)?;
         let LatentDims { heads, rank, nope_dim, value_dim } = dims;
         let keys = HeadLinear {

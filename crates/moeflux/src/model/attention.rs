@@ -78,7 +78,8 @@ impl Attention {
         loader: &mut Loader<'_>,
         name: &str,
     ) -> Result<Self, Error> {
-        let AttentionConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } = *config;
+        let AttentionConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } =
+            *config;
         let DecoderConfig { hidden_size, rms_norm_eps: eps, .. } = *decoder;
         let (q_width, k_width) = (heads * head_dim, kv_heads * head_dim);
         let norm_dims = match variant.qk_norm {
@@ -86,10 +87,8 @@ impl Attention {
             QkNorm::PerHead => Some((head_dim, head_dim)),
             QkNorm::FullWidth => Some((q_width, k_width)),
         };
-        let layout = match loader.row_order().rotary_pairs_adjacent {
-            true => RopeLayout::Interleaved,
-            false => RopeLayout::HalfSplit,
-        };
+        let adjacent = loader.row_order().rotary_pairs_adjacent;
+        let layout = if adjacent { RopeLayout::Interleaved } else { RopeLayout::HalfSplit };
         let (q_proj, k_proj, v_proj) =
             (format!("{name}.q_proj"), format!("{name}.k_proj"), format!("{name}.v_proj"));
         Ok(Attention {

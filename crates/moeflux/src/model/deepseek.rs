@@ -14,8 +14,8 @@ use super::rope::{rope_spec, softmax_scale_factor};
 use crate::graph::{
     GraphBuilder, HeadLinear, LatentState, Linear, Loader, Norm, Rope, Tensor,
     role::{
-        Attended, FoldedQuery, Latent, LatentIn, LatentKey, LatentSum, MixerIn, MixerOut, MlaQuery, NopeQuery,
-        NormedQueryLatent, QueryLatent,
+        Attended, FoldedQuery, Latent, LatentIn, LatentKey, LatentSum, MixerIn, MixerOut, MlaQuery,
+        NopeQuery, NormedQueryLatent, QueryLatent,
     },
 };
 
@@ -105,7 +105,7 @@ impl Mixer for LatentAttention {
         let q = self.query.forward(b, x);
         let (q_nope, q_rope) = b.split_mla_query(q, self.nope_dim, self.rope_dim);
         let latent_key = b.linear(x, &self.kv_a_proj_with_mqa);
-        let (latent, k_rope) = b.split_latent_key(latent_key, self.rank);
+        let (latent, k_rope) = b.split_latent_key(latent_key, self.rank, self.rope_dim);
         let latent = b.rms_norm(latent, &self.kv_a_layernorm);
         let q_rope = b.rope_query(q_rope, self.rope_dim, &self.rope);
         let k_rope = b.rope_key(k_rope, self.rope_dim, &self.rope);
@@ -143,7 +143,8 @@ impl LatentAttention {
                 q_b_proj: loader.linear(&format!("{name}.q_b_proj"), heads * head_dim, q_rank)?,
             },
         };
-        let (key_up, value_up) = loader.latent_heads(name, LatentDims { heads, rank, nope_dim, value_dim })?;
+        let (key_up, value_up) =
+            loader.latent_heads(name, LatentDims { heads, rank, nope_dim, value_dim })?;
         Ok(LatentAttention {
             query,
             kv_a_proj_with_mqa: loader.linear(

@@ -49,7 +49,8 @@ impl GatedAttention {
         loader: &mut Loader<'_>,
         name: &str,
     ) -> Result<Self, Error> {
-        let AttentionConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } = *config;
+        let AttentionConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } =
+            *config;
         let DecoderConfig { hidden_size, rms_norm_eps: eps, .. } = *decoder;
         Ok(GatedAttention {
             q_proj: loader.linear(&format!("{name}.q_proj"), heads * 2 * head_dim, hidden_size)?,

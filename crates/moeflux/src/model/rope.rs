@@ -43,9 +43,8 @@ fn inv_freq(rope: &RopeParameters) -> Vec<f32> {
     let Some(yarn) = &rope.yarn else { return pairs.map(|j| 1.0 / period(j)).collect() };
 
     let original = yarn.original_max_position_embeddings as f64;
-    let pair_of_turns = |turns: f64| {
-        rotary_dim as f64 * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln())
-    };
+    let pair_of_turns =
+        |turns: f64| rotary_dim as f64 * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
     let (mut low, mut high) = (pair_of_turns(yarn.beta_fast), pair_of_turns(yarn.beta_slow));
     if yarn.truncate {
         (low, high) = (low.floor(), high.ceil());
@@ -113,10 +112,10 @@ mod tests {
                 [
                     1.0,
                     0.133_352_15,
-                    0.056_234_129,
+                    0.056_234_13,
                     0.012_447_956,
-                    0.002_249_365_2,
-                    0.000_790_569_41,
+                    0.002_249_365,
+                    0.000_790_569_4,
                     3.333_803_4e-5,
                     3.333_803_5e-6,
                 ],
@@ -128,8 +127,8 @@ mod tests {
                     1.0,
                     0.073_744_565,
                     0.019_335,
-                    0.002_093_792_7,
-                    3.830_881_2e-5,
+                    0.002_093_793,
+                    3.830_881e-5,
                     1.818_833_7e-5,
                     5.950_239_5e-6,
                     3.023_511_4e-7,
@@ -149,12 +148,12 @@ mod tests {
                 1.0,
                 [
                     1.0,
-                    0.093_777_858,
-                    0.034_007_277,
-                    0.008_794_286_3,
-                    0.002_274_203_8,
+                    0.093_777_86,
+                    0.034_007_28,
+                    0.008_794_286,
+                    0.002_274_204,
                     1.807_023_4e-5,
-                    6.552_927_1e-6,
+                    6.552_927e-6,
                     4.382_206_4e-7,
                 ],
             ),

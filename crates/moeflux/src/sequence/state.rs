@@ -35,7 +35,9 @@ impl State {
     /// The state before the first token.
     pub fn new(spec: &StateSpec) -> Self {
         match *spec {
-            StateSpec::Kv { kv_heads, head_dim, window } => State::Kv(KvCache::new(kv_heads, head_dim, window)),
+            StateSpec::Kv { kv_heads, head_dim, window } => {
+                State::Kv(KvCache::new(kv_heads, head_dim, window))
+            }
             StateSpec::Latent { rank, rope_dim } => State::Latent(LatentCache::new(rank, rope_dim)),
             StateSpec::Recurrent { len } => State::Recurrent(Recurrent::new(len)),
         }

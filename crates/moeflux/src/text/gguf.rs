@@ -1,6 +1,6 @@
 //! A tokenizer, chat template and sampling defaults from the metadata of a GGUF file.
 
-mod byte_level;
+pub(in crate::text) mod byte_level;
 mod sentence_piece;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 //! Everything here works from the files of a checkpoint and knows nothing of models or devices.
 
 mod error;
+mod flash_moe;
 mod generation;
 mod gguf;
 mod message;

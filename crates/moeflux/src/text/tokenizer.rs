@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use moeflux_checkpoint::Checkpoint;
 
+use super::flash_moe;
 use super::generation::{eos_token_ids, read_object};
 use super::stream::{DecoderKind, TokenStream};
 use super::template::{ChatRequest, ChatTemplate, special_token};
@@ -29,22 +30,25 @@ impl Tokenizer {
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, TextError> {
         match checkpoint.metadata() {
             Some(metadata) => Self::from_gguf(metadata),
-            None => Self::open(checkpoint.path()),
+            None => {
+                let folder = checkpoint.text_folder();
+                let binary = folder.join("tokenizer.bin");
+                if folder.join("tokenizer.json").is_file() || !binary.is_file() {
+                    return Self::open(folder);
+                }
+                Self::with_files(folder, flash_moe::tokenizer(&binary, checkpoint.config().model_type())?)
+            }
         }
     }
 
     /// Reads `tokenizer.json` of a checkpoint folder and, where they exist, `tokenizer_config.json`,
     /// `generation_config.json`, `config.json` and the chat template.
     pub fn open(folder: &Path) -> Result<Self, TextError> {
-        let path = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
-        let unusable =
-            |error: tokenizers::Error| TextError::Tokenizer { path: path.clone(), detail: error.to_string() };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(unusable)?;
-        // Left over from training in some checkpoints; they would cut or fill prompts silently.
-        inner.with_truncation(None).map_err(unusable)?;
-        inner.with_padding(None);
+        Self::with_files(folder, read(folder)?)
+    }
 
+    /// This tokenizer, and what the files of a folder say about text.
+    fn with_files(folder: &Path, inner: tokenizers::Tokenizer) -> Result<Self, TextError> {
         let config_path = folder.join("tokenizer_config.json");
         let config = read_object(&config_path)?.unwrap_or_default();
         let eos_ids = match eos_token_ids(folder)? {
@@ -156,4 +160,17 @@ impl Tokenizer {
     pub(super) fn unknown(&self, id: u32) -> TextError {
         TextError::UnknownToken { id, vocab_size: self.vocab_size() }
     }
+}
+
+/// Reads `tokenizer.json`.
+fn read(folder: &Path) -> Result<tokenizers::Tokenizer, TextError> {
+    let path = folder.join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
+    let unusable =
+        |error: tokenizers::Error| TextError::Tokenizer { path: path.clone(), detail: error.to_string() };
+    let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(unusable)?;
+    // Left over from training in some checkpoints; they would cut or fill prompts silently.
+    inner.with_truncation(None).map_err(unusable)?;
+    inner.with_padding(None);
+    Ok(inner)
 }

@@ -1,10 +1,14 @@
 //! Reads the reference tensors and compares with them.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod artifacts;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -14,6 +18,22 @@ pub fn root() -> PathBuf {
 /// A folder or file under `tests/data`.
 pub fn data(path: &str) -> PathBuf {
     root().join("tests/data").join(path)
+}
+
+/// A copy of a checkpoint folder with these fields of its config changed.
+pub fn copy_with(folder: &Path, changes: &Value) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let path = copy.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (field, value) in changes.as_object().unwrap() {
+        config[field] = value.clone();
+    }
+    std::fs::write(path, config.to_string()).unwrap();
+    copy
 }
 
 /// All tensors of a reference file.

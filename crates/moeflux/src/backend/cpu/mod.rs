@@ -8,7 +8,7 @@ mod rope;
 
 use std::time::Instant;
 
-use moeflux_kernels::{self as kernels, ExpertScratch, PoolError, ThreadPool};
+use moeflux_kernels::{self as kernels, ExpertScratch, MlaShape, PoolError, ThreadPool};
 
 use self::arena::Arena;
 use self::rope::RopeTable;
@@ -66,9 +66,9 @@ impl CpuBackend {
                 let (cos, sin) = (&table.cos, &table.sin);
                 kernels::rope(io.f32(x), heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, y);
             }),
-            Op::HeadLinear { x, weight, heads, transposed, out } => io.write(out, |io, y| match transposed {
-                false => kernels::head_linear(pool, &matrix(weight), heads, io.f32(x), y),
-                true => kernels::head_linear_transposed(pool, &matrix(weight), heads, io.f32(x), y),
+            Op::HeadLinear { x, weight, heads, transposed, out } => io.write(out, |io, y| {
+                let product = if transposed { kernels::head_linear_transposed } else { kernels::head_linear };
+                product(pool, &matrix(weight), heads, io.f32(x), y);
             }),
             Op::Attention { q, k, v, state, ref shape, sinks, scale, out } => io.write(out, |io, y| {
                 let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
@@ -89,10 +89,11 @@ impl CpuBackend {
             }),
             Op::MlaAttention { q, q_rope, latent, k_rope, state, ref shape, scale, out } => io.write(out, |io, y| {
                 let (q, q_rope, latent, k_rope) = (io.f32(q), io.f32(q_rope), io.f32(latent), io.f32(k_rope));
+                let MlaShape { heads, rank, rope_dim } = *shape;
                 for segment in step.segments.iter_mut() {
                     let rows = |width| segment.rows.start * width..segment.rows.end * width;
-                    let (query_rows, rope_rows) = (rows(shape.heads * shape.rank), rows(shape.heads * shape.rope_dim));
-                    let (latent, k_rope) = (&latent[rows(shape.rank)], &k_rope[rows(shape.rope_dim)]);
+                    let (query_rows, rope_rows) = (rows(heads * rank), rows(heads * rope_dim));
+                    let (latent, k_rope) = (&latent[rows(rank)], &k_rope[rows(rope_dim)]);
                     let first = segment.sequence.len();
                     let StateMut::Latent(cache) = segment.sequence.state_mut(state) else {
                         unreachable!("the loader made state {state} a latent cache")

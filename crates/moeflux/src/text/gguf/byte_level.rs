@@ -1,7 +1,8 @@
 //! Byte-level BPE (`gpt2`): merges are listed, and the way to split a text into words has a name.
 
 use moeflux_checkpoint::gguf::Metadata;
-use tokenizers::models::bpe::BPE;
+use std::path::Path;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -16,14 +17,31 @@ const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
 
 pub(super) fn tokenizer(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Tokenizer, TextError> {
-    let words = metadata.text(PRE)?.and_then(|name| WORDS.iter().find(|words| words.names.contains(&name)));
+    let words = metadata.text(PRE)?.and_then(Words::of);
     let words = words.ok_or_else(|| {
         let names: Vec<&str> = WORDS.iter().flat_map(|words| words.names).copied().collect();
         metadata.wrong(PRE, &format!("one of {}", names.join(", ")))
     })?;
-    let failed = |error: tokenizers::Error| unusable(metadata.path(), &error);
+    words.tokenizer(metadata.path(), vocabulary.ids(), merges(metadata)?)
+}
+
+impl Words {
+    /// The way of this name.
+    pub(in crate::text) fn of(name: &str) -> Option<&'static Words> {
+        WORDS.iter().find(|words| words.names.contains(&name))
+    }
+
+    /// A tokenizer that splits texts so; errors name the file `path`.
+    pub(in crate::text) fn tokenizer(
+        &self,
+        path: &Path,
+        ids: Vocab,
+        merges: Vec<(String, String)>,
+    ) -> Result<Tokenizer, TextError> {
+    let words = self;
+    let failed = |error: tokenizers::Error| unusable(path, &error);
     let model = BPE::builder()
-        .vocab_and_merges(vocabulary.ids(), merges(metadata)?)
+        .vocab_and_merges(ids, merges)
         .ignore_merges(words.whole_words_first)
         .build()
         .map_err(failed)?;
@@ -41,6 +59,7 @@ pub(super) fn tokenizer(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Res
     tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
     tokenizer.with_decoder(Some(ByteLevel::default()));
     Ok(tokenizer)
+    }
 }
 
 /// Pairs in order of rank: two tokens, of which none contains a space, with a space between them.
@@ -56,7 +75,7 @@ fn merges(metadata: &Metadata) -> Result<Vec<(String, String)>, TextError> {
 }
 
 /// How a text is split into words before merges: the patterns of the models' own `tokenizer.json`.
-struct Words {
+pub(in crate::text) struct Words {
     names: &'static [&'static str],
     /// Each applied to what the one before left.
     patterns: &'static [&'static str],
