@@ -359,7 +359,7 @@ pub enum Error {
     /// A config field that nobody here knows: it may change what the model computes.
     #[error(
         "{}: unknown field {field} = {found}: it may change what the model computes; \
-         if it does not, list it in ignored_config_fields",
+         if it does not, list it in ignored_config_fields (--ignore-config-field of the command)",
         path.display()
     )]
     UnknownField {

@@ -1,14 +1,14 @@
-//! Reads a mixture-of-experts checkpoint folder, in place: files are mapped, never copied, and what they say is checked
-//! once, here, with an error that names the file, the tensor or field, what was expected and what was found.
+//! Reads a mixture-of-experts checkpoint, in place: files are mapped, never copied, and what they say is checked once,
+//! here, with an error that names the file, the tensor or field, what was expected and what was found.
 //!
 //! - [`Checkpoint::open`] maps the weight files and lists their tensors under the names the files give them, and reads
-//!   `config.json` into a [`ModelConfig`].
+//!   `config.json`, or the metadata that stands for it, into a [`ModelConfig`].
 //! - [`Checkpoint::weights`] hands the tensors out under one set of names and conventions, whichever tool wrote the
 //!   files; what a family needs for that is in [`family`].
 //!
 //! Formats: safetensors as the Hugging Face hub has them (F32, F16, BF16) and as MLX writes them (affine 2, 3, 4, 5, 6
-//! and 8 bits, mxfp4, mxfp8, nvfp4, mixed at will); one file or shards with an index. The crate knows nothing of what
-//! a model computes, nor of devices.
+//! and 8 bits, mxfp4, mxfp8, nvfp4, mixed at will), one file or shards with an index; GGUF ([`gguf`]), one file or split.
+//! The crate knows nothing of what a model computes, nor of devices.
 
 mod checkpoint;
 pub mod config;

@@ -11,12 +11,13 @@ use moeflux::{Model, ModelOptions};
 
 use crate::progress::Progress;
 use crate::stats::Bytes;
+use crate::store_args::StoreArgs;
 use crate::terminal::note;
 
 /// Arguments of `convert`.
 #[derive(Args)]
 pub(crate) struct ConvertArgs {
-    /// Model to convert
+    /// Model to convert: a folder, a GGUF file, or a pulled model's name
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// Folder to make; until it is whole everything lies in DST.partial
@@ -40,6 +41,8 @@ pub(crate) struct ConvertArgs {
     /// Threads that work; the result does not depend on them [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 fn recipe_help() -> String {
@@ -61,7 +64,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
         bail!("--group: expected 32, 64 or 128, found {}", args.group);
     }
     let started = Instant::now();
-    let model = Model::open(&args.source, &ModelOptions::default())?;
+    let model = args.store.open(&args.source, &ModelOptions::default())?;
     let plan = convert::plan(&model, &recipe(args)?)?;
     announce(&model, &plan, args);
     if args.dry_run {

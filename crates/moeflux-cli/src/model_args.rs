@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use moeflux::checkpoint::OpenOptions;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions};
 
 use crate::store_args::StoreArgs;
@@ -15,6 +16,9 @@ pub(crate) struct ModelArgs {
     /// Model folder, GGUF file, or name of a pulled model; same as the argument MODEL [default: the demo in models/demo]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
+    /// A field of config.json that is unknown and may be ignored, such as text_config.novelty; repeatable
+    #[arg(long = "ignore-config-field", value_name = "FIELD")]
+    ignored_config_fields: Vec<String>,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -34,15 +38,9 @@ impl ModelArgs {
         self.model.is_some()
     }
 
-    /// The folder that an argument names: by its path, or as a pulled model. `None` if it does neither.
+    /// The folder or file that an argument names; see [`StoreArgs::locate`].
     pub(crate) fn locate(&self, named: &Path) -> Result<Option<PathBuf>> {
-        let is_gguf = named.is_file() && named.extension().is_some_and(|extension| extension == "gguf");
-        if named.is_dir() || is_gguf {
-            return Ok(Some(named.to_owned()));
-        }
-        // Without a place for them there are no pulled models.
-        let (Some(name), Ok(store)) = (named.to_str(), self.store.store()) else { return Ok(None) };
-        Ok(store.find(name)?.map(|model| model.open_folder()).transpose()?)
+        self.store.locate(named)
     }
 
     /// The model's folder: `--model`, the positional argument, or the demo.
@@ -63,15 +61,11 @@ impl ModelArgs {
 
     /// Opens that model.
     pub(crate) fn open(&self, argument: Option<&Path>) -> Result<Model> {
-        let named = self.folder(argument)?;
-        let Some(folder) = self.locate(&named)? else {
-            let named = named.display();
-            bail!(
-                "{named} is neither a folder nor a GGUF file, and no pulled model: name the folder of a model, with \
-                 its config.json, a .gguf file, or a model of `moeflux list`; `moeflux pull OWNER/NAME` downloads one"
-            );
+        let checkpoint = OpenOptions {
+            ignored_config_fields: self.ignored_config_fields.clone(),
+            ..OpenOptions::default()
         };
-        Ok(Model::open(&folder, &ModelOptions::default())?)
+        self.store.open(&self.folder(argument)?, &ModelOptions { checkpoint })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use moeflux::ModelOptions;
 use moeflux_hub::{Model, Store};
 
 /// The folder of pulled models.
@@ -27,6 +28,30 @@ impl StoreArgs {
             "neither --models-dir nor MOEFLUX_MODELS says where pulled models are, and there is no home folder",
         )?;
         Ok(Store::new(folder))
+    }
+
+    /// The model's folder or file that an argument names: by its path, or as a pulled model. `None` if it does
+    /// neither.
+    pub(crate) fn locate(&self, named: &Path) -> Result<Option<PathBuf>> {
+        let is_gguf = named.is_file() && named.extension().is_some_and(|extension| extension == "gguf");
+        if named.is_dir() || is_gguf {
+            return Ok(Some(named.to_owned()));
+        }
+        // Without a place for them there are no pulled models.
+        let (Some(name), Ok(store)) = (named.to_str(), self.store()) else { return Ok(None) };
+        Ok(store.find(name)?.map(|model| model.open_folder()).transpose()?)
+    }
+
+    /// Opens the model that an argument names.
+    pub(crate) fn open(&self, named: &Path, options: &ModelOptions) -> Result<moeflux::Model> {
+        let Some(folder) = self.locate(named)? else {
+            let named = named.display();
+            bail!(
+                "{named} is neither a folder nor a GGUF file, and no pulled model: name the folder of a model, with \
+                 its config.json, a .gguf file, or a model of `moeflux list`; `moeflux pull OWNER/NAME` downloads one"
+            );
+        };
+        Ok(moeflux::Model::open(&folder, options)?)
     }
 
     /// The pulled model that `text` names, complete or not.

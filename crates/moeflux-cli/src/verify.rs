@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use moeflux::ModelOptions;
 use moeflux::convert::{self, Difference};
-use moeflux::{Model, ModelOptions};
 
 use crate::convert::threads;
 use crate::progress::Progress;
+use crate::store_args::StoreArgs;
 use crate::terminal::{self, note};
 
 /// Arguments of `verify`.
@@ -28,14 +29,16 @@ pub(crate) struct VerifyArgs {
     /// Threads that work [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     // Shapes and lengths.
-    let model = Model::open(&args.pack, &ModelOptions::default())?;
+    let model = args.store.open(&args.pack, &ModelOptions::default())?;
     let threads = threads(args.threads);
-    let damage = Progress::bytes("checking").follow(|tell| convert::verify(&args.pack, threads, tell))?;
+    let damage = Progress::bytes("checking").follow(|tell| convert::verify(model.checkpoint().path(), threads, tell))?;
     if !damage.is_empty() {
         for damage in &damage {
             note(format!("damaged: {damage}"));
@@ -44,7 +47,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     }
     let mut page = format!("{}: every checksum is right\n", args.pack.display());
     if let Some(source) = &args.against {
-        let source = Model::open(source, &ModelOptions::default())?;
+        let source = args.store.open(source, &ModelOptions::default())?;
         let differences = Progress::counts("comparing")
             .follow(|tell| convert::compare(&model, &source, threads, tell))?;
         table(&mut page, &differences, args.tensors)?;

@@ -1,6 +1,6 @@
 //! Runs mixture-of-experts language models that are larger than memory.
 //!
-//! [`Model::open`] reads a checkpoint folder in place; an [`Engine`] evaluates tokens on a backend and generates text;
+//! [`Model::open`] reads a checkpoint in place; an [`Engine`] evaluates tokens on a backend and generates text;
 //! a [`Sequence`] is what the model remembers of one conversation.
 //!
 //! ```no_run

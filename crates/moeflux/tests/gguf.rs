@@ -71,7 +71,11 @@ fn tokenizers_are_those_of_the_hub() {
         assert_eq!(tokenizer.vocab_size(), hub.vocab_size());
         assert_eq!(tokenizer.generation_defaults(), hub.generation_defaults());
         for id in 0..hub.vocab_size() as u32 {
-            assert_eq!((tokenizer.token(id), tokenizer.is_special(id)), (hub.token(id), hub.is_special(id)), "{id}");
+            assert_eq!(
+                (tokenizer.token(id), tokenizer.is_special(id)),
+                (hub.token(id), hub.is_special(id)),
+                "{id}"
+            );
         }
         for case in cases["encode"].as_array().unwrap() {
             let ids = tokenizer.encode(case["text"].as_str().unwrap()).unwrap();
@@ -114,6 +118,7 @@ fn sentence_piece_models_encode_as_sentence_piece_does() {
         file.set("tokenizer.ggml.bos_token_id", Value::Integer(1));
         file.remove("tokenizer.ggml.merges");
         file.remove("tokenizer.ggml.pre");
+        file.remove("tokenizer.ggml.add_space_prefix");
     })
     .unwrap();
     assert_eq!(tokenizer.eos_ids(), [2]);
@@ -128,7 +133,9 @@ fn sentence_piece_models_encode_as_sentence_piece_does() {
 
 #[test]
 fn every_way_to_split_words_compiles() {
-    let error = tokenizer(|file| file.set("tokenizer.ggml.pre", Value::Text("other".into()))).unwrap_err().to_string();
+    let error = tokenizer(|file| file.set("tokenizer.ggml.pre", Value::Text("other".into())))
+        .unwrap_err()
+        .to_string();
     let (_, names) = error.split_once("expected one of ").unwrap();
     let (names, found) = names.split_once(", found ").unwrap();
     assert_eq!(found, "\"other\"");
@@ -153,11 +160,23 @@ fn metadata_that_is_no_tokenizer() {
         ("tokenizer.ggml.pre", None, "field tokenizer.ggml.pre is missing"),
         ("tokenizer.ggml.tokens", None, "field tokenizer.ggml.tokens is missing"),
         ("tokenizer.ggml.tokens", Some(Value::Texts(vec![])), "found 0 strings"),
-        ("tokenizer.ggml.token_type", Some(Value::Integers(vec![1, 1])), "expected 512 whole numbers from 0 to 6"),
-        ("tokenizer.ggml.token_type", Some(Value::Integers(vec![7; 512])), "expected 512 whole numbers from 0 to 6"),
+        (
+            "tokenizer.ggml.token_type",
+            Some(Value::Integers(vec![1, 1])),
+            "expected 512 whole numbers from 0 to 6",
+        ),
+        (
+            "tokenizer.ggml.token_type",
+            Some(Value::Integers(vec![7; 512])),
+            "expected 512 whole numbers from 0 to 6",
+        ),
         ("tokenizer.ggml.merges", Some(Value::Texts(vec!["ab".into()])), "two tokens with a space between"),
         ("tokenizer.ggml.merges", Some(Value::Texts(vec!["a nothing".into()])), "not a usable tokenizer"),
-        ("tokenizer.ggml.eos_token_id", Some(Value::Integer(512)), "expected a token id below 512, found 512"),
+        (
+            "tokenizer.ggml.eos_token_id",
+            Some(Value::Integer(512)),
+            "expected a token id below 512, found 512",
+        ),
         ("tokenizer.chat_template", Some(Value::Text("{% if %}".into())), "chat template, line 1"),
     ];
     for (key, value, says) in cases {

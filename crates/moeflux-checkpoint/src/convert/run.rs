@@ -128,16 +128,29 @@ fn fill(
     for (unit, found) in lock(&kept).drain(..) {
         checksums[unit] = Some(found);
     }
-    let todo: Vec<usize> = (0..plan.units.len()).filter(|&unit| checksums[unit].is_none()).collect();
+    let mut todo: Vec<usize> = (0..plan.units.len()).filter(|&unit| checksums[unit].is_none()).collect();
     let made: Mutex<Vec<(usize, Vec<Checksum>)>> = Mutex::default();
     let block = plan.mixtures.iter().map(|mixture| mixture.layout.len()).max().unwrap_or(0);
     let workers = (MEMORY / block.max(1)).clamp(1, options.threads as u64) as usize;
+    let file_of = |unit: &Unit| plan.outputs(unit).first().map_or(0, |(file, _, _)| *file);
+    let left: Vec<AtomicUsize> = files.iter().map(|_| AtomicUsize::new(0)).collect();
+    // Threads that write the same file wait for each other: as many files as threads take turns.
+    todo.sort_by_cached_key(|&unit| {
+        let file = file_of(&plan.units[unit]);
+        (file / workers, left[file].fetch_add(1, Ordering::Relaxed), file)
+    });
     in_parallel(&pool, todo.len(), workers, |index, worker: &mut Worker| {
-        let unit = todo[index];
-        let found = worker.make(plan, &plan.units[unit], &source, &files)?;
-        journal.record(unit, &found)?;
-        tell(bytes_of(&plan.units[unit]));
-        lock(&made).push((unit, found));
+        let number = todo[index];
+        let unit = &plan.units[number];
+        let found = worker.make(plan, unit, &source, &files)?;
+        journal.record(number, &found)?;
+        tell(bytes_of(unit));
+        lock(&made).push((number, found));
+        // A file that is complete goes to the disk while others are in the making.
+        let (path, file) = &files[file_of(unit)];
+        if left[file_of(unit)].fetch_sub(1, Ordering::AcqRel) == 1 {
+            file.sync_all().map_err(Error::io(path))?;
+        }
         Ok(())
     })?;
     for (unit, found) in lock(&made).drain(..) {

@@ -1,4 +1,4 @@
-//! Qwen3.5 and Qwen3.6 with experts (`qwen3_5_moe`): [`qwen3_next`](super::qwen3_next) with positions for images, and
+//! Qwen3.5 and Qwen3.6 with experts (`qwen3_5_moe`): [`super::qwen3_next`] with positions for images, and
 //! a config that may have the text model under `text_config`.
 
 use crate::config::Fields;

@@ -7,6 +7,7 @@ use super::metadata::{Metadata, Value};
 use crate::checkpoint::OpenOptions;
 use crate::config::{self, Config};
 use crate::error::Error;
+use crate::family::parts::MAX_LAYERS;
 use crate::files::Tensors;
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,7 +68,8 @@ fn qwen3next(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.set("norm_topk_prob", json!(true));
     fields.delta_net()?;
     fields.partial_rotary()?;
-    fields.dense_layers()
+    fields.dense_layers();
+    Ok(())
 }
 
 fn qwen3moe(fields: &mut Fields<'_>) -> Result<(), Error> {
@@ -75,7 +77,8 @@ fn qwen3moe(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.common("num_experts")?;
     fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
     fields.set("norm_topk_prob", json!(true));
-    fields.dense_layers()
+    fields.dense_layers();
+    Ok(())
 }
 
 fn olmoe(fields: &mut Fields<'_>) -> Result<(), Error> {
@@ -89,7 +92,9 @@ fn olmoe(fields: &mut Fields<'_>) -> Result<(), Error> {
 
 fn mixtral(fields: &mut Fields<'_>) -> Result<(), Error> {
     if fields.get("expert_count").is_none_or(|count| *count == Value::Integer(0)) {
-        return Err(fields.wrong("expert_count", "a mixture of experts: of `llama`, dense models are not supported"));
+        return Err(
+            fields.wrong("expert_count", "a mixture of experts: of `llama`, dense models are not supported")
+        );
     }
     fields.set("model_type", json!("mixtral"));
     fields.common("num_local_experts")?;
@@ -156,7 +161,11 @@ fn deepseek2(fields: &mut Fields<'_>) -> Result<(), Error> {
     };
     match key.checked_sub(rope) {
         Some(nope) => fields.set("qk_nope_head_dim", json!(nope)),
-        None => return Err(fields.wrong("attention.key_length_mla", &format!("at least rope.dimension_count = {rope}"))),
+        None => {
+            return Err(
+                fields.wrong("attention.key_length_mla", &format!("at least rope.dimension_count = {rope}"))
+            );
+        }
     }
     // A tenth of `mscale_all_dim`. `mscale`, which the file does not have, is taken for equal, as it is in all models.
     if let Some(multiplier) = fields.number("rope.scaling.yarn_log_multiplier")? {
@@ -231,16 +240,16 @@ impl<'a> Fields<'a> {
 
     /// The layers that are run: blocks for multi-token prediction come last and are counted.
     fn layers(&mut self) -> Result<(), Error> {
-        let blocks = self.whole("block_count")?.ok_or_else(|| self.wrong("block_count", "a whole number"))?;
+        let blocks = self.whole("block_count")?.filter(|blocks| *blocks <= MAX_LAYERS as u64);
+        let blocks =
+            blocks.ok_or_else(|| self.wrong("block_count", &format!("a whole number from 1 to {MAX_LAYERS}")))?;
         let predicting = self.whole("nextn_predict_layers")?.unwrap_or(0);
-        match blocks.checked_sub(predicting) {
-            Some(layers) => {
-                self.set("num_hidden_layers", json!(layers));
-                self.origins.insert("num_hidden_layers".to_owned(), self.key("block_count"));
-                Ok(())
-            }
-            None => Err(self.wrong("block_count", &format!("at least nextn_predict_layers = {predicting}"))),
-        }
+        let layers = blocks.checked_sub(predicting).ok_or_else(|| {
+            self.wrong("block_count", &format!("more than nextn_predict_layers = {predicting}"))
+        })?;
+        self.set("num_hidden_layers", json!(layers));
+        self.origins.insert("num_hidden_layers".to_owned(), self.key("block_count"));
+        Ok(())
     }
 
     /// Frequencies, and how they were stretched.
@@ -316,7 +325,9 @@ impl<'a> Fields<'a> {
             (self.whole("ssm.inner_size")?, self.whole("ssm.time_step_rank")?.filter(|&heads| heads > 0))
         {
             if !values.is_multiple_of(heads) {
-                return Err(self.wrong("ssm.inner_size", &format!("a multiple of ssm.time_step_rank = {heads}")));
+                return Err(
+                    self.wrong("ssm.inner_size", &format!("a multiple of ssm.time_step_rank = {heads}"))
+                );
             }
             self.set("linear_value_head_dim", json!(values / heads));
             self.origins.insert("linear_value_head_dim".to_owned(), self.key("ssm.inner_size"));
@@ -338,12 +349,11 @@ impl<'a> Fields<'a> {
     }
 
     /// `mlp_only_layers`: those without a router.
-    fn dense_layers(&mut self) -> Result<(), Error> {
+    fn dense_layers(&mut self) {
         let layers = self.json.get("num_hidden_layers").and_then(Json::as_u64).unwrap_or(0);
         let is_dense = |layer: &u64| self.tensors.contains_key(&format!("blk.{layer}.ffn_gate.weight"));
-        let dense: Vec<u64> = (0..layers.min(self.tensors.len() as u64)).filter(is_dense).collect();
+        let dense: Vec<u64> = (0..layers).filter(is_dense).collect();
         self.set("mlp_only_layers", json!(dense));
-        Ok(())
     }
 
     /// A router with groups of experts and a scale.

@@ -37,7 +37,12 @@ pub fn parse_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, Vec<Entry>),
     let mut reader = Reader { path, bytes: &bytes[..bytes.len().min(MAX_HEADER_LEN)], at: 0 };
     let magic = reader.array::<4>("the magic number")?;
     if magic != *b"GGUF" {
-        return Err(reader.error("the magic number", 0, "GGUF", format!("{:?}", magic.escape_ascii().to_string())));
+        return Err(reader.error(
+            "the magic number",
+            0,
+            "GGUF",
+            format!("{:?}", magic.escape_ascii().to_string()),
+        ));
     }
     let version = reader.u32("the version")?;
     if !matches!(version, 2 | 3) {
@@ -58,7 +63,12 @@ pub fn parse_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, Vec<Entry>),
         let key = reader.text("a metadata key")?;
         let value = reader.value(&format!("metadata key {key}"))?;
         if !metadata.insert(key.clone(), value) {
-            return Err(reader.error(&format!("metadata key {key}"), start, "each key once", "a second one".into()));
+            return Err(reader.error(
+                &format!("metadata key {key}"),
+                start,
+                "each key once",
+                "a second one".into(),
+            ));
         }
     }
     metadata.end = reader.at;
@@ -111,7 +121,8 @@ fn place(
 ) -> Result<Vec<Entry>, Error> {
     let mut names = HashSet::new();
     for Listed { name, offset, len, at, .. } in &tensors {
-        let error = |expected: &str, found: String| reader.error(&format!("tensor {name}"), *at, expected, found);
+        let error =
+            |expected: &str, found: String| reader.error(&format!("tensor {name}"), *at, expected, found);
         if !names.insert(name.as_str()) {
             return Err(error("each tensor once", "a second one".to_owned()));
         }
@@ -184,9 +195,12 @@ impl Reader<'_> {
         let left = (self.bytes.len() - self.at) / least;
         match usize::try_from(count) {
             Ok(count) if count <= left => Ok(count),
-            _ => {
-                Err(self.error(what, start, &format!("at most {left}, for which bytes are left"), count.to_string()))
-            }
+            _ => Err(self.error(
+                what,
+                start,
+                &format!("at most {left}, for which bytes are left"),
+                count.to_string(),
+            )),
         }
     }
 
@@ -222,14 +236,25 @@ impl Reader<'_> {
                     2 | 3 => 2,
                     4..=6 => 4,
                     8 | 10..=12 => 8,
-                    _ => return Err(self.error(what, start, "an array of values of type 0 to 8 or 10 to 12", format!("type {kind}"))),
+                    _ => {
+                        return Err(self.error(
+                            what,
+                            start,
+                            "an array of values of type 0 to 8 or 10 to 12",
+                            format!("type {kind}"),
+                        ));
+                    }
                 };
                 let count = self.count(&format!("the length of {what}"), least)?;
                 match kind {
                     7 => Value::Flags((0..count).map(|_| self.flag(what)).collect::<Result<_, _>>()?),
                     8 => Value::Texts((0..count).map(|_| self.text(what)).collect::<Result<_, _>>()?),
-                    6 | 12 => Value::Floats((0..count).map(|_| self.float(kind, what)).collect::<Result<_, _>>()?),
-                    _ => Value::Integers((0..count).map(|_| self.integer(kind, what)).collect::<Result<_, _>>()?),
+                    6 | 12 => {
+                        Value::Floats((0..count).map(|_| self.float(kind, what)).collect::<Result<_, _>>()?)
+                    }
+                    _ => Value::Integers(
+                        (0..count).map(|_| self.integer(kind, what)).collect::<Result<_, _>>()?,
+                    ),
                 }
             }
             _ => return Err(self.error(what, start, "a type from 0 to 12", format!("type {kind}"))),
@@ -290,7 +315,8 @@ impl Reader<'_> {
         let len = byte_len(dtype, &dims);
         let (Some(shape), Some(len)) = (shape, len) else {
             let block = dtype.encoding().map_or(1, Encoding::group);
-            let expected = format!("dimensions whose product fits 64 bits, the first a multiple of {block} for {dtype}");
+            let expected =
+                format!("dimensions whose product fits 64 bits, the first a multiple of {block} for {dtype}");
             return Err(self.error(&what, at, &expected, format!("{dims:?}")));
         };
         Ok(Listed { name, dtype, shape, offset, len, at })
@@ -298,7 +324,12 @@ impl Reader<'_> {
 
     fn ends(&self, what: &str, wanted: u64) -> Error {
         let left = self.bytes.len() - self.at;
-        self.error(what, self.at, &format!("{wanted} bytes"), format!("{left}; the file is cut short or damaged"))
+        self.error(
+            what,
+            self.at,
+            &format!("{wanted} bytes"),
+            format!("{left}; the file is cut short or damaged"),
+        )
     }
 
     fn error(&self, what: &str, offset: usize, expected: &str, found: String) -> Error {

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::files::Contents;
 use crate::tensor::{Span, Tensor};
+use header::Entry;
 use parts::PartName;
 use std::path::{Path, PathBuf};
 
@@ -52,11 +53,14 @@ fn part_paths(first: &Path, metadata: &Metadata) -> Result<Vec<PathBuf>, Error> 
         return Ok(vec![first.to_owned()]);
     }
     let name = PartName::of(first).filter(|name| name.count() as u64 == count).ok_or_else(|| {
-        metadata.wrong(SPLIT_COUNT, "what the file's name says (name-00001-of-00003.gguf is the first of three)")
+        metadata
+            .wrong(SPLIT_COUNT, "what the file's name says (name-00001-of-00003.gguf is the first of three)")
     })?;
     let paths: Vec<PathBuf> = (0..name.count()).map(|index| name.path(index)).collect();
     match paths.iter().find(|path| !path.exists()) {
-        Some(part) => Err(Error::MissingPart { path: first.to_owned(), part: part.clone(), count: name.count() }),
+        Some(part) => {
+            Err(Error::MissingPart { path: first.to_owned(), part: part.clone(), count: name.count() })
+        }
         None => Ok(paths),
     }
 }
@@ -79,12 +83,19 @@ fn add_file(contents: &mut Contents, path: &Path) -> Result<Metadata, Error> {
     let (index, file) = contents.map(path)?;
     let (metadata, entries) = header::parse_header(path, file.bytes())?;
     for entry in entries {
-        contents.add(Tensor {
-            span: Span { file: index, offset: entry.offset, len: entry.len },
-            name: entry.name,
-            dtype: entry.dtype,
-            shape: entry.shape,
-        })?;
+        contents.add(tensor(index, entry))?;
     }
     Ok(metadata)
+}
+
+fn tensor(file: u32, entry: Entry) -> Tensor {
+    let Entry { name, dtype, shape, offset, len } = entry;
+    Tensor { name, dtype, shape, span: Span { file, offset, len } }
+}
+
+/// Reads the config of the model in the file `bytes`; `path` names it in errors.
+pub fn parse(path: &Path, bytes: &[u8], options: &OpenOptions) -> Result<Config, Error> {
+    let (metadata, entries) = header::parse_header(path, bytes)?;
+    let tensors = entries.into_iter().map(|entry| (entry.name.clone(), tensor(0, entry))).collect();
+    config::read(&metadata, &tensors, options)
 }

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 /// How GGUF names and stores a family's tensors.
 pub(crate) fn conventions(config: &ModelConfig, tensors: &Tensors) -> Conventions {
     // Files have the one or the other in front of a layer's feed-forward part.
-    let rename = if tensors.contains_key("blk.0.ffn_norm.weight") { with_ffn_norm } else { with_post_attention_norm };
+    let rename =
+        if tensors.contains_key("blk.0.ffn_norm.weight") { with_ffn_norm } else { with_post_attention_norm };
     Conventions {
         layout: Layout::Gguf,
         prefix: "",
@@ -95,7 +96,8 @@ fn rename<'a>(name: &'a str, post_attention_layernorm: &str) -> Cow<'a, str> {
     let Some((layer, part)) = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) else {
         return MODEL.iter().find(|known| known.0 == name).map_or(name, |known| known.1).into();
     };
-    let find = |part: &str| LAYER.iter().chain(&BARE).find(|known| known.0 == part).map(|known| known.1.to_owned());
+    let find =
+        |part: &str| LAYER.iter().chain(&BARE).find(|known| known.0 == part).map(|known| known.1.to_owned());
     let renamed = match part {
         "post_attention_layernorm" => Some(post_attention_layernorm.to_owned()),
         _ => find(part)

@@ -1,7 +1,7 @@
 //! A pack: the layout made for streaming experts.
 //!
 //! A folder with
-//! - `moeflux.json`, the [`Manifest`](manifest::Manifest): every tensor and block with its place and checksum, and what
+//! - `moeflux.json`, the [`Manifest`]: every tensor and block with its place and checksum, and what
 //!   the pack was made from;
 //! - `dense.bin`, everything but experts, each tensor at a multiple of 64 bytes, under the name and in the convention
 //!   of the checkpoint that it was made from;

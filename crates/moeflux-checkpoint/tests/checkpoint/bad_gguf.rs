@@ -64,7 +64,10 @@ fn not_this_format_or_version() {
 #[test]
 fn counts_and_lengths_beyond_the_file() {
     for count in [1 << 20, u64::MAX] {
-        refuses(&tiny_with(8, &count.to_le_bytes()), &["the number of tensors at byte 8", &count.to_string()]);
+        refuses(
+            &tiny_with(8, &count.to_le_bytes()),
+            &["the number of tensors at byte 8", &count.to_string()],
+        );
         refuses(&tiny_with(16, &count.to_le_bytes()), &["the number of metadata pairs at byte 16"]);
         refuses(&tiny_with(FIRST_KEY, &count.to_le_bytes()), &["the length of a metadata key at byte 24"]);
         refuses(
@@ -82,12 +85,18 @@ fn counts_and_lengths_beyond_the_file() {
 
 #[test]
 fn metadata_of_no_type() {
-    refuses(&tiny_with(FIRST_VALUE - 4, &[13]), &["metadata key general.architecture", "type from 0 to 12", "type 13"]);
+    refuses(
+        &tiny_with(FIRST_VALUE - 4, &[13]),
+        &["metadata key general.architecture", "type from 0 to 12", "type 13"],
+    );
     // An array of arrays.
     let mut array = 9u32.to_le_bytes().to_vec();
     array.extend(9u32.to_le_bytes());
     refuses(&tiny_with(FIRST_VALUE - 4, &array), &["an array of values of type", "found type 9"]);
-    refuses(&tiny_with(FIRST_VALUE - 4, &[7, 0, 0, 0, 2]), &["general.architecture", "expected 0 or 1, found 2"]);
+    refuses(
+        &tiny_with(FIRST_VALUE - 4, &[7, 0, 0, 0, 2]),
+        &["general.architecture", "expected 0 or 1, found 2"],
+    );
     refuses(&tiny_with(FIRST_VALUE + 8, &[0xff]), &["general.architecture", "expected UTF-8"]);
     refuses(&tiny_with(FIRST_VALUE - 4, &[10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff]), &["a number below 2^63"]);
 }
@@ -112,7 +121,10 @@ fn tensor_types_that_are_not_read() {
 #[test]
 fn impossible_shapes() {
     // Two columns are no block of Q8_0.
-    refuses(&tiny_with(FIRST_TYPE, &[8]), &["tensor one", "the first a multiple of 32 for Q8_0", "found [2]"]);
+    refuses(
+        &tiny_with(FIRST_TYPE, &[8]),
+        &["tensor one", "the first a multiple of 32 for Q8_0", "found [2]"],
+    );
     refuses(&tiny_with(FIRST_TYPE - 12, &[5]), &["tensor one", "at most 4 dimensions, found 5"]);
     for shape in [vec![usize::MAX], vec![1 << 32, 1 << 32], vec![0, usize::MAX, 2]] {
         let mut file = GgufFile::tiny();
@@ -124,7 +136,10 @@ fn impossible_shapes() {
 #[test]
 fn data_where_none_can_be() {
     refuses(&tiny_with(FIRST_TYPE + 4, &[8]), &["tensor one", "an offset that is a multiple of 32, found 8"]);
-    refuses(&tiny_with(FIRST_TYPE + 4, &[64]), &["tensor one", "8 bytes of data within the file", "cut short or damaged"]);
+    refuses(
+        &tiny_with(FIRST_TYPE + 4, &[64]),
+        &["tensor one", "8 bytes of data within the file", "cut short or damaged"],
+    );
     refuses(&tiny_with(FIRST_TYPE + 4, &(u64::MAX - 31).to_le_bytes()), &["tensor one", "within the file"]);
     refuses(&tiny_with(FIRST_TYPE + 4, &[32]), &["overlaps", "one", "two"]);
     for (alignment, says) in [(0, "a power of two"), (24, "a power of two"), (1 << 30, "a power of two")] {
@@ -180,7 +195,10 @@ fn parts_that_do_not_fit() {
     std::fs::copy(&parts[2], &parts[1]).unwrap();
     refuses(folder.path(), &["model-00002-of-00003.gguf", "split.no", "expected 1", "found 2"]);
     std::fs::rename(&parts[0], folder.path().join("other.gguf")).unwrap();
-    refuses(&folder.path().join("other.gguf"), &["other.gguf", "split.count", "what the file's name says", "found 3"]);
+    refuses(
+        &folder.path().join("other.gguf"),
+        &["other.gguf", "split.count", "what the file's name says", "found 3"],
+    );
 
     let folder = tempfile::tempdir().unwrap();
     split(folder.path(), |index, part| {
@@ -196,7 +214,10 @@ fn parts_that_do_not_fit() {
             part.tensors[0].name = "blk.0.attn_norm.weight".to_owned();
         }
     });
-    refuses(folder.path(), &["tensor blk.0.attn_norm.weight is given a second time", "model-00001-of-00003.gguf"]);
+    refuses(
+        folder.path(),
+        &["tensor blk.0.attn_norm.weight is given a second time", "model-00001-of-00003.gguf"],
+    );
 }
 
 #[test]
@@ -228,19 +249,50 @@ fn metadata_that_is_no_config() {
         assert_says(&error, says);
     };
     let text = |text: &str| Value::Text(text.to_owned());
-    refuses(&|file| file.remove("general.architecture"), &["field general.architecture is missing", "deepseek2"]);
-    refuses(&|file| file.set("general.architecture", text("gemma3")), &["general.architecture", "qwen35moe", "gemma3"]);
-    refuses(&|file| file.set("general.architecture", Value::Integer(3)), &["general.architecture", "a string, found 3"]);
-    refuses(&|file| file.remove("qwen35moe.embedding_length"), &["field qwen35moe.embedding_length is missing"]);
+    refuses(
+        &|file| file.remove("general.architecture"),
+        &["field general.architecture is missing", "deepseek2"],
+    );
+    refuses(
+        &|file| file.set("general.architecture", text("gemma3")),
+        &["general.architecture", "qwen35moe", "gemma3"],
+    );
+    refuses(
+        &|file| file.set("general.architecture", Value::Integer(3)),
+        &["general.architecture", "a string, found 3"],
+    );
+    refuses(
+        &|file| file.remove("qwen35moe.embedding_length"),
+        &["field qwen35moe.embedding_length is missing"],
+    );
     refuses(
         &|file| file.set("qwen35moe.embedding_length", text("128")),
         &["qwen35moe.embedding_length", "one number", "\"128\""],
     );
-    refuses(&|file| file.set("qwen35moe.expert_used_count", Value::Integer(17)), &["qwen35moe.expert_used_count", "at most", "17"]);
-    refuses(&|file| file.set("qwen35moe.attention.head_count", Value::Integer(0)), &["qwen35moe.attention.head_count"]);
-    refuses(&|file| file.set("qwen35moe.block_count", Value::Integer(0)), &["qwen35moe.block_count", "nextn_predict_layers = 1"]);
-    refuses(&|file| file.set("qwen35moe.attention.value_length", Value::Integer(32)), &["qwen35moe.attention.value_length"]);
-    refuses(&|file| file.set("qwen35moe.ssm.inner_size", Value::Integer(255)), &["qwen35moe.ssm.inner_size", "a multiple of"]);
+    refuses(
+        &|file| file.set("qwen35moe.expert_used_count", Value::Integer(17)),
+        &["qwen35moe.expert_used_count", "at most", "17"],
+    );
+    refuses(
+        &|file| file.set("qwen35moe.attention.head_count", Value::Integer(0)),
+        &["qwen35moe.attention.head_count"],
+    );
+    refuses(
+        &|file| file.set("qwen35moe.block_count", Value::Integer(0)),
+        &["qwen35moe.block_count", "nextn_predict_layers = 1"],
+    );
+    refuses(
+        &|file| file.set("qwen35moe.block_count", Value::Integer(1 << 40)),
+        &["qwen35moe.block_count", "a whole number from 1 to 4096"],
+    );
+    refuses(
+        &|file| file.set("qwen35moe.attention.value_length", Value::Integer(32)),
+        &["qwen35moe.attention.value_length"],
+    );
+    refuses(
+        &|file| file.set("qwen35moe.ssm.inner_size", Value::Integer(255)),
+        &["qwen35moe.ssm.inner_size", "a multiple of"],
+    );
     refuses(
         &|file| file.set("qwen35moe.attention.recurrent_layers", Value::Flags(vec![true, false])),
         &["qwen35moe.attention.recurrent_layers"],

@@ -67,7 +67,10 @@ impl GgufFile {
 
     /// The tensor of this name.
     pub fn tensor(&mut self, name: &str) -> &mut Stored {
-        self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap_or_else(|| panic!("no tensor {name}"))
+        self.tensors
+            .iter_mut()
+            .find(|tensor| tensor.name == name)
+            .unwrap_or_else(|| panic!("no tensor {name}"))
     }
 
     /// The file.

@@ -63,7 +63,8 @@ fn encodings_and_names() {
 /// and four value heads 0, 2, 1, 3.
 #[test]
 fn vectors_agree_with_the_hub() {
-    let (hub, gguf) = (load(&hub("qwen3_5_moe")).unwrap(), load(&open(&reference("qwen3_5_moe")).unwrap()).unwrap());
+    let (hub, gguf) =
+        (load(&hub("qwen3_5_moe")).unwrap(), load(&open(&reference("qwen3_5_moe")).unwrap()).unwrap());
     assert_eq!(hub.vectors.keys().collect::<Vec<_>>(), gguf.vectors.keys().collect::<Vec<_>>());
     for (name, hub) in &hub.vectors {
         let expected: Vec<f32> = match name.rsplit('.').next().unwrap() {
@@ -77,7 +78,11 @@ fn vectors_agree_with_the_hub() {
             _ => hub.clone(),
         };
         let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6 * b.abs().max(1.0);
-        assert!(gguf.vectors[name].iter().zip(&expected).all(close), "{name}: {:?} {expected:?}", gguf.vectors[name]);
+        assert!(
+            gguf.vectors[name].iter().zip(&expected).all(close),
+            "{name}: {:?} {expected:?}",
+            gguf.vectors[name]
+        );
     }
 }
 
@@ -115,7 +120,8 @@ fn other_ways_to_write_the_same() {
     let mut file = whole.clone();
     // 64 rows of four blocks an expert.
     let expert_bytes = 64 * 4 * 34;
-    let (gate, up) = (file.tensor("blk.0.ffn_gate_exps.weight").clone(), file.tensor("blk.0.ffn_up_exps.weight").clone());
+    let (gate, up) =
+        (file.tensor("blk.0.ffn_gate_exps.weight").clone(), file.tensor("blk.0.ffn_up_exps.weight").clone());
     let mut fused = gate.clone();
     fused.name = "blk.0.ffn_gate_up_exps.weight".to_owned();
     fused.shape = vec![16, 128, 128];
@@ -173,6 +179,7 @@ fn ignored_keys() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("model.gguf"), file.bytes()).unwrap();
     assert!(open(folder.path()).is_err());
-    let options = OpenOptions { ignored_config_fields: vec!["qwen3moe.novelty".to_owned()], ..OpenOptions::default() };
+    let options =
+        OpenOptions { ignored_config_fields: vec!["qwen3moe.novelty".to_owned()], ..OpenOptions::default() };
     assert!(Checkpoint::open(folder.path(), &options).is_ok());
 }

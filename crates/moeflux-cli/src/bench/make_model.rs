@@ -64,9 +64,9 @@ pub(crate) fn run(args: &MakeModelArgs) -> Result<()> {
         bail!("--skew: expected a number from 0 to 10, found {}", args.skew);
     }
     let demo = find_demo().context("the tokenizer is that of models/demo, which is not found")?;
-    let shape = Shape::named(&args.shape).context("a shape of that name")?;
+    let mut shape = Shape::named(&args.shape).context("a shape of that name")?;
     let layers = args.layers.map_or(shape.num_hidden_layers, NonZeroUsize::get);
-    let shape = Shape { num_hidden_layers: layers, ..shape };
+    shape.num_hidden_layers = layers;
     let writer = Writer { bits: args.bits.parse().ok(), seed: args.seed, skew: args.skew };
     let shards: Vec<Vec<Spec>> =
         std::iter::once(shape.outer_tensors()).chain((0..layers).map(|layer| shape.layer_tensors(layer))).collect();

@@ -160,8 +160,8 @@ fn sampling_values_that_make_no_sense() -> Result<()> {
 
 #[test]
 fn a_model_that_is_not_there() -> Result<()> {
-    moeflux(&["run", "no/such/model", QUESTION])?.fails_with(&["no/such/model", "not a folder"]);
-    moeflux(&["run", "-m", "no/such/model", QUESTION])?.fails_with(&["no/such/model", "not a folder"]);
+    moeflux(&["run", "no/such/model", QUESTION])?.fails_with(&["no/such/model", "neither a folder"]);
+    moeflux(&["run", "-m", "no/such/model", QUESTION])?.fails_with(&["no/such/model", "neither a folder"]);
     moeflux(&["run", "no/such/model"])?.fails_with(&["no/such/model", "no such folder", "-m MODEL"]);
     moeflux(&["run", "crates/moeflux", QUESTION])?.fails_with(&["crates/moeflux/config.json"]);
     Ok(())

@@ -21,11 +21,13 @@ impl Tokenizer {
         let mut inner = match metadata.text(MODEL)? {
             Some("gpt2") => byte_level::tokenizer(metadata, &vocabulary)?,
             Some("llama") => sentence_piece::tokenizer(metadata, &vocabulary)?,
-            _ => return Err(metadata.wrong(MODEL, "gpt2 (byte-level BPE) or llama (SentencePiece BPE)").into()),
+            _ => {
+                return Err(metadata
+                    .wrong(MODEL, "gpt2 (byte-level BPE) or llama (SentencePiece BPE)")
+                    .into());
+            }
         };
-        inner
-            .add_tokens(vocabulary.added())
-            .map_err(|error| unusable(metadata.path(), &error))?;
+        inner.add_tokens(vocabulary.added()).map_err(|error| unusable(metadata.path(), &error))?;
         let special_tokens = vocabulary.special_tokens(metadata)?;
         let chat_template = chat_template(metadata, special_tokens)?;
         let (eos_ids, defaults) = (vocabulary.eos_ids(metadata)?, generation_defaults(metadata)?);
@@ -83,7 +85,9 @@ impl<'a> Vocabulary<'a> {
     /// Tokens with a kind, and their ids.
     fn of_kind(&self, wanted: Kind) -> impl Iterator<Item = (u32, &'a str)> {
         let tokens = self.tokens.iter().zip(&self.kinds).enumerate();
-        tokens.filter(move |(_, (_, kind))| **kind == wanted).map(|(id, (token, _))| (id as u32, token.as_str()))
+        tokens
+            .filter(move |(_, (_, kind))| **kind == wanted)
+            .map(|(id, (token, _))| (id as u32, token.as_str()))
     }
 
     /// Tokens that are found in a text before it is split.
@@ -137,12 +141,19 @@ impl<'a> Vocabulary<'a> {
             "</s>",
         ];
         let mut ids = Vec::new();
-        for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+        for key in
+            ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]
+        {
             ids.extend(self.named(metadata, key)?);
         }
         ids.extend(self.of_kind(Kind::Control).filter(|(_, token)| ENDS.contains(token)).map(|(id, _)| id));
         let mut seen = Vec::new();
-        ids.retain(|id| !seen.contains(id) && { seen.push(*id); true });
+        ids.retain(|id| {
+            !seen.contains(id) && {
+                seen.push(*id);
+                true
+            }
+        });
         Ok(ids)
     }
 }

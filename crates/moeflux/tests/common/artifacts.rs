@@ -37,10 +37,23 @@ pub fn write_dense(source: &Path, target: &Path, note_bits: bool) {
         tensors.insert(name.to_owned(), entry);
     }
     let sizes = [
-        "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-        "vocab_size", "rms_norm_eps", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
-        "shared_expert_intermediate_size", "full_attention_interval", "linear_num_value_heads",
-        "linear_num_key_heads", "linear_key_head_dim", "linear_value_head_dim", "linear_conv_kernel_dim",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "rms_norm_eps",
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+        "full_attention_interval",
+        "linear_num_value_heads",
+        "linear_num_key_heads",
+        "linear_key_head_dim",
+        "linear_value_head_dim",
+        "linear_conv_kernel_dim",
         "layer_types",
     ];
     let text = config.get("text_config").and_then(Value::as_object).unwrap_or(&config);
@@ -80,7 +93,8 @@ pub fn write_index(source: &Path, target: &Path) {
         let Some((layer, part)) = tensor.name.split_once(".mlp.switch_mlp.") else { continue };
         let layer = layer.rsplit('.').next().unwrap();
         let size = tensor.span.len / tensor.shape[0] as u64;
-        let file = checkpoint.files()[tensor.span.file as usize].path().file_name().unwrap().to_str().unwrap();
+        let file =
+            checkpoint.files()[tensor.span.file as usize].path().file_name().unwrap().to_str().unwrap();
         let entry = json!({
             "file": file, "abs_offset": tensor.span.offset, "expert_stride": size, "expert_size": size,
             "total_size": tensor.span.len, "shape": tensor.shape,
@@ -99,10 +113,15 @@ pub fn write_tokenizer(source: &Path, target: &Path) {
         out.extend((text.len() as u16).to_le_bytes());
         out.extend(text.as_bytes());
     };
-    let mut vocab: Vec<(&String, u64)> =
-        json["model"]["vocab"].as_object().unwrap().iter().map(|(token, id)| (token, id.as_u64().unwrap())).collect();
+    let mut vocab: Vec<(&String, u64)> = json["model"]["vocab"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(token, id)| (token, id.as_u64().unwrap()))
+        .collect();
     vocab.sort_by_key(|(_, id)| *id);
-    let (merges, added) = (json["model"]["merges"].as_array().unwrap(), json["added_tokens"].as_array().unwrap());
+    let (merges, added) =
+        (json["model"]["merges"].as_array().unwrap(), json["added_tokens"].as_array().unwrap());
     let mut out = b"BPET".to_vec();
     for number in [1, vocab.len(), merges.len(), added.len()] {
         out.extend((number as u32).to_le_bytes());

@@ -38,27 +38,27 @@ impl Words {
         ids: Vocab,
         merges: Vec<(String, String)>,
     ) -> Result<Tokenizer, TextError> {
-    let words = self;
-    let failed = |error: tokenizers::Error| unusable(path, &error);
-    let model = BPE::builder()
-        .vocab_and_merges(ids, merges)
-        .ignore_merges(words.whole_words_first)
-        .build()
-        .map_err(failed)?;
+        let words = self;
+        let failed = |error: tokenizers::Error| unusable(path, &error);
+        let model = BPE::builder()
+            .vocab_and_merges(ids, merges)
+            .ignore_merges(words.whole_words_first)
+            .build()
+            .map_err(failed)?;
 
-    let mut tokenizer = Tokenizer::new(model);
-    if words.nfc {
-        tokenizer.with_normalizer(Some(NFC)).map_err(failed)?;
-    }
-    let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
-    for pattern in words.patterns {
-        let pattern = SplitPattern::Regex((*pattern).to_owned());
-        steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?.into());
-    }
-    steps.push(ByteLevel::new(false, true, false).into());
-    tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
-    tokenizer.with_decoder(Some(ByteLevel::default()));
-    Ok(tokenizer)
+        let mut tokenizer = Tokenizer::new(model);
+        if words.nfc {
+            tokenizer.with_normalizer(Some(NFC)).map_err(failed)?;
+        }
+        let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
+        for pattern in words.patterns {
+            let pattern = SplitPattern::Regex((*pattern).to_owned());
+            steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?.into());
+        }
+        steps.push(ByteLevel::new(false, true, false).into());
+        tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
+        tokenizer.with_decoder(Some(ByteLevel::default()));
+        Ok(tokenizer)
     }
 }
 
@@ -144,8 +144,9 @@ const WORDS: &[Words] = &[
     Words {
         names: &["deepseek-llm"],
         patterns: &[
+            // What is escaped is another character once it is normalised.
             r"[\r\n]",
-            r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
+            r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\x{1F7D}ᾀ-ᾴᾶ-ᾼ\x{1FBE}ῂ-ῄῆ-ῌῐ-\x{1FD3}ῖ-\x{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\x{2126}ℨ\x{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
             "\\s?[!-/:-~！-／：-～‘-‟\u{3000}-。]+",
             r"\s+$",
             "[一-龥ࠀ-一가-\u{d7ff}]+",

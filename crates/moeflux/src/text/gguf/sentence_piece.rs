@@ -3,6 +3,7 @@
 use moeflux_checkpoint::gguf::Metadata;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
@@ -10,7 +11,6 @@ use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as Normalizers};
-use tokenizers::Tokenizer;
 
 use super::{Kind, Vocabulary, unusable};
 use crate::text::TextError;
@@ -54,7 +54,8 @@ pub(super) fn tokenizer(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Res
 fn merges(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Vec<(String, String)>, TextError> {
     let count = vocabulary.tokens.len();
     let scores = metadata.floats(SCORES)?.filter(|scores| scores.len() == count);
-    let scores = scores.ok_or_else(|| metadata.wrong(SCORES, &format!("{count} numbers, one for each token")))?;
+    let scores =
+        scores.ok_or_else(|| metadata.wrong(SCORES, &format!("{count} numbers, one for each token")))?;
     let pieces: HashMap<&str, f64> =
         vocabulary.of_kind(Kind::Normal).map(|(id, token)| (token, scores[id as usize])).collect();
     let mut merges = Vec::new();
