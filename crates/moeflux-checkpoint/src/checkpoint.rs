@@ -178,7 +178,9 @@ impl Checkpoint {
                 format!("MLX safetensors, {}, {} modules otherwise", quantization.default, others.count())
             }
             None if any(".switch_mlp.") => "MLX safetensors, not quantised".to_owned(),
-            None if any(".experts.gate_up_proj_blocks") => "Hugging Face safetensors, experts in MXFP4".to_owned(),
+            None if any(".experts.gate_up_proj_blocks") => {
+                "Hugging Face safetensors, experts in MXFP4".to_owned()
+            }
             None if any(".experts.gate_up_proj") => "Hugging Face safetensors, experts fused".to_owned(),
             None => "Hugging Face safetensors, experts one by one".to_owned(),
         }

@@ -14,8 +14,8 @@ use moeflux_kernels::{Float, decode_floats};
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-pub(crate) use linear_maps::LinearMap;
 pub use latent::{LatentDims, LatentHeads};
+pub(crate) use linear_maps::LinearMap;
 
 /// How many unexpected tensors an error lists.
 const LISTED: usize = 5;
@@ -199,9 +199,10 @@ impl<'a> Weights<'a> {
             (None, None) => self.plain(weight, shape),
             // MLX leaves a module plain, without saying so, where its width is no multiple of the group.
             (Some(_), None) if named.is_none() && weight.dtype != Dtype::U32 => self.plain(weight, shape),
-            (Some(_), None) => {
-                Err(Error::MissingTensor { path: self.checkpoint.file_path(weight.span), tensor: scales_name })
-            }
+            (Some(_), None) => Err(Error::MissingTensor {
+                path: self.checkpoint.file_path(weight.span),
+                tensor: scales_name,
+            }),
             (None, Some(scales)) => Err(Error::ModuleQuantization {
                 path: self.checkpoint.file_path(scales.span),
                 tensor: scales_name,

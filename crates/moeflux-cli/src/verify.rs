@@ -38,7 +38,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     // Shapes and lengths.
     let model = args.store.open(&args.pack, &ModelOptions::default())?;
     let threads = threads(args.threads);
-    let damage = Progress::bytes("checking").follow(|tell| convert::verify(model.checkpoint().path(), threads, tell))?;
+    let damage = Progress::bytes("checking")
+        .follow(|tell| convert::verify(model.checkpoint().path(), threads, tell))?;
     if !damage.is_empty() {
         for damage in &damage {
             note(format!("damaged: {damage}"));
@@ -48,8 +49,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     let mut page = format!("{}: every checksum is right\n", args.pack.display());
     if let Some(source) = &args.against {
         let source = args.store.open(source, &ModelOptions::default())?;
-        let differences = Progress::counts("comparing")
-            .follow(|tell| convert::compare(&model, &source, threads, tell))?;
+        let differences =
+            Progress::counts("comparing").follow(|tell| convert::compare(&model, &source, threads, tell))?;
         table(&mut page, &differences, args.tensors)?;
     }
     terminal::show(&page)?;
@@ -70,7 +71,8 @@ fn table(page: &mut String, differences: &[Difference], tensors: bool) -> Result
         }
     }
     for (from, to) in kinds {
-        let those: Vec<_> = differences.iter().filter(|d| (d.from.as_str(), d.to.as_str()) == (from, to)).collect();
+        let those: Vec<_> =
+            differences.iter().filter(|d| (d.from.as_str(), d.to.as_str()) == (from, to)).collect();
         let worst = |of: fn(&Difference) -> f64| those.iter().map(|d| of(d)).fold(0.0, f64::max);
         let (max, relative) = (worst(|d| d.max), worst(|d| d.relative));
         writeln!(page, "{from:18} {to:18} {:>8} {max:>12.3e} {:>9.3} %", those.len(), 100.0 * relative)?;

@@ -3,6 +3,11 @@
 use crate::encoding::{Encoding, Float};
 use crate::instruction_set::multiversion;
 
+/// Columns of the largest group.
+const MAX_GROUP: usize = 128;
+/// Above it float32 has whole numbers alone; added to a small one, its low bits are that number, rounded.
+const TWO_TO_23: f32 = 8_388_608.0;
+
 /// A row cannot be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantizeError {
@@ -108,8 +113,13 @@ impl Affine<'_> {
         for ((values, codes), (stored_scale, stored_bias)) in groups.zip(params) {
             let last = ((1 << BITS) - 1) as f32;
             let (scale, bias) = scale_and_bias(values, last);
-            let code = |x: f32| ((x - bias) / scale).round_ties_even().max(0.0).min(last) as u32;
-            pack::<BITS>(values, codes, code);
+            let mut wide = [0; MAX_GROUP];
+            for (code, &x) in wide.iter_mut().zip(values) {
+                // Of two codes as near the even one, as the sum is rounded.
+                let nearest = ((x - bias) / scale).max(0.0).min(last) + TWO_TO_23;
+                *code = nearest.to_bits() as u8;
+            }
+            pack::<BITS>(&wide[..values.len()], codes);
             floats(self.params, &[scale], stored_scale);
             floats(self.params, &[bias], stored_bias);
         }
@@ -152,7 +162,7 @@ fn mxfp4(values: &[f32], codes: &mut [u8], scales: &mut [u8]) {
         *stored_scale = power_of_two_above(min.abs().max(max.abs()) / LARGEST);
         // 2^-127 is subnormal; its reciprocal is not.
         let inverse = f32::from_bits((254 - u32::from(*stored_scale)) << 23);
-        pack::<4>(values, codes, |x| e2m1(x * inverse));
+        pack::<4>(&values.map(|x| e2m1(x * inverse)), codes);
     }
 }
 
@@ -171,21 +181,21 @@ fn power_of_two_above(x: f32) -> u8 {
 
 /// The nearest code; of two as near the one nearer to 0, and never negative 0.
 #[inline(always)]
-fn e2m1(x: f32) -> u32 {
+fn e2m1(x: f32) -> u8 {
     /// Midway between neighbouring magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6.
     const MIDPOINTS: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
-    let magnitude = MIDPOINTS.iter().map(|&midpoint| u32::from(x.abs() > midpoint)).sum();
-    if x < 0.0 && magnitude > 0 { magnitude | 8 } else { magnitude }
+    let magnitude: u32 = MIDPOINTS.iter().map(|&midpoint| u32::from(x.abs() > midpoint)).sum();
+    (if x < 0.0 && magnitude > 0 { magnitude | 8 } else { magnitude }) as u8
 }
 
-/// Writes the codes of a multiple of eight values as a little-endian bit stream.
+/// Writes a multiple of eight codes, one a byte, as a little-endian bit stream.
 #[inline(always)]
-fn pack<const BITS: usize>(values: &[f32], codes: &mut [u8], code: impl Fn(f32) -> u32) {
-    for (values, out) in values.as_chunks::<8>().0.iter().zip(codes.as_chunks_mut::<BITS>().0) {
-        let codes = values.map(&code);
+fn pack<const BITS: usize>(wide: &[u8], codes: &mut [u8]) {
+    for (wide, out) in wide.as_chunks::<8>().0.iter().zip(codes.as_chunks_mut::<BITS>().0) {
+        let wide = u64::from_le_bytes(*wide);
         let mut word = 0;
-        for (i, &code) in codes.iter().enumerate() {
-            word |= u64::from(code) << (i * BITS);
+        for i in 0..8 {
+            word |= (wide >> (8 * i) & 0xff) << (i * BITS);
         }
         out.copy_from_slice(&word.to_le_bytes()[..BITS]);
     }

@@ -1,4 +1,5 @@
 //! Encoding against `mx.quantize`, and there and back.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

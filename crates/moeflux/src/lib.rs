@@ -37,7 +37,9 @@ mod summary;
 pub mod text;
 
 pub use backend::CancelToken;
-pub use engine::{Engine, EngineOptions, Event, GenerateRequest, Generation, Input, Outcome, Outputs, StopReason};
+pub use engine::{
+    Engine, EngineOptions, Event, GenerateRequest, Generation, Input, Outcome, Outputs, StopReason,
+};
 pub use error::Error;
 pub use model::{Model, ModelOptions};
 pub use moeflux_checkpoint as checkpoint;

@@ -231,7 +231,8 @@ impl Part {
             _ if name.starts_with("ssm_") => Part::LinearAttention,
             _ if name.ends_with("_shexp") => Part::SharedExpert,
             // All experts in one tensor, or each with its number.
-            _ if name.ends_with("_exps") || suffix.contains('.') => Part::Experts,
+            _ if name.ends_with("_exps") => Part::Experts,
+            _ if name.starts_with("ffn_") && suffix.contains('.') => Part::Experts,
             _ if name.starts_with("ffn_") => Part::DenseMlp,
             _ => Part::Ignored,
         })

@@ -1,5 +1,7 @@
 //! flash-moe's artifacts give the logits of the MLX checkpoint that they were made from, bit for bit.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
+
 mod common;
 
 use std::fs;
@@ -201,10 +203,7 @@ fn damaged_artifacts_are_refused() {
         &[weights, "3, as num_tensors says"],
     );
     assert_refused(|folder| fs::write(folder.join(weights), "{\"tensors\"").unwrap(), &[weights, "JSON"]);
-    assert_refused(
-        |folder| fs::write(folder.join("model_weights.bin"), "").unwrap(),
-        &[weights, "offset"],
-    );
+    assert_refused(|folder| fs::write(folder.join("model_weights.bin"), "").unwrap(), &[weights, "offset"]);
 }
 
 #[test]

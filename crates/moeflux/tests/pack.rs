@@ -1,5 +1,7 @@
 //! Packs: the same logits as their source where nothing was lost, the same codes as MLX where something was.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -103,9 +105,9 @@ fn maps(model: &Model) -> Maps {
         table.matrices().iter().map(|named| (named.name.clone(), bytes(&named.matrix))).collect();
     for layer in table.experts() {
         for (index, expert) in layer.experts.iter().enumerate() {
-            let named = expert.matrices().map(|(part, matrix)| {
-                (format!("{}.{index}.{part}", layer.name), bytes(matrix))
-            });
+            let named = expert
+                .matrices()
+                .map(|(part, matrix)| (format!("{}.{index}.{part}", layer.name), bytes(matrix)));
             maps.extend(named);
         }
     }
@@ -119,7 +121,8 @@ fn four_bits_are_those_of_mlx() {
         let (ours, mlx) = (maps(&open(&pack)), maps(&open(&data(family).join("mlx-q4"))));
         assert!(ours.keys().eq(mlx.keys()), "{family}");
         // mlx_lm leaves the gates of shared experts at eight bits where the family has them, and so do we.
-        let differing: Vec<_> = ours.iter().filter(|(name, map)| **map != mlx[*name]).map(|(name, _)| name).collect();
+        let differing: Vec<_> =
+            ours.iter().filter(|(name, map)| **map != mlx[*name]).map(|(name, _)| name).collect();
         assert!(differing.is_empty(), "{family}: {differing:?}");
     }
 }
@@ -129,7 +132,11 @@ fn the_head_for_multi_token_prediction_comes_along() {
     let source = open(&data("qwen3_next/hf"));
     let names = |checkpoint: &Checkpoint| -> Vec<String> {
         let is_expert = |tensor: &&Tensor| tensor.name.contains(".experts");
-        checkpoint.mtp_tensors().filter(|tensor| !is_expert(tensor)).map(|tensor| tensor.name.clone()).collect()
+        checkpoint
+            .mtp_tensors()
+            .filter(|tensor| !is_expert(tensor))
+            .map(|tensor| tensor.name.clone())
+            .collect()
     };
     let before = names(source.checkpoint());
     assert!(before.len() > 10);
@@ -164,7 +171,11 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(contents(&path).into_iter().map(|(name, bytes)| (Path::new(path.file_name().unwrap()).join(name), bytes)));
+            found.extend(
+                contents(&path)
+                    .into_iter()
+                    .map(|(name, bytes)| (Path::new(path.file_name().unwrap()).join(name), bytes)),
+            );
         } else {
             found.insert(path.file_name().unwrap().into(), fs::read(&path).unwrap());
         }

@@ -100,6 +100,12 @@ pub enum Error {
         /// The tensor or mixture.
         tensor: String,
     },
+    /// Something else than a pack.
+    #[error("{}: is not a pack: it has no moeflux.json", path.display())]
+    NotAPack {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A manifest that cannot be written.
     #[error("{}: {source}", path.display())]
     Json {

@@ -57,14 +57,15 @@ impl Target {
     /// would only lose bits that are lost for good (codes of no more bits than asked for), or does not divide its rows.
     pub(crate) fn encoding(self, encoding: Encoding, cols: usize) -> Encoding {
         let target = match self {
-            Target::Keep => return encoding,
+            Target::Keep | Target::Quantized(ModuleQuantization::Mxfp8 | ModuleQuantization::Nvfp4) => {
+                return encoding;
+            }
             Target::Bf16 => return Encoding::Float(Float::Bf16),
             // MLX keeps parameters in the model's type, which is bf16.
             Target::Quantized(ModuleQuantization::Affine { bits, group_size: group }) => {
                 Encoding::Affine { bits, group, params: Float::Bf16 }
             }
             Target::Quantized(ModuleQuantization::Mxfp4) => Encoding::Mxfp4,
-            Target::Quantized(ModuleQuantization::Mxfp8 | ModuleQuantization::Nvfp4) => return encoding,
         };
         let is_plain = matches!(encoding, Encoding::Float(_));
         let loses_nothing = is_plain || encoding.bits() > target.bits();

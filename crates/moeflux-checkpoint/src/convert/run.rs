@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::UNIX_EPOCH;
 use twox_hash::XxHash3_64;
 
@@ -19,6 +19,8 @@ use twox_hash::XxHash3_64;
 const MEMORY: u64 = 512 << 20;
 /// Bytes read and written at once where nothing is computed.
 const COPY: usize = 1 << 20;
+/// Bytes of a file that wait before the disk is made to write them.
+const BEHIND: u64 = 256 << 20;
 
 /// How to carry out a plan.
 #[derive(Clone, Debug)]
@@ -132,26 +134,24 @@ fn fill(
     let made: Mutex<Vec<(usize, Vec<Checksum>)>> = Mutex::default();
     let block = plan.mixtures.iter().map(|mixture| mixture.layout.len()).max().unwrap_or(0);
     let workers = (MEMORY / block.max(1)).clamp(1, options.threads as u64) as usize;
-    let file_of = |unit: &Unit| plan.outputs(unit).first().map_or(0, |(file, _, _)| *file);
-    let left: Vec<AtomicUsize> = files.iter().map(|_| AtomicUsize::new(0)).collect();
     // Threads that write the same file wait for each other: as many files as threads take turns.
+    let mut of_file = vec![0; files.len()];
     todo.sort_by_cached_key(|&unit| {
-        let file = file_of(&plan.units[unit]);
-        (file / workers, left[file].fetch_add(1, Ordering::Relaxed), file)
+        let file = file_of(plan, &plan.units[unit]);
+        of_file[file] += 1;
+        (file / workers, of_file[file], file)
     });
-    in_parallel(&pool, todo.len(), workers, |index, worker: &mut Worker| {
-        let number = todo[index];
-        let unit = &plan.units[number];
-        let found = worker.make(plan, unit, &source, &files)?;
-        journal.record(number, &found)?;
-        tell(bytes_of(unit));
-        lock(&made).push((number, found));
-        // A file that is complete goes to the disk while others are in the making.
-        let (path, file) = &files[file_of(unit)];
-        if left[file_of(unit)].fetch_sub(1, Ordering::AcqRel) == 1 {
-            file.sync_all().map_err(Error::io(path))?;
-        }
-        Ok(())
+    write_behind(&files, |flush| {
+        in_parallel(&pool, todo.len(), workers, |index, worker: &mut Worker| {
+            let number = todo[index];
+            let unit = &plan.units[number];
+            let found = worker.make(plan, unit, &source, &files)?;
+            journal.record(number, &found)?;
+            flush(file_of(plan, unit), bytes_of(unit));
+            tell(bytes_of(unit));
+            lock(&made).push((number, found));
+            Ok(())
+        })
     })?;
     for (unit, found) in lock(&made).drain(..) {
         checksums[unit] = Some(found);
@@ -162,6 +162,40 @@ fn fill(
     }
     finish(plan, folder, &checksums.into_iter().flatten().collect::<Vec<_>>())?;
     Ok(resumed)
+}
+
+/// Runs `work`, which tells of the bytes that it has written to each file, and makes the disk write them meanwhile: it
+/// would otherwise stand idle until there are many, and everything would wait for it then.
+fn write_behind(
+    files: &[(PathBuf, File)],
+    work: impl FnOnce(&(dyn Fn(usize, u64) + Sync)) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let written: Vec<AtomicU64> = files.iter().map(|_| AtomicU64::new(0)).collect();
+    let (full, fulls) = mpsc::channel::<usize>();
+    std::thread::scope(|scope| {
+        let flusher = scope.spawn(move || {
+            for file in fulls {
+                let (path, file) = &files[file];
+                file.sync_data().map_err(Error::io(path))?;
+            }
+            Ok(())
+        });
+        let done = work(&|file, bytes| {
+            let before = written[file].fetch_add(bytes, Ordering::Relaxed);
+            if before / BEHIND != (before + bytes) / BEHIND {
+                // After a failure nobody listens; it is told below.
+                let _ = full.send(file);
+            }
+        });
+        drop(full);
+        let flushed = flusher.join().unwrap_or(Ok(()));
+        done.and(flushed)
+    })
+}
+
+/// The file that a unit writes to.
+fn file_of(plan: &Plan, unit: &Unit) -> usize {
+    plan.outputs(unit).first().map_or(0, |(file, _, _)| *file)
 }
 
 /// Writes what goes beside tensors and experts, the manifest last, and takes the journal away.

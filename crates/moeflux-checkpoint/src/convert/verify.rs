@@ -48,6 +48,9 @@ pub fn verify(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Vec<Damage>, Error> {
     let path = folder.join(MANIFEST);
+    if !path.is_file() {
+        return Err(Error::NotAPack { path: folder.to_owned() });
+    }
     let Parsed { manifest, dense, experts, .. } = Manifest::parse(&path, &read(&path)?)?;
     // File, part, place, length, checksum.
     let mut parts: Vec<(usize, String, u64, u64, Checksum)> = Vec::new();

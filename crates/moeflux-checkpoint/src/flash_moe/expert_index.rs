@@ -41,16 +41,25 @@ pub(super) fn add(contents: &mut Contents, folder: &Path, path: &Path, sizes: Si
         // The width of codes is not noted, but follows from their length.
         let codes = reads.get("gate_proj.weight").map_or(0, |reads| reads.expert_size);
         let kinds = [2, 3, 4, 5, 6, 8].map(|bits| sizes.kinds(bits));
-        let fitting = kinds.into_iter().find(|kinds| kinds[0].part_bytes().is_some_and(|parts| parts[0] == codes));
+        let fitting =
+            kinds.into_iter().find(|kinds| kinds[0].part_bytes().is_some_and(|parts| parts[0] == codes));
         let [gate, up, down] = fitting.ok_or_else(|| {
             parts.wrong("gate_proj.weight.expert_size", "the length of codes of 2 to 8 bits", codes)
         })?;
-        let (gate, up, down) =
-            (parts.matrix("gate_proj", gate)?, parts.matrix("up_proj", up)?, parts.matrix("down_proj", down)?);
+        let (gate, up, down) = (
+            parts.matrix("gate_proj", gate)?,
+            parts.matrix("up_proj", up)?,
+            parts.matrix("down_proj", down)?,
+        );
         // The tensor of gates stands for all of them.
         let Strided { file, offset, stride } = gate.parts[0];
         let span = Span { file, offset, len: stride * (sizes.count as u64 - 1) + codes };
-        add_mixture(contents, layer, span, StackedExperts { count: sizes.count, gate, up, down, biases: None })?;
+        add_mixture(
+            contents,
+            layer,
+            span,
+            StackedExperts { count: sizes.count, gate, up, down, biases: None },
+        )?;
     }
     Ok(())
 }
@@ -125,12 +134,13 @@ impl Shards<'_> {
             let mut parts = Path::new(name).components();
             let is_name = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
             let candidates = self.sources.iter().map(|folder| folder.join(name));
-            let path = candidates.filter(|_| is_name).find(|path| path.is_file()).ok_or_else(|| Error::Field {
-                path: self.path.to_owned(),
-                field: "file".to_owned(),
-                expected: "a file in model_path, in mlx/ or beside the artifacts".to_owned(),
-                found: name.to_owned(),
-            })?;
+            let path =
+                candidates.filter(|_| is_name).find(|path| path.is_file()).ok_or_else(|| Error::Field {
+                    path: self.path.to_owned(),
+                    field: "file".to_owned(),
+                    expected: "a file in model_path, in mlx/ or beside the artifacts".to_owned(),
+                    found: name.to_owned(),
+                })?;
             let (index, file) = contents.map(&path)?;
             let tensors = parse_header(&path, file.len(), file.bytes())?;
             let starts = tensors.into_iter().map(|tensor| tensor.offset).collect();

@@ -89,7 +89,8 @@ fn add_packed(contents: &mut Contents, folder: &Path, sizes: Sizes, bits: u8) ->
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        let layer = name.and_then(|name| name.strip_prefix("layer_")?.strip_suffix(".bin")?.parse::<u32>().ok());
+        let layer =
+            name.and_then(|name| name.strip_prefix("layer_")?.strip_suffix(".bin")?.parse::<u32>().ok());
         layers.extend(layer.map(|layer| (layer, path)));
     }
     layers.sort();
@@ -97,7 +98,13 @@ fn add_packed(contents: &mut Contents, folder: &Path, sizes: Sizes, bits: u8) ->
         let (file, mapped) = contents.map(&path)?;
         let (expected, found) = (layout.len().saturating_mul(sizes.count as u64), mapped.len());
         if found != expected {
-            return Err(Error::PackedExperts { path, count: sizes.count, block: layout.len(), expected, found });
+            return Err(Error::PackedExperts {
+                path,
+                count: sizes.count,
+                block: layout.len(),
+                expected,
+                found,
+            });
         }
         let span = Span { file, offset: 0, len: found };
         add_mixture(contents, layer, span, layout.stack(file, sizes.count, layout.len()))?;

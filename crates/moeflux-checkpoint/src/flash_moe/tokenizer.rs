@@ -29,11 +29,14 @@ impl TokenizerFile {
         if version != VERSION {
             return Err(reader.wrong("version", &VERSION.to_string(), version));
         }
-        let counts = [reader.count(6, "vocab_size")?, reader.count(4, "num_merges")?, reader.count(6, "num_added")?];
+        let counts =
+            [reader.count(6, "vocab_size")?, reader.count(4, "num_merges")?, reader.count(6, "num_added")?];
         let [vocab, merges, added] = counts;
         let file = TokenizerFile {
             vocab: (0..vocab).map(|_| reader.token()).collect::<Result<_, _>>()?,
-            merges: (0..merges).map(|_| Ok((reader.text()?, reader.text()?))).collect::<Result<_, Error>>()?,
+            merges: (0..merges)
+                .map(|_| Ok((reader.text()?, reader.text()?)))
+                .collect::<Result<_, Error>>()?,
             added: (0..added).map(|_| reader.token()).collect::<Result<_, _>>()?,
         };
         if reader.at != bytes.len() {
@@ -99,7 +102,11 @@ impl<'a> Reader<'a> {
         let count = self.u32(what)? as usize;
         let room = self.bytes.len() / least;
         if count > room {
-            return Err(self.wrong(what, &format!("at most {room}, which a file of this length can hold"), count));
+            return Err(self.wrong(
+                what,
+                &format!("at most {room}, which a file of this length can hold"),
+                count,
+            ));
         }
         Ok(count)
     }
@@ -114,7 +121,8 @@ impl<'a> Reader<'a> {
         let at = self.at;
         let bytes = self.bytes()?;
         let text = std::str::from_utf8(bytes);
-        text.map(str::to_owned).map_err(|_| self.wrong(&format!("byte {at}"), "a token in UTF-8", format!("{bytes:?}")))
+        text.map(str::to_owned)
+            .map_err(|_| self.wrong(&format!("byte {at}"), "a token in UTF-8", format!("{bytes:?}")))
     }
 
     fn token(&mut self) -> Result<(u32, String), Error> {

@@ -5,8 +5,8 @@ use crate::pack::manifest::tensor_bytes;
 use crate::pack::names::parse_dtype;
 use crate::quantization::ModuleQuantization;
 use crate::tensor::Dtype;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -76,7 +76,11 @@ impl Index {
         };
         let Pairs(pairs) = json.tensors;
         if let Some(expected) = json.num_tensors.filter(|expected| *expected != pairs.len() as u64) {
-            return Err(wrong("tensors".into(), format!("{expected}, as num_tensors says"), pairs.len().to_string()));
+            return Err(wrong(
+                "tensors".into(),
+                format!("{expected}, as num_tensors says"),
+                pairs.len().to_string(),
+            ));
         }
         let mut tensors = Vec::with_capacity(pairs.len());
         for (name, JsonEntry { offset, size, shape, dtype: dtype_name, bits }) in pairs {
@@ -87,8 +91,10 @@ impl Index {
                 let expected = format!("the bytes of {dtype} {shape:?}");
                 return Err(wrong(field("size"), expected, size.to_string()));
             }
-            if !offset.is_multiple_of(ALIGNMENT) || offset.checked_add(size).is_none_or(|end| end > file_len) {
-                let expected = format!("a multiple of {ALIGNMENT} with {size} bytes behind it in a file of {file_len}");
+            if !offset.is_multiple_of(ALIGNMENT) || offset.checked_add(size).is_none_or(|end| end > file_len)
+            {
+                let expected =
+                    format!("a multiple of {ALIGNMENT} with {size} bytes behind it in a file of {file_len}");
                 return Err(wrong(field("offset"), expected, offset.to_string()));
             }
             tensors.push(Entry { name, dtype, shape, offset, size, bits });
@@ -110,9 +116,8 @@ impl Index {
                 known.ok_or_else(|| wrong(field, "32, 64 or 128".into(), value.to_string()))?
             }
         };
-        let modules = modules(&tensors, group_size).map_err(|(name, expected, found)| {
-            wrong(format!("tensors.{name}.shape"), expected, found)
-        })?;
+        let modules = modules(&tensors, group_size)
+            .map_err(|(name, expected, found)| wrong(format!("tensors.{name}.shape"), expected, found))?;
         Ok(Index { tensors, modules, group_size, config: json.config })
     }
 }
@@ -135,7 +140,8 @@ fn modules(
         let noted = |bits: &usize| weight.bits.is_none_or(|noted| noted == *bits as u64);
         match bits.filter(|bits| matches!(bits, 2..=6 | 8)).filter(noted) {
             Some(bits) => {
-                modules.insert(module.to_owned(), ModuleQuantization::Affine { bits: bits as u8, group_size });
+                modules
+                    .insert(module.to_owned(), ModuleQuantization::Affine { bits: bits as u8, group_size });
             }
             None => {
                 let bits = weight.bits.map_or("2 to 6 or 8".to_owned(), |bits| bits.to_string());

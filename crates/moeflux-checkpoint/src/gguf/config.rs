@@ -241,8 +241,8 @@ impl<'a> Fields<'a> {
     /// The layers that are run: blocks for multi-token prediction come last and are counted.
     fn layers(&mut self) -> Result<(), Error> {
         let blocks = self.whole("block_count")?.filter(|blocks| *blocks <= MAX_LAYERS as u64);
-        let blocks =
-            blocks.ok_or_else(|| self.wrong("block_count", &format!("a whole number from 1 to {MAX_LAYERS}")))?;
+        let blocks = blocks
+            .ok_or_else(|| self.wrong("block_count", &format!("a whole number from 1 to {MAX_LAYERS}")))?;
         let predicting = self.whole("nextn_predict_layers")?.unwrap_or(0);
         let layers = blocks.checked_sub(predicting).ok_or_else(|| {
             self.wrong("block_count", &format!("more than nextn_predict_layers = {predicting}"))

@@ -61,9 +61,10 @@ pub(crate) fn open(
     contents.layout = Some(format!("moeflux pack, made from {}", manifest.source.layout));
 
     let metadata_path = folder.join(GGUF_METADATA);
-    let metadata = match metadata_path.is_file() {
-        true => Some(parse_header(&metadata_path, &read(&metadata_path)?)?.0),
-        false => None,
+    let metadata = if metadata_path.is_file() {
+        Some(parse_header(&metadata_path, &read(&metadata_path)?)?.0)
+    } else {
+        None
     };
     let config_path = folder.join("config.json");
     let mut config = match &metadata {

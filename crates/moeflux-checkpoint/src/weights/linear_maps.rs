@@ -37,7 +37,8 @@ impl Weights<'_> {
             let mut shape = tensor.shape.clone();
             match (quantization, scales) {
                 (Some(quantization), Some(scales)) => {
-                    let group = quantization.encoding(scales.dtype).map_or(1, |encoding| encoding.group());
+                    let group =
+                        quantization.encoding(scales.dtype).map_or(1, moeflux_kernels::Encoding::group);
                     if let (Some(cols), Some(groups)) = (shape.last_mut(), scales.shape.last()) {
                         *cols = groups.saturating_mul(group);
                     }

@@ -66,7 +66,10 @@ fn another_dtype() {
             let shape = fixture.tensors[name].shape.clone();
             fixture.add_as(name, &shape, Dtype::I32);
         });
-        assert!(matches!(error, Error::Dtype { found: moeflux_checkpoint::Dtype::Other(Dtype::I32), .. }), "{error}");
+        assert!(
+            matches!(error, Error::Dtype { found: moeflux_checkpoint::Dtype::Other(Dtype::I32), .. }),
+            "{error}"
+        );
         assert_says(&error, &["model.safetensors", name, "expected dtype F32, F16 or BF16", "found I32"]);
     }
 }

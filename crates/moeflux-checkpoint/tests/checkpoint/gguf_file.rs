@@ -101,8 +101,8 @@ impl GgufFile {
 
 fn write(out: &mut Vec<u8>, value: &Value) {
     let mut head = |kinds: &[u32], len: Option<usize>| {
-        kinds.iter().for_each(|kind| out.extend(kind.to_le_bytes()));
-        len.iter().for_each(|len| out.extend((*len as u64).to_le_bytes()));
+        out.extend(kinds.iter().flat_map(|kind| kind.to_le_bytes()));
+        out.extend(len.iter().flat_map(|len| (*len as u64).to_le_bytes()));
     };
     match value {
         Value::Flag(_) => head(&[7], None),

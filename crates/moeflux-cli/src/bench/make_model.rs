@@ -68,9 +68,11 @@ pub(crate) fn run(args: &MakeModelArgs) -> Result<()> {
     let layers = args.layers.map_or(shape.num_hidden_layers, NonZeroUsize::get);
     shape.num_hidden_layers = layers;
     let writer = Writer { bits: args.bits.parse().ok(), seed: args.seed, skew: args.skew };
-    let shards: Vec<Vec<Spec>> =
-        std::iter::once(shape.outer_tensors()).chain((0..layers).map(|layer| shape.layer_tensors(layer))).collect();
-    let total: u64 = shards.iter().flatten().flat_map(|spec| writer.tensors(spec)).map(|tensor| tensor.bytes()).sum();
+    let shards: Vec<Vec<Spec>> = std::iter::once(shape.outer_tensors())
+        .chain((0..layers).map(|layer| shape.layer_tensors(layer)))
+        .collect();
+    let total: u64 =
+        shards.iter().flatten().flat_map(|spec| writer.tensors(spec)).map(|tensor| tensor.bytes()).sum();
     note(format!("{}: {} of noise", args.target.display(), Bytes(total)));
 
     let partial = partial_folder(&args.target);
@@ -81,7 +83,8 @@ pub(crate) fn run(args: &MakeModelArgs) -> Result<()> {
     Progress::bytes("writing").follow(|tell| writer.write(&partial, &shards, &|done| tell(done, total)))?;
     write(&partial.join("config.json"), shape.config(writer.bits).to_string().as_bytes())?;
     for name in FROM_DEMO {
-        fs::copy(demo.join(name), partial.join(name)).with_context(|| format!("copying {name} of the demo"))?;
+        fs::copy(demo.join(name), partial.join(name))
+            .with_context(|| format!("copying {name} of the demo"))?;
     }
     if args.pack {
         let model = Model::open(&partial, &ModelOptions::default())?;
@@ -147,7 +150,12 @@ impl Writer {
     /// they multiply.
     fn tensors(&self, spec: &Spec) -> Vec<Tensor> {
         let Spec { name, shape, kind } = spec;
-        let tensor = |name: String, dtype, shape: &[usize], content| Tensor { name, dtype, shape: shape.to_vec(), content };
+        let tensor = |name: String, dtype, shape: &[usize], content| Tensor {
+            name,
+            dtype,
+            shape: shape.to_vec(),
+            content,
+        };
         let cols = shape.last().copied().unwrap_or(1);
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let deviation = (cols as f32).powf(-0.5);
@@ -171,7 +179,8 @@ impl Writer {
                 vec![tensor(format!("{name}.weight"), "BF16", shape, content)]
             }
             (Kind::Matrix | Kind::Router, Some(bits)) => {
-                let bits = if *kind == Kind::Router || name.ends_with("shared_expert_gate") { 8 } else { bits };
+                let bits =
+                    if *kind == Kind::Router || name.ends_with("shared_expert_gate") { 8 } else { bits };
                 // Codes are even from 0 to 2^bits - 1.
                 let codes = f32::from(1u16 << bits);
                 let scale = deviation / ((codes * codes - 1.0) / 12.0).sqrt();
@@ -186,7 +195,12 @@ impl Writer {
                     }
                 };
                 vec![
-                    tensor(format!("{name}.weight"), "U32", &with_last(cols * usize::from(bits) / 32), Content::Codes),
+                    tensor(
+                        format!("{name}.weight"),
+                        "U32",
+                        &with_last(cols * usize::from(bits) / 32),
+                        Content::Codes,
+                    ),
                     tensor(format!("{name}.scales"), "BF16", &groups, params(1.0)),
                     tensor(format!("{name}.biases"), "BF16", &groups, params(-(codes - 1.0) / 2.0)),
                 ]
@@ -218,7 +232,10 @@ impl Writer {
                     tell(done);
                 }
             }
-            file.into_inner().map_err(|error| error.into_error()).with_context(writing)?.sync_all()?;
+            file.into_inner()
+                .map_err(std::io::IntoInnerError::into_error)
+                .with_context(writing)?
+                .sync_all()?;
             weight_map.extend(tensors.into_iter().map(|tensor| (tensor.name, shard.clone())));
         }
         let index = json!({ "metadata": { "total_size": done }, "weight_map": weight_map });

@@ -120,7 +120,8 @@ impl Shape {
         let Shape { hidden_size: hidden, num_experts: experts, moe_intermediate_size: width, .. } = *self;
         let name = layer_name(layer);
         let mut specs = Vec::new();
-        let mut matrix = |part: &str, shape: &[usize]| specs.push(Spec::matrix(&format!("{name}.{part}"), shape));
+        let mut matrix =
+            |part: &str, shape: &[usize]| specs.push(Spec::matrix(&format!("{name}.{part}"), shape));
         for (part, [rows, cols]) in
             [("gate_proj", [width, hidden]), ("up_proj", [width, hidden]), ("down_proj", [hidden, width])]
         {
@@ -128,7 +129,8 @@ impl Shape {
             matrix(&format!("mlp.shared_expert.{part}"), &[rows, cols]);
         }
         matrix("mlp.shared_expert_gate", &[1, hidden]);
-        let (keys, values) = (self.linear_num_key_heads * LINEAR_DIM, self.linear_num_value_heads * LINEAR_DIM);
+        let (keys, values) =
+            (self.linear_num_key_heads * LINEAR_DIM, self.linear_num_value_heads * LINEAR_DIM);
         let (queries, kv) = (self.num_attention_heads * HEAD_DIM, self.num_key_value_heads * HEAD_DIM);
         let is_full = (layer + 1).is_multiple_of(INTERVAL);
         if is_full {
@@ -144,7 +146,8 @@ impl Shape {
             matrix("linear_attn.out_proj", &[hidden, values]);
         }
 
-        let mut vector = |part: &str, shape: &[usize], kind| specs.push(Spec::new(&format!("{name}.{part}"), shape, kind));
+        let mut vector =
+            |part: &str, shape: &[usize], kind| specs.push(Spec::new(&format!("{name}.{part}"), shape, kind));
         vector("mlp.gate", &[experts, hidden], Kind::Router);
         vector("input_layernorm.weight", &[hidden], Kind::Ones);
         vector("post_attention_layernorm.weight", &[hidden], Kind::Ones);

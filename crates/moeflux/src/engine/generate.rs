@@ -182,11 +182,8 @@ impl<'a> Generation<'a> {
         let outputs = if done == total { Outputs::Last } else { Outputs::None };
         let input = Input { outputs, ..Input::new(self.sequence, &self.prompt[read..done]) };
         let logits = self.runner.step(self.model, &mut [input], Some(&self.cancel), None)?;
-        self.phase = if done == total {
-            Phase::Chosen(self.sampler.sample(logits)?)
-        } else {
-            Phase::Prefill(done)
-        };
+        self.phase =
+            if done == total { Phase::Chosen(self.sampler.sample(logits)?) } else { Phase::Prefill(done) };
         Ok(Event::Prefill { done, total })
     }
 

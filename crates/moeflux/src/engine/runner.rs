@@ -169,7 +169,9 @@ impl Batch {
                     let next = input.sequence.next_position();
                     batch.positions.extend((next..).take(rows.len()).map(|position| [position; 3]));
                 }
-                Some(positions) if positions.len() == rows.len() => batch.positions.extend_from_slice(positions),
+                Some(positions) if positions.len() == rows.len() => {
+                    batch.positions.extend_from_slice(positions);
+                }
                 Some(positions) => {
                     return Err(Error::Positions { tokens: rows.len(), positions: positions.len() });
                 }

@@ -1,5 +1,8 @@
 //! Builds a graph. Model code calls these methods in the order in which the paper writes the formulas.
-#![expect(clippy::single_range_in_vec_init, reason = "often one part is all that is taken of a group of columns")]
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "often one part is all that is taken of a group of columns"
+)]
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -238,7 +241,11 @@ impl GraphBuilder {
     }
 
     /// Scales the attention output by the sigmoid of its gate.
-    pub fn gate_attention(&mut self, x: Tensor<Attended>, gate: Tensor<AttentionGate>) -> Tensor<GatedAttended> {
+    pub fn gate_attention(
+        &mut self,
+        x: Tensor<Attended>,
+        gate: Tensor<AttentionGate>,
+    ) -> Tensor<GatedAttended> {
         let out = self.like(x);
         self.check("sigmoid_gate", gate, self.cols(x), out);
         self.push(Op::SigmoidGate { x: x.id, gate: gate.id, out: out.id }, out)
@@ -246,7 +253,11 @@ impl GraphBuilder {
 
     /// Takes the projections of a gated delta net apart that are fused key head by key head: the convolution's
     /// channels with all queries first, then all keys, then all values; and the output's gates.
-    pub fn split_qkvz(&mut self, x: Tensor<FusedQkvz>, shape: &DeltaShape) -> (Tensor<ConvIn>, Tensor<DeltaGate>) {
+    pub fn split_qkvz(
+        &mut self,
+        x: Tensor<FusedQkvz>,
+        shape: &DeltaShape,
+    ) -> (Tensor<ConvIn>, Tensor<DeltaGate>) {
         let (keys, values) = (shape.key_dim, shape.value_heads / shape.key_heads.max(1) * shape.value_dim);
         let group = 2 * keys + 2 * values;
         let qkv = vec![0..keys, keys..2 * keys, 2 * keys..2 * keys + values];
@@ -260,7 +271,12 @@ impl GraphBuilder {
     }
 
     /// Depthwise causal convolution and SiLU; the state keeps the last `kernel - 1` inputs.
-    pub fn conv1d_silu(&mut self, x: Tensor<ConvIn>, taps: &Vector, state: &RecurrentState) -> Tensor<ConvOut> {
+    pub fn conv1d_silu(
+        &mut self,
+        x: Tensor<ConvIn>,
+        taps: &Vector,
+        state: &RecurrentState,
+    ) -> Tensor<ConvOut> {
         let out = self.like(x);
         let channels = self.cols(x).max(1);
         let kernel = taps.len / channels;
@@ -420,7 +436,12 @@ impl GraphBuilder {
         self.push(Op::Rope { x: x.id, head_dim, rope: rope.id, out: out.id }, out)
     }
 
-    fn columns<I: Role, O: Role>(&mut self, x: Tensor<I>, group: usize, parts: Vec<Range<usize>>) -> Tensor<O> {
+    fn columns<I: Role, O: Role>(
+        &mut self,
+        x: Tensor<I>,
+        group: usize,
+        parts: Vec<Range<usize>>,
+    ) -> Tensor<O> {
         let width: usize = parts.iter().map(Range::len).sum();
         let out = self.tensor(self.rows(x), self.cols(x) / group.max(1) * width);
         self.check_groups("columns", x, group, out);
@@ -466,12 +487,19 @@ impl GraphBuilder {
         let found = self.cols(x);
         if found != expected && self.error.is_none() {
             let label = |id: TensorId| self.tensors[id.0].label.clone();
-            self.error = Some(GraphError::Width { op, label: label(out.id), input: label(x.id), expected, found });
+            self.error =
+                Some(GraphError::Width { op, label: label(out.id), input: label(x.id), expected, found });
         }
     }
 
     /// Remembers an error unless the columns of `x` are whole groups of `group`.
-    fn check_groups<I: Role, O: Role>(&mut self, op: &'static str, x: Tensor<I>, group: usize, out: Tensor<O>) {
+    fn check_groups<I: Role, O: Role>(
+        &mut self,
+        op: &'static str,
+        x: Tensor<I>,
+        group: usize,
+        out: Tensor<O>,
+    ) {
         let whole = self.cols(x).next_multiple_of(group.max(1));
         self.check(op, x, whole, out);
     }

@@ -198,11 +198,16 @@ impl Op {
         match *self {
             Op::Embed { table, .. } => vec![WeightRead::Row(table)],
             Op::Linear { weight, bias, .. } => {
-                [Some(WeightRead::Matrix(weight)), bias.map(WeightRead::Vector)].into_iter().flatten().collect()
+                [Some(WeightRead::Matrix(weight)), bias.map(WeightRead::Vector)]
+                    .into_iter()
+                    .flatten()
+                    .collect()
             }
             Op::HeadLinear { weight, .. } => vec![WeightRead::Matrix(weight)],
             Op::Attention { sinks, .. } => sinks.into_iter().map(WeightRead::Vector).collect(),
-            Op::Route { correction_bias, .. } => correction_bias.into_iter().map(WeightRead::Vector).collect(),
+            Op::Route { correction_bias, .. } => {
+                correction_bias.into_iter().map(WeightRead::Vector).collect()
+            }
             Op::RmsNorm { weight, .. } | Op::GatedRmsNorm { weight, .. } | Op::Conv1dSilu { weight, .. } => {
                 vec![WeightRead::Vector(weight)]
             }

@@ -17,7 +17,9 @@ pub(super) fn tokenizer(path: &Path, model_type: &str) -> Result<Tokenizer, Text
         "qwen3_5_moe" => "qwen35",
         "qwen3_moe" | "qwen3_next" => "qwen2",
         "deepseek_v3" => "deepseek-v3",
-        other => return Err(unusable(format!("how models of type {other} split texts into words is not known"))),
+        other => {
+            return Err(unusable(format!("how models of type {other} split texts into words is not known")));
+        }
     };
     let words = Words::of(name).ok_or_else(|| unusable(format!("no way to split words is called {name}")))?;
     let ids = file.vocab.into_iter().map(|(id, token)| (token, id)).collect();

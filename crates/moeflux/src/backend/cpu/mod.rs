@@ -28,7 +28,11 @@ pub struct CpuBackend {
 impl CpuBackend {
     /// A backend with a pool of `threads` threads.
     pub fn new(threads: usize) -> Result<Self, PoolError> {
-        Ok(CpuBackend { pool: ThreadPool::new(threads)?, arena: Arena::default(), experts: ExpertScratch::default() })
+        Ok(CpuBackend {
+            pool: ThreadPool::new(threads)?,
+            arena: Arena::default(),
+            experts: ExpertScratch::default(),
+        })
     }
 
     fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) {
@@ -87,23 +91,26 @@ impl CpuBackend {
                     kernels::attention(pool, q, keys, values, sinks.map(vector), shape, first, scale, y);
                 }
             }),
-            Op::MlaAttention { q, q_rope, latent, k_rope, state, ref shape, scale, out } => io.write(out, |io, y| {
-                let (q, q_rope, latent, k_rope) = (io.f32(q), io.f32(q_rope), io.f32(latent), io.f32(k_rope));
-                let MlaShape { heads, rank, rope_dim } = *shape;
-                for segment in step.segments.iter_mut() {
-                    let rows = |width| segment.rows.start * width..segment.rows.end * width;
-                    let (query_rows, rope_rows) = (rows(heads * rank), rows(heads * rope_dim));
-                    let (latent, k_rope) = (&latent[rows(rank)], &k_rope[rows(rope_dim)]);
-                    let first = segment.sequence.len();
-                    let StateMut::Latent(cache) = segment.sequence.state_mut(state) else {
-                        unreachable!("the loader made state {state} a latent cache")
-                    };
-                    let blocks = cache.blocks_mut();
-                    kernels::latent_write(latent, k_rope, shape, first, blocks);
-                    let (q, q_rope, y) = (&q[query_rows.clone()], &q_rope[rope_rows], &mut y[query_rows]);
-                    kernels::mla_attention(pool, q, q_rope, blocks, shape, first, scale, y);
-                }
-            }),
+            Op::MlaAttention { q, q_rope, latent, k_rope, state, ref shape, scale, out } => {
+                io.write(out, |io, y| {
+                    let (q, q_rope, latent, k_rope) =
+                        (io.f32(q), io.f32(q_rope), io.f32(latent), io.f32(k_rope));
+                    let MlaShape { heads, rank, rope_dim } = *shape;
+                    for segment in step.segments.iter_mut() {
+                        let rows = |width| segment.rows.start * width..segment.rows.end * width;
+                        let (query_rows, rope_rows) = (rows(heads * rank), rows(heads * rope_dim));
+                        let (latent, k_rope) = (&latent[rows(rank)], &k_rope[rows(rope_dim)]);
+                        let first = segment.sequence.len();
+                        let StateMut::Latent(cache) = segment.sequence.state_mut(state) else {
+                            unreachable!("the loader made state {state} a latent cache")
+                        };
+                        let blocks = cache.blocks_mut();
+                        kernels::latent_write(latent, k_rope, shape, first, blocks);
+                        let (q, q_rope, y) = (&q[query_rows.clone()], &q_rope[rope_rows], &mut y[query_rows]);
+                        kernels::mla_attention(pool, q, q_rope, blocks, shape, first, scale, y);
+                    }
+                });
+            }
             Op::SigmoidGate { x, gate, out } => {
                 io.write(out, |io, y| kernels::sigmoid_gate(io.f32(x), io.f32(gate), y));
             }
@@ -121,16 +128,26 @@ impl CpuBackend {
             Op::L2Norm { x, dim, eps, scale, out } => {
                 io.write(out, |io, y| kernels::l2_norm(pool, io.f32(x), dim, eps, scale, y));
             }
-            Op::DecayBeta { a, b, a_log, dt_bias, decay, beta } => io.write2(decay, beta, |io, decay, beta| {
-                kernels::decay_and_beta(io.f32(a), io.f32(b), vector(a_log), vector(dt_bias), decay, beta);
-            }),
+            Op::DecayBeta { a, b, a_log, dt_bias, decay, beta } => {
+                io.write2(decay, beta, |io, decay, beta| {
+                    kernels::decay_and_beta(
+                        io.f32(a),
+                        io.f32(b),
+                        vector(a_log),
+                        vector(dt_bias),
+                        decay,
+                        beta,
+                    );
+                });
+            }
             Op::GatedDelta { q, k, v, decay, beta, state, ref shape, out } => io.write(out, |io, y| {
                 let (keys, values) = (shape.key_heads * shape.key_dim, shape.value_heads * shape.value_dim);
                 let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
                 let (decay, beta) = (io.f32(decay), io.f32(beta));
                 for segment in step.segments.iter_mut() {
                     let rows = |width| segment.rows.start * width..segment.rows.end * width;
-                    let (key_rows, value_rows, head_rows) = (rows(keys), rows(values), rows(shape.value_heads));
+                    let (key_rows, value_rows, head_rows) =
+                        (rows(keys), rows(values), rows(shape.value_heads));
                     let StateMut::Recurrent { current, next } = segment.sequence.state_mut(state) else {
                         unreachable!("the loader made state {state} recurrent")
                     };
@@ -149,11 +166,13 @@ impl CpuBackend {
                     kernels::route(io.f32(logits), cols(logits), bias, routing, ids, weights);
                 });
             }
-            Op::Experts { x, ids, weights: expert_weights, experts, activation, k, out } => io.write(out, |io, y| {
-                let expert = |id: u32| weights.expert(checkpoint, experts, id);
-                let (x, ids, expert_weights) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
-                kernels::experts(pool, x, ids, expert_weights, k, expert, activation, scratch, y);
-            }),
+            Op::Experts { x, ids, weights: expert_weights, experts, activation, k, out } => {
+                io.write(out, |io, y| {
+                    let expert = |id: u32| weights.expert(checkpoint, experts, id);
+                    let (x, ids, expert_weights) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
+                    kernels::experts(pool, x, ids, expert_weights, k, expert, activation, scratch, y);
+                });
+            }
             Op::Swiglu { gate, up, out } => {
                 io.write(out, |io, y| kernels::swiglu(io.f32(gate), io.f32(up), y));
             }

@@ -14,7 +14,10 @@ impl RopeTable {
     /// float64, rounded once and multiplied by the attention factor.
     pub(super) fn new(spec: &RopeSpec, positions: &[Position]) -> Self {
         let angles = positions.iter().flat_map(|position| {
-            spec.inv_freq.iter().zip(&spec.axes).map(|(freq, &axis)| position[usize::from(axis)] as f32 * freq)
+            spec.inv_freq
+                .iter()
+                .zip(&spec.axes)
+                .map(|(freq, &axis)| position[usize::from(axis)] as f32 * freq)
         });
         let factor = spec.attention_factor;
         let (sin, cos) = angles
