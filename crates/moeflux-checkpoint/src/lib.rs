@@ -7,8 +7,9 @@
 //!   files; what a family needs for that is in [`family`].
 //!
 //! Formats: safetensors as the Hugging Face hub has them (F32, F16, BF16) and as MLX writes them (affine 2, 3, 4, 5, 6
-//! and 8 bits, mxfp4, mxfp8, nvfp4, mixed at will), one file or shards with an index; GGUF ([`gguf`]), one file or split.
-//! The crate knows nothing of what a model computes, nor of devices.
+//! and 8 bits, mxfp4, mxfp8, nvfp4, mixed at will), one file or shards with an index; GGUF ([`gguf`]), one file or split;
+//! the artifacts of flash-moe ([`flash_moe`]); packs ([`pack`]), the layout made for streaming experts, which
+//! [`convert`] makes of any of them. The crate knows nothing of what a model computes, nor of devices.
 
 mod checkpoint;
 pub mod config;

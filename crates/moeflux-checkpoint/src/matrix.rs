@@ -1,5 +1,6 @@
 //! The weight of a linear map: where its parts lie and how they are encoded.
 
+use crate::pack::manifest::ALIGNMENT;
 use crate::tensor::Span;
 use moeflux_kernels::{Encoding, RowRuns};
 
@@ -87,6 +88,24 @@ impl Expert {
             [("gate_bias", gate), ("up_bias", up), ("down_bias", down)]
         });
         [("gate", &self.gate), ("up", &self.up), ("down", &self.down)].into_iter().chain(biases)
+    }
+
+    /// The range that holds all of it, if its parts lie behind one another with nothing between them but what aligns
+    /// them: then it is one read. In a pack the range starts at a multiple of the page size.
+    pub fn block(&self) -> Option<Span> {
+        let mut block: Option<Span> = None;
+        for (_, matrix) in self.matrices() {
+            for span in [Some(matrix.codes), matrix.scales, matrix.biases].into_iter().flatten() {
+                let start = block.map_or(span.offset, |block| block.offset);
+                let end = block.map_or(start, |block| block.offset + block.len);
+                let follows = block.is_none_or(|block| block.file == span.file);
+                if !follows || matrix.runs.is_some() || !(end..end + ALIGNMENT).contains(&span.offset) {
+                    return None;
+                }
+                block = Some(Span { file: span.file, offset: start, len: span.offset + span.len - start });
+            }
+        }
+        block
     }
 }
 

@@ -165,6 +165,23 @@ fn a_pack_can_be_converted_again() {
     assert_eq!(logits(&again), logits(&four));
 }
 
+#[test]
+fn an_expert_of_a_pack_is_one_read_from_a_page() {
+    for source in [data("qwen3_5_moe/mlx-q4"), data("gpt_oss/hf"), data("mixtral/gguf-q8_0")] {
+        let (_folder, pack) = convert(&source, "");
+        let (before, pack) = (open(&source), open(&pack));
+        for (layer, packed) in before.weights().experts().iter().zip(pack.weights().experts()) {
+            for (expert, packed) in layer.experts.iter().zip(&packed.experts) {
+                let block = packed.block().unwrap();
+                assert!(block.offset.is_multiple_of(4096));
+                let bytes: u64 = expert.matrices().map(|(_, matrix)| matrix.bytes()).sum();
+                assert!((bytes..bytes + 4096).contains(&block.len));
+                assert_eq!(expert.block(), None);
+            }
+        }
+    }
+}
+
 /// All files of a folder.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();

@@ -113,7 +113,8 @@ impl Plan {
                     MatrixKind { encoding, ..MatrixKind::of(matrix) }
                 })
                 .collect();
-            for ((_, matrix), kind) in first.matrices().zip(&kinds) {
+            let maps = first.matrices().zip(&kinds).take(3);
+            for ((_, matrix), kind) in maps {
                 changes.count(matrix, kind.encoding, mixture.experts.len() as u64);
             }
             let too_large = || Error::TooLarge { tensor: module.clone() };

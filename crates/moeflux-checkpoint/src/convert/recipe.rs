@@ -28,7 +28,16 @@ const CLASSES: &[(&str, &[&str])] = &[
         "router",
         &["*.mlp.gate", "*.shared_expert_gate", "*.router", "*.block_sparse_moe.gate", "*.ffn_gate_inp*"],
     ),
-    ("shared", &["*.shared_expert.*", "*.shared_experts.*", "*_shexp"]),
+    (
+        "shared",
+        &[
+            "*.shared_expert.*",
+            "*.shared_experts.*",
+            "*.ffn_gate_shexp",
+            "*.ffn_up_shexp",
+            "*.ffn_down_shexp",
+        ],
+    ),
     ("attention", &["*.self_attn.*", "*.linear_attn.*", "*.attn_*", "*.ssm_*"]),
     (
         "dense",
@@ -236,6 +245,7 @@ mod tests {
             ("model.layers.3.mlp.shared_expert_gate", "8g64".into()),
             ("model.layers.3.mlp.shared_experts.up_proj", "4g64".into()),
             ("model.layers.3.mlp.experts.down", "2g32".into()),
+            ("blk.3.ffn_gate_inp_shexp", "8g64".into()),
             ("lm_head", "4g64".into()),
         ] {
             assert_eq!(recipe.target(module, false).to_string(), target, "{module}");

@@ -13,7 +13,8 @@ pub(crate) enum BenchCommand {
     /// Write a model of random weights at a real model's shapes
     #[command(after_help = "\
 The weights are noise of a scale that keeps activations sane; the same seed gives the same bytes. An expert of rank R \
-has its router's row scaled by (R + 1)^-SKEW, so that 0 visits all experts alike and larger numbers make some popular.
+has its router's row scaled by (R + 1)^-SKEW, so that 0 visits all experts alike and larger numbers make some popular \
+(no expert is visited by more than about half of the tokens).
 
 Examples:
   moeflux bench make-model /data/a3b --shape 35b-a3b
