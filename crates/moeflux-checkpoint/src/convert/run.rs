@@ -3,7 +3,7 @@
 use super::Error;
 use super::journal::{JOURNAL, Job, Journal};
 use super::plan::{Plan, PlannedMixture, Unit};
-use super::source::{Scratch, Source, piece_rows, read_at, write_at};
+use super::source::{PIECE, Scratch, Source, piece_rows, read_at, write_at};
 use crate::checkpoint::Checkpoint;
 use crate::pack::manifest::{Checksum, MANIFEST, Manifest};
 use moeflux_kernels::ThreadPool;
@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::UNIX_EPOCH;
 use twox_hash::XxHash3_64;
 
-/// Bytes of memory that blocks in the making may take together.
+/// Bytes of memory that what is in the making may take together.
 const MEMORY: u64 = 512 << 20;
 /// Bytes read and written at once where nothing is computed.
 const COPY: usize = 1 << 20;
@@ -133,7 +133,8 @@ fn fill(
     let mut todo: Vec<usize> = (0..plan.units.len()).filter(|&unit| checksums[unit].is_none()).collect();
     let made: Mutex<Vec<(usize, Vec<Checksum>)>> = Mutex::default();
     let block = plan.mixtures.iter().map(|mixture| mixture.layout.len()).max().unwrap_or(0);
-    let workers = (MEMORY / block.max(1)).clamp(1, options.threads as u64) as usize;
+    // A thread has a block, and rows as they were, as float32 and as they will be.
+    let workers = (MEMORY / (block + 4 * PIECE as u64)).clamp(1, options.threads as u64) as usize;
     // Threads that write the same file wait for each other: as many files as threads take turns.
     let mut of_file = vec![0; files.len()];
     todo.sort_by_cached_key(|&unit| {
