@@ -15,8 +15,9 @@ import tempfile
 
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
+
+from logits import checkpoint, prompts_of, reference
 
 llama_cpp, data, families = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3:]
 sys.path[:0] = [str(llama_cpp), str(llama_cpp / "gguf-py")]
@@ -26,9 +27,6 @@ from conversion import ModelBase, ModelType, get_model_architecture, get_model_c
 from conversion.base import TextModel  # noqa: E402
 
 ALL = ["deepseek_v2", "deepseek_v3", "glm4_moe", "gpt_oss", "mixtral", "olmoe", "qwen3_5_moe", "qwen3_moe", "qwen3_next"]
-GREEDY = 16
-# Of longer prompts the greedy tokens are kept, and no logits.
-LONGEST = 64
 
 # The reference tokenizer is none that the converter knows by its hash; it splits words as Qwen3.5's does.
 TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen35"
@@ -47,12 +45,6 @@ def converter(folder, out):
 
 def block_of(name):
     return next((int(part) for part in name.split(".") if part.isdecimal()), None)
-
-
-def checkpoint(folder, config, tensors):
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def dequantised(config, file, weights):
@@ -84,32 +76,6 @@ def dequantised(config, file, weights):
     return {name: weight if weight.dtype == torch.uint8 else weight.float() for name, weight in weights.items()} | floats
 
 
-def reference(config, weights, prompts):
-    """Logits of all prompts and sixteen greedy tokens after each, of a checkpoint with these weights."""
-    scaling = config.get("rope_scaling") or {}
-    if "mscale_all_dim" in scaling:
-        # The format has one number for both, as all published models have.
-        scaling["mscale"] = scaling["mscale_all_dim"]
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint(pathlib.Path(folder), config, weights)
-        model_class = getattr(transformers, config["architectures"][0])
-        model = model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-    out = {}
-    with torch.no_grad():
-        for name, ids in prompts.items():
-            logits = model(input_ids=ids.long()[None]).logits[0]
-            out[f"{name}.ids"] = ids
-            if len(ids) <= LONGEST:
-                out[f"{name}.logits"] = logits.contiguous()
-            greedy, step = [], model(input_ids=ids.long()[None], use_cache=True)
-            for _ in range(GREEDY):
-                greedy.append(int(step.logits[0, -1].argmax()))
-                step = model(input_ids=torch.tensor([greedy[-1:]]), past_key_values=step.past_key_values, use_cache=True)
-            out[f"{name}.greedy"] = torch.tensor(greedy, dtype=torch.int32)
-    return out
-
-
 for family in families or ALL:
     folder = data / family / "hf"
     file = data / family / "gguf-q8_0" / "model.gguf"
@@ -118,6 +84,4 @@ for family in families or ALL:
         converter(folder, file).write()
     config = json.loads((folder / "config.json").read_text())
     weights = dequantised(config, file, load_file(folder / "model.safetensors"))
-    known = load_file(data / family / "ref_hf.safetensors")
-    prompts = {name: known[f"{name}.ids"] for name in ("p0", "p1", "p2", "p3", "p4")}
-    save_file(reference(config, weights, prompts), data / family / "ref_gguf-q8_0.safetensors")
+    save_file(reference(config, weights, prompts_of(data / family)), data / family / "ref_gguf-q8_0.safetensors")

@@ -8,7 +8,7 @@ use crate::flash_moe;
 use crate::gguf;
 use crate::matrix::Matrix;
 use crate::pack;
-use crate::quantization::Quantization;
+use crate::quantization::{ModuleQuantization, Quantization};
 use crate::safetensors;
 use crate::stacked::StackedExperts;
 use crate::tensor::{Span, Tensor};
@@ -100,6 +100,12 @@ impl Checkpoint {
         &self.contents.files
     }
 
+    /// Checksums (XXH3, 64 bits) of the blocks of the experts that a file holds, by expert index, if the format has them:
+    /// each of its [`block`](crate::Expert::block).
+    pub fn expert_checksums(&self, file: u32) -> Option<&[u64]> {
+        self.contents.expert_checksums.get(&file).map(Vec::as_slice)
+    }
+
     /// All tensors, by name.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.contents.tensors.values()
@@ -135,6 +141,14 @@ impl Checkpoint {
         &self.contents.files[span.file as usize].bytes()[start..start + span.len as usize]
     }
 
+    /// Has the system begin to read a matrix that will be needed whole, rather than page by page as it is touched. Only
+    /// advice: where the system takes none, nothing happens.
+    pub fn will_need(&self, m: &Matrix) {
+        for span in [Some(m.codes), m.scales, m.biases].into_iter().flatten() {
+            self.contents.files[span.file as usize].will_need(span);
+        }
+    }
+
     /// The bytes of a matrix, as the kernels take them.
     ///
     /// # Panics
@@ -143,16 +157,7 @@ impl Checkpoint {
     #[expect(clippy::expect_used, reason = "lengths were checked when the matrix was made")]
     pub fn view(&self, m: &Matrix) -> moeflux_kernels::Matrix<'_> {
         let part = |span: Option<Span>| span.map_or(&[][..], |span| self.bytes(span));
-        let stored = moeflux_kernels::Matrix::new(
-            m.stored_rows(),
-            m.cols,
-            m.encoding,
-            self.bytes(m.codes),
-            part(m.scales),
-            part(m.biases),
-        )
-        .expect("a checked matrix");
-        m.runs.map_or(stored, |runs| stored.row_runs(runs))
+        m.over(self.bytes(m.codes), part(m.scales), part(m.biases)).expect("a checked matrix")
     }
 
     /// The model's tensors under canonical names and in one convention.
@@ -173,6 +178,9 @@ impl Checkpoint {
         }
         match self.quantization() {
             _ if self.metadata.is_some() => format!("GGUF, mostly {}", self.main_dtype()),
+            Some(Quantization { default: fp8 @ ModuleQuantization::Fp8 { .. }, .. }) => {
+                format!("Hugging Face safetensors, {fp8}")
+            }
             Some(quantization) => {
                 let others = quantization.modules.values().filter(|how| **how != Some(quantization.default));
                 format!("MLX safetensors, {}, {} modules otherwise", quantization.default, others.count())

@@ -11,6 +11,7 @@ pub(crate) use fields::Fields;
 use crate::checkpoint::OpenOptions;
 use crate::error::Error;
 use crate::family::deepseek::{self, DeepseekConfig};
+use crate::family::dense::{self, DenseConfig};
 use crate::family::glm4_moe::{self, Glm4MoeConfig};
 use crate::family::gpt_oss::{self, GptOssConfig};
 use crate::family::mixtral::{self, MixtralConfig};
@@ -34,10 +35,14 @@ pub enum ModelConfig {
     Glm4Moe(Glm4MoeConfig),
     /// gpt-oss.
     GptOss(GptOssConfig),
+    /// Dense models shaped as Llama's.
+    Llama(DenseConfig),
     /// Mixtral.
     Mixtral(MixtralConfig),
     /// OLMoE.
     Olmoe(OlmoeConfig),
+    /// Qwen3, dense.
+    Qwen3(DenseConfig),
     /// Qwen3.5 and Qwen3.6 with experts.
     Qwen3_5Moe(Qwen3NextConfig),
     /// Qwen3 with experts.
@@ -54,8 +59,10 @@ impl ModelConfig {
             ModelConfig::DeepseekV3(_) => "deepseek_v3",
             ModelConfig::Glm4Moe(_) => "glm4_moe",
             ModelConfig::GptOss(_) => "gpt_oss",
+            ModelConfig::Llama(_) => "llama",
             ModelConfig::Mixtral(_) => "mixtral",
             ModelConfig::Olmoe(_) => "olmoe",
+            ModelConfig::Qwen3(_) => "qwen3",
             ModelConfig::Qwen3_5Moe(_) => "qwen3_5_moe",
             ModelConfig::Qwen3Moe(_) => "qwen3_moe",
             ModelConfig::Qwen3Next(_) => "qwen3_next",
@@ -68,6 +75,7 @@ impl ModelConfig {
             ModelConfig::DeepseekV2(config) | ModelConfig::DeepseekV3(config) => &config.decoder,
             ModelConfig::Glm4Moe(config) => &config.decoder,
             ModelConfig::GptOss(config) => &config.decoder,
+            ModelConfig::Llama(config) | ModelConfig::Qwen3(config) => &config.decoder,
             ModelConfig::Mixtral(config) => &config.decoder,
             ModelConfig::Olmoe(config) => &config.decoder,
             ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => &config.decoder,
@@ -106,7 +114,7 @@ pub struct Config {
 }
 
 /// What [`parse`] reads.
-const MODEL_TYPES: &str = "deepseek_v2, deepseek_v3, glm4_moe, gpt_oss, mixtral, olmoe, qwen3_5_moe, qwen3_5_moe_text, qwen3_moe or qwen3_next";
+const MODEL_TYPES: &str = "deepseek_v2, deepseek_v3, glm4_moe, gpt_oss, llama, mixtral, olmoe, qwen3, qwen3_5_moe, qwen3_5_moe_text, qwen3_moe or qwen3_next";
 
 /// Reads the bytes of a `config.json`; `path` names it in errors.
 pub fn parse(path: &Path, bytes: &[u8], options: &OpenOptions) -> Result<Config, Error> {
@@ -125,8 +133,10 @@ pub(crate) fn read(path: &Path, map: &Map<String, Value>, options: &OpenOptions)
         Some("deepseek_v3") => ModelConfig::DeepseekV3(deepseek::read_config(fields, deepseek::Version::V3)?),
         Some("glm4_moe") => ModelConfig::Glm4Moe(glm4_moe::read_config(fields)?),
         Some("gpt_oss") => ModelConfig::GptOss(gpt_oss::read_config(fields)?),
+        Some("llama") => ModelConfig::Llama(dense::read_config(fields)?),
         Some("mixtral") => ModelConfig::Mixtral(mixtral::read_config(fields)?),
         Some("olmoe") => ModelConfig::Olmoe(olmoe::read_config(fields)?),
+        Some("qwen3") => ModelConfig::Qwen3(dense::read_config(fields)?),
         Some("qwen3_5_moe" | "qwen3_5_moe_text") => {
             ModelConfig::Qwen3_5Moe(qwen3_5_moe::read_config(fields)?)
         }

@@ -47,6 +47,14 @@ impl File {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
     }
+
+    /// Has the system begin to read a range, if it takes advice.
+    pub(crate) fn will_need(&self, span: Span) {
+        #[cfg(unix)]
+        let _ = self.map.advise_range(memmap2::Advice::WillNeed, span.offset as usize, span.len as usize);
+        #[cfg(not(unix))]
+        let _ = span;
+    }
 }
 
 /// The files of a checkpoint and their tensors.
@@ -57,6 +65,8 @@ pub(crate) struct Contents {
     /// Experts that lie in blocks, by their module (`model.layers.3.mlp.experts`); a tensor of that name stands for
     /// their bytes.
     pub(crate) mixtures: BTreeMap<String, StackedExperts>,
+    /// Checksums (XXH3, 64 bits) of the blocks of experts, by the file that holds one layer's.
+    pub(crate) expert_checksums: BTreeMap<u32, Vec<u64>>,
     /// The format in words, if the tensors do not tell it.
     pub(crate) layout: Option<String>,
     /// Where the tokenizer's files are, if not in the checkpoint's folder.

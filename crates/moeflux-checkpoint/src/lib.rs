@@ -6,7 +6,7 @@
 //! - [`Checkpoint::weights`] hands the tensors out under one set of names and conventions, whichever tool wrote the
 //!   files; what a family needs for that is in [`family`].
 //!
-//! Formats: safetensors as the Hugging Face hub has them (F32, F16, BF16) and as MLX writes them (affine 2, 3, 4, 5, 6
+//! Formats: safetensors as the Hugging Face hub has them (F32, F16, BF16, FP8 with scales) and as MLX writes them (affine 2, 3, 4, 5, 6
 //! and 8 bits, mxfp4, mxfp8, nvfp4, mixed at will), one file or shards with an index; GGUF ([`gguf`]), one file or split;
 //! the artifacts of flash-moe ([`flash_moe`]); packs ([`pack`]), the layout made for streaming experts, which
 //! [`convert`] makes of any of them. The crate knows nothing of what a model computes, nor of devices.
@@ -32,6 +32,7 @@ pub use config::ModelConfig;
 pub use error::Error;
 pub use family::RowOrder;
 pub use family::deepseek::{DeepseekConfig, DeepseekRouterConfig, LatentAttentionConfig};
+pub use family::dense::DenseConfig;
 pub use family::glm4_moe::Glm4MoeConfig;
 pub use family::gpt_oss::GptOssConfig;
 pub use family::mixtral::MixtralConfig;

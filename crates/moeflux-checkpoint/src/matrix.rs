@@ -2,7 +2,7 @@
 
 use crate::pack::manifest::ALIGNMENT;
 use crate::tensor::Span;
-use moeflux_kernels::{Encoding, RowRuns};
+use moeflux_kernels::{Encoding, MatrixError, RowRuns};
 
 /// A linear map's weight, `[rows, cols]`: a checked description of bytes in the checkpoint's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,25 @@ impl Matrix {
     /// Bytes of all parts of its rows together.
     pub fn bytes(&self) -> u64 {
         let row = self.encoding.row_bytes(self.cols);
-        (self.rows * (row.codes + row.scales + row.biases)) as u64
+        (self.rows * (row.codes + row.biases) + self.encoding.scale_rows(self.rows) * row.scales) as u64
+    }
+
+    /// The matrix over copies of its spans' bytes, as the kernels take it; empty slices for parts that it lacks.
+    pub fn over<'a>(
+        &self,
+        codes: &'a [u8],
+        scales: &'a [u8],
+        biases: &'a [u8],
+    ) -> Result<moeflux_kernels::Matrix<'a>, MatrixError> {
+        let stored = moeflux_kernels::Matrix::new(
+            self.stored_rows(),
+            self.cols,
+            self.encoding,
+            codes,
+            scales,
+            biases,
+        )?;
+        Ok(self.runs.map_or(stored, |runs| stored.row_runs(runs)))
     }
 
     /// Rows in the spans, those included that are not the matrix's.
@@ -48,8 +66,10 @@ impl Matrix {
         Matrix { rows: runs.rows(self.rows), runs: Some(runs), name: self.name.clone(), ..*self }
     }
 
-    /// `count` rows from row `first` on, which the matrix must have; both whole runs, if it is a selection.
+    /// `count` rows from row `first` on, which the matrix must have; both whole runs, if it is a selection. No two rows
+    /// may share scales.
     pub(crate) fn slice(&self, first: usize, count: usize) -> Matrix {
+        debug_assert_eq!(self.encoding, self.encoding.by_row());
         let row = self.encoding.row_bytes(self.cols);
         let part = |span: Span, row_bytes: usize| Span {
             offset: span.offset + (self.stored(first) * row_bytes) as u64,

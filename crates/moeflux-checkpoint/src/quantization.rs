@@ -1,4 +1,7 @@
-//! The `quantization` block that MLX writes into `config.json`.
+//! How a checkpoint's modules are quantised: the `quantization` block that MLX writes into `config.json`; those of FP8
+//! checkpoints are read in [`fp8`].
+
+mod fp8;
 
 use crate::config::Fields;
 use crate::error::Error;
@@ -24,12 +27,19 @@ pub enum ModuleQuantization {
     Mxfp8,
     /// 4-bit floats, an 8-bit float scale for each 16.
     Nvfp4,
+    /// E4M3 floats with float scales.
+    Fp8 {
+        /// Rows and columns that share a scale; `None`: each row has one, or all have one together, as their shape says.
+        block: Option<[usize; 2]>,
+    },
 }
 
 impl ModuleQuantization {
-    /// The encoding of a module with scales of this dtype; `None` if they cannot be its scales.
+    /// The encoding of a module with scales of this dtype; `None` if they cannot be its scales. That of FP8 depends on
+    /// shapes too.
     pub(crate) fn encoding(self, scales: Dtype) -> Option<Encoding> {
         match self {
+            ModuleQuantization::Fp8 { .. } => None,
             ModuleQuantization::Affine { bits, group_size: group } => {
                 Some(Encoding::Affine { bits, group, params: scales.float()? })
             }
@@ -78,6 +88,10 @@ impl fmt::Display for ModuleQuantization {
             ModuleQuantization::Mxfp4 => f.write_str("mxfp4"),
             ModuleQuantization::Mxfp8 => f.write_str("mxfp8"),
             ModuleQuantization::Nvfp4 => f.write_str("nvfp4"),
+            ModuleQuantization::Fp8 { block: None } => f.write_str("fp8"),
+            ModuleQuantization::Fp8 { block: Some([rows, cols]) } => {
+                write!(f, "fp8, blocks of {rows}×{cols}")
+            }
         }
     }
 }
@@ -86,7 +100,7 @@ impl fmt::Display for ModuleQuantization {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quantization {
     /// Modules that are not named, if they have scales: MLX leaves one plain where its width is no multiple of the
-    /// group.
+    /// group, and FP8 checkpoints leave some plain at will.
     pub default: ModuleQuantization,
     /// Modules named on their own, by their path in the files; `None`: plain floats.
     pub modules: BTreeMap<String, Option<ModuleQuantization>>,
@@ -110,8 +124,11 @@ impl Quantization {
                 fields.finish()?;
                 return Ok(None);
             }
+            Some("fp8") => return fp8::read(fields).map(Some),
+            Some("compressed-tensors") => return fp8::read_compressed_tensors(fields).map(Some),
             Some(_) => {
-                return Err(fields.wrong("quant_method", "mxfp4, or none, as MLX's checkpoints have it"));
+                let expected = "mxfp4, fp8, compressed-tensors, or none, as MLX's checkpoints have it";
+                return Err(fields.wrong("quant_method", expected));
             }
         }
 

@@ -32,8 +32,9 @@ impl MatrixKind {
             return None;
         }
         let row = self.encoding.row_bytes(self.cols);
-        let part = |bytes: usize| (self.rows as u64).checked_mul(bytes as u64);
-        Some([part(row.codes)?, part(row.scales)?, part(row.biases)?])
+        let part = |rows: usize, bytes: usize| (rows as u64).checked_mul(bytes as u64);
+        let scale_rows = self.encoding.scale_rows(self.rows);
+        Some([part(self.rows, row.codes)?, part(scale_rows, row.scales)?, part(self.rows, row.biases)?])
     }
 }
 
@@ -52,7 +53,7 @@ impl StackedMatrix {
         let part = |part: usize, bytes: usize| Span {
             file: self.parts[part].file,
             offset: self.parts[part].offset + index as u64 * self.parts[part].stride,
-            len: (rows * bytes) as u64,
+            len: bytes as u64,
         };
         let optional = |index: usize, bytes: usize| (bytes > 0).then(|| part(index, bytes));
         Matrix {
@@ -61,9 +62,9 @@ impl StackedMatrix {
             cols,
             encoding,
             runs: None,
-            codes: part(0, row.codes),
-            scales: optional(1, row.scales),
-            biases: optional(2, row.biases),
+            codes: part(0, rows * row.codes),
+            scales: optional(1, encoding.scale_rows(rows) * row.scales),
+            biases: optional(2, rows * row.biases),
         }
     }
 }

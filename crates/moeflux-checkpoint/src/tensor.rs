@@ -12,6 +12,8 @@ pub enum Dtype {
     BF16,
     U8,
     U32,
+    /// 1 sign, 4 exponent and 3 significand bits; a weight only together with scales.
+    F8E4M3,
     /// Blocks of a GGUF file.
     Ggml(Ggml),
     /// Another type of safetensors, which no weight is made of.
@@ -46,6 +48,7 @@ impl From<safetensors::Dtype> for Dtype {
             safetensors::Dtype::BF16 => Dtype::BF16,
             safetensors::Dtype::U8 => Dtype::U8,
             safetensors::Dtype::U32 => Dtype::U32,
+            safetensors::Dtype::F8_E4M3 => Dtype::F8E4M3,
             other => Dtype::Other(other),
         }
     }
@@ -55,6 +58,7 @@ impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Dtype::Ggml(ggml) => f.pad(ggml.name()),
+            Dtype::F8E4M3 => f.pad("F8_E4M3"),
             Dtype::Other(other) => f.pad(&other.to_string()),
             named => f.pad(&format!("{named:?}")),
         }

@@ -1,6 +1,7 @@
 //! A model's tensors under canonical names and in one convention, whichever tool wrote the files.
 
 mod biased_experts;
+mod fp8;
 mod latent;
 mod linear_maps;
 
@@ -194,6 +195,9 @@ impl<'a> Weights<'a> {
         let quantization = self.checkpoint.quantization();
         let named = quantization.and_then(|quantization| quantization.modules.get(module).copied());
         let how = named.unwrap_or(quantization.map(|quantization| quantization.default));
+        if let Some(ModuleQuantization::Fp8 { block }) = how {
+            return self.fp8(module, weight, block, shape);
+        }
         match (how, self.checkpoint.tensor(&scales_name)) {
             (Some(how), Some(_)) => self.quantised(module, weight, how, shape),
             (None, None) => self.plain(weight, shape),

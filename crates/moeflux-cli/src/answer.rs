@@ -4,8 +4,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use moeflux::{Engine, Event, GenerateRequest, Outcome, Sequence};
+use moeflux::sampling::TokenLogprob;
+use moeflux::{Engine, Event, GenerateRequest, Outcome, PromptLogprob, Sequence};
 
+use crate::expert_stats::ExpertStats;
 use crate::progress::Progress;
 use crate::reasoning::{Part, ReasoningSplitter};
 use crate::terminal;
@@ -18,10 +20,16 @@ pub(crate) struct Answer {
     pub(crate) reasoning: String,
     /// Tokens of both, in order.
     pub(crate) tokens: Vec<u32>,
+    /// What the model made of the prompt's tokens, where it was asked.
+    pub(crate) prompt_logprobs: Vec<PromptLogprob>,
+    /// Log-probability of each token, and of the likeliest in its place, as many as were asked for.
+    pub(crate) logprobs: Vec<(TokenLogprob, Vec<TokenLogprob>)>,
     /// Why it ended, and what it took.
     pub(crate) outcome: Outcome,
     /// From the request to the first token.
     pub(crate) to_first_token: Option<Duration>,
+    /// What streaming experts took, if they were.
+    pub(crate) experts: Option<ExpertStats>,
 }
 
 /// Runs `request` on `sequence`. `splitter` separates reasoning; without one all text is the answer. With
@@ -37,10 +45,24 @@ pub(crate) fn answer(
     let mut writer = AnswerWriter { splitter, stream, ..AnswerWriter::default() };
     let mut progress = Progress::new("reading the prompt");
     let (mut tokens, mut to_first_token, mut outcome) = (Vec::new(), None, None);
+    let (mut prompt_logprobs, mut logprobs) = (Vec::new(), Vec::new());
+    let store = engine.experts().cloned();
+    let before = store.as_ref().map(|store| store.counters());
+    let experts = || {
+        let (store, before) = store.as_ref().zip(before.as_ref())?;
+        Some(ExpertStats::between(before, &store.counters(), started.elapsed()))
+    };
     for event in engine.generate(sequence, request)? {
         match event {
-            Ok(Event::Prefill { done, total }) => progress.set(done, total),
-            Ok(Event::Token { id, text, .. }) => {
+            Ok(Event::Prefill { done, total, logprobs }) => {
+                prompt_logprobs.extend(logprobs);
+                progress.set(done, total);
+                if let Some(experts) = experts() {
+                    progress.say(&experts.to_string());
+                }
+            }
+            Ok(Event::Token { id, text, logprob, top_logprobs }) => {
+                logprobs.push((TokenLogprob { token: id, logprob }, top_logprobs));
                 to_first_token.get_or_insert_with(|| started.elapsed());
                 progress.clear();
                 tokens.push(id);
@@ -58,9 +80,10 @@ pub(crate) fn answer(
     }
     progress.clear();
     writer.finish()?;
+    let experts = experts();
     let AnswerWriter { text, reasoning, .. } = writer;
     let outcome = outcome.context("the engine ended an answer without saying why")?;
-    Ok(Answer { text, reasoning, tokens, outcome, to_first_token })
+    Ok(Answer { text, reasoning, tokens, prompt_logprobs, logprobs, outcome, to_first_token, experts })
 }
 
 #[derive(Default)]

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use moeflux::GenerateRequest;
 
 use crate::conversation::Conversation;
 use crate::interrupt::Interrupt;
@@ -13,7 +12,7 @@ use crate::model_args::{EngineArgs, ModelArgs};
 use crate::output_args::OutputArgs;
 use crate::sampling_args::SamplingArgs;
 use crate::stats::Stats;
-use crate::terminal::note;
+use crate::terminal::{note, show_dim};
 
 const HELP: &str = r#"/reset         forget the conversation, but not the system message
 /system TEXT   set the system message; without TEXT there is none
@@ -84,7 +83,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    args.engine.finish(chat.conversation.engine())
 }
 
 impl Chat<'_> {
@@ -132,16 +131,12 @@ impl Chat<'_> {
 
     fn ask(&mut self, question: &str, interrupt: &Interrupt) -> Result<()> {
         let defaults = self.conversation.engine().model().tokenizer().generation_defaults();
-        let request = GenerateRequest {
-            sampling: self.args.sampling.options(defaults),
-            max_tokens: self.args.output.max_tokens(),
-            stop: self.args.output.stop.clone(),
-            ignore_eos: self.args.output.ignore_eos,
-            ..GenerateRequest::default()
-        };
+        let request = self.args.output.request(self.args.sampling.options(defaults))?;
         let stats = self.conversation.ask(question, self.think, request, interrupt)?;
         if self.args.output.stats {
             note(&stats);
+        } else if let Some(experts) = &stats.experts {
+            show_dim(&format!("[{experts}]\n"));
         }
         self.last = Some(stats);
         Ok(())

@@ -90,7 +90,9 @@ fn page(model: &Model, summary: &Summary, tensors: Option<&[JsonTensor]>) -> Res
     writeln!(out, "stored as    {}", summary.layout)?;
     writeln!(out, "layers       {}", layers.join(", "))?;
     writeln!(out, "hidden size  {}", summary.hidden_size)?;
-    writeln!(out, "experts      {} a layer, {} active", experts.total, experts.active)?;
+    if experts.total > 0 {
+        writeln!(out, "experts      {} a layer, {} active", experts.total, experts.active)?;
+    }
     writeln!(out, "parameters   {}, {} active", Count(parameters.total), Count(parameters.active))?;
     writeln!(out, "bits/weight  {:.2}", summary.bits_per_weight)?;
     writeln!(

@@ -3,9 +3,14 @@
 mod answer;
 mod bench;
 mod chat;
+mod completions;
+mod constraint_args;
 mod conversation;
 mod convert;
+mod disk;
 mod eval;
+mod expert_args;
+mod expert_stats;
 mod hub_args;
 mod inspect;
 mod interrupt;
@@ -13,6 +18,7 @@ mod line_reader;
 mod list;
 mod model_args;
 mod output_args;
+mod plan;
 mod progress;
 mod prompt_args;
 mod pull;
@@ -21,9 +27,12 @@ mod reasoning;
 mod rm;
 mod run;
 mod sampling_args;
+mod size;
 mod stats;
 mod store_args;
 mod terminal;
+mod trace;
+mod trace_record;
 mod verify;
 
 use std::io;
@@ -31,7 +40,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::terminal::note;
@@ -119,6 +128,18 @@ Examples:
   moeflux verify pack
   moeflux verify pack --against path/to/bf16 --tensors")]
     Verify(verify::VerifyArgs),
+    /// Say whether and how fast a model will run here, and what would help
+    #[command(after_help = "\
+Measures disk and memory for about two seconds; what it expects is worked out from that, and said.
+
+Examples:
+  moeflux plan path/to/model
+  moeflux plan path/to/model --memory 8G
+  moeflux plan path/to/model --memory 8G --heat heat.json --json")]
+    Plan(plan::PlanArgs),
+    /// Find out how experts are used, and what memory for them would do
+    #[command(subcommand)]
+    Trace(trace::TraceCommand),
     /// Make what measurements need
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -136,6 +157,13 @@ Interrupted and run again, it goes on. For gated and private models set HF_TOKEN
     List(list::ListArgs),
     /// Remove a model that was pulled
     Rm(rm::RmArgs),
+    /// Print what a shell needs to complete commands and flags
+    #[command(after_help = "\
+Examples:
+  moeflux completions bash > ~/.local/share/bash-completion/completions/moeflux
+  moeflux completions zsh > ~/.zfunc/_moeflux
+  moeflux completions fish > ~/.config/fish/completions/moeflux.fish")]
+    Completions(completions::CompletionsArgs),
 }
 
 fn main() -> ExitCode {
@@ -160,10 +188,13 @@ fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args)?,
         Command::Convert(args) => convert::run(args)?,
         Command::Verify(args) => verify::run(args)?,
+        Command::Plan(args) => plan::run(args)?,
+        Command::Trace(command) => trace::run(command)?,
         Command::Bench(command) => bench::run(command)?,
         Command::Pull(args) => pull::run(args)?,
         Command::List(args) => list::run(args)?,
         Command::Rm(args) => rm::run(args)?,
+        Command::Completions(args) => completions::run(args, Cli::command())?,
     }
     Ok(ExitCode::SUCCESS)
 }

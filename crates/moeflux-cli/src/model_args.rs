@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use moeflux::checkpoint::OpenOptions;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 
+use crate::disk;
+use crate::expert_args::ExpertArgs;
 use crate::store_args::StoreArgs;
 
 /// Flags that every command has.
@@ -30,6 +32,28 @@ pub(crate) struct EngineArgs {
     /// Threads that compute; the output does not depend on them [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Numbers that products of quantised weights are computed with: fast rounds activations to 8 bits, exact keeps
+    /// float32
+    #[arg(long, value_name = "NUMBERS", value_enum, default_value_t = NumbersArg::Fast)]
+    numbers: NumbersArg,
+    #[command(flatten)]
+    experts: ExpertArgs,
+}
+
+/// [`Numbers`], as a flag names them.
+#[derive(Clone, Copy, ValueEnum)]
+enum NumbersArg {
+    Fast,
+    Exact,
+}
+
+impl From<NumbersArg> for Numbers {
+    fn from(numbers: NumbersArg) -> Self {
+        match numbers {
+            NumbersArg::Fast => Numbers::Fast,
+            NumbersArg::Exact => Numbers::Exact,
+        }
+    }
 }
 
 impl ModelArgs {
@@ -70,13 +94,43 @@ impl ModelArgs {
 }
 
 impl EngineArgs {
-    /// An engine for the model.
-    pub(crate) fn engine(&self, model: Model) -> Result<Engine> {
-        let mut options = EngineOptions::default();
+    /// Threads that an engine of [`engine`](Self::engine) has.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| EngineOptions::default().threads)
+    }
+
+    /// Whether a flag says how much memory there is.
+    pub(crate) fn limits_memory(&self) -> bool {
+        self.experts.limits_memory()
+    }
+
+    /// The options that they say for a model.
+    pub(crate) fn options(&self, model: &Model) -> Result<EngineOptions> {
+        let mut options = EngineOptions { experts: self.experts.options(model)?, ..EngineOptions::default() };
         if let Some(threads) = self.threads {
             options.threads = threads;
         }
-        Ok(Engine::new(model, &options)?)
+        options.numbers = self.numbers.into();
+        disk::tune(model, &mut options)?;
+        Ok(options)
+    }
+
+    /// An engine for the model.
+    pub(crate) fn engine(&self, model: Model) -> Result<Engine> {
+        let options = self.options(&model)?;
+        self.engine_with(model, &options)
+    }
+
+    /// An engine for the model, of these options if somebody changed them.
+    pub(crate) fn engine_with(&self, model: Model, options: &EngineOptions) -> Result<Engine> {
+        let engine = Engine::new(model, options)?;
+        self.experts.begin(&engine)?;
+        Ok(engine)
+    }
+
+    /// Keeps what the engine has learnt for the next start, if that was asked for.
+    pub(crate) fn finish(&self, engine: &Engine) -> Result<()> {
+        self.experts.finish(engine)
     }
 }
 

@@ -1,6 +1,10 @@
 //! Where an answer ends, and what is said about it.
 
+use anyhow::Result;
 use clap::Args;
+use moeflux::{GenerateRequest, SamplingOptions};
+
+use crate::constraint_args::ConstraintArgs;
 
 /// Flags about an answer.
 #[derive(Args)]
@@ -9,18 +13,40 @@ pub(crate) struct OutputArgs {
     /// Stop after N tokens [default: when the context is full]
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<usize>,
+    /// Go on for at least N tokens
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    min_tokens: usize,
     /// Stop before this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
     /// Go on when the model says that it has ended
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Think for at most N tokens
+    #[arg(long, value_name = "N")]
+    reasoning_budget: Option<usize>,
+    #[command(flatten)]
+    constraint: ConstraintArgs,
     /// Print times, rates and memory to stderr after an answer
     #[arg(long)]
     pub(crate) stats: bool,
 }
 
 impl OutputArgs {
+    /// All that is asked of an answer but its prompt.
+    pub(crate) fn request(&self, sampling: SamplingOptions) -> Result<GenerateRequest> {
+        Ok(GenerateRequest {
+            sampling,
+            max_tokens: self.max_tokens(),
+            min_tokens: self.min_tokens,
+            stop: self.stop.clone(),
+            ignore_eos: self.ignore_eos,
+            constraint: self.constraint.constraint()?,
+            reasoning_budget: self.reasoning_budget,
+            ..GenerateRequest::default()
+        })
+    }
+
     /// The most tokens an answer may have.
     pub(crate) fn max_tokens(&self) -> usize {
         self.max_tokens.unwrap_or(usize::MAX)

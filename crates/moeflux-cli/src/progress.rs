@@ -52,6 +52,13 @@ impl Progress {
         bar.set_position(done as u64);
     }
 
+    /// Shows a remark behind the bar, if there is one.
+    pub(crate) fn say(&mut self, remark: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(format!(", {remark}"));
+        }
+    }
+
     /// Removes the bar.
     pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -63,7 +70,9 @@ impl Progress {
 /// indicatif draws to stderr, and only where that is a terminal.
 fn new_bar(label: &'static str, counts: &str, total: usize, started: Instant) -> ProgressBar {
     let bar = ProgressBar::new(total as u64).with_message(label).with_elapsed(started.elapsed());
-    if let Ok(style) = ProgressStyle::with_template(&format!("{{msg}} {{bar:30}} {counts}, {{eta}} left")) {
+    if let Ok(style) =
+        ProgressStyle::with_template(&format!("{{msg}} {{bar:30}} {counts}, {{eta}} left{{prefix}}"))
+    {
         bar.set_style(style);
     }
     bar

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use moeflux::text::{ChatRequest, Message};
+use moeflux::sampling::TokenLogprob;
+use moeflux::text::{ChatRequest, Message, Tokenizer};
 use moeflux::{Engine, GenerateRequest, StopReason};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::answer::answer;
+use crate::answer::{Answer, answer};
 use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
 use crate::model_args::{EngineArgs, ModelArgs};
 use crate::output_args::OutputArgs;
@@ -47,9 +48,25 @@ pub(crate) struct RunArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// Print one JSON object when the answer is complete, instead of text
+    /// Give N answers, with seeds that count on; the prompt is read once
+    #[arg(
+        long = "n",
+        value_name = "N",
+        default_value_t = 1,
+        hide_default_value = true,
+        value_parser = clap::value_parser!(u64).range(1..),
+        help_heading = "Output"
+    )]
+    samples: u64,
+    /// Print one JSON object when the answer is complete, instead of text; of several answers a list
     #[arg(long, help_heading = "Output")]
     json: bool,
+    /// With --json: each token's log-probability, and those of the N likeliest in its place
+    #[arg(long, value_name = "N", help_heading = "Output", requires = "json")]
+    logprobs: Option<usize>,
+    /// The same for the tokens of the prompt
+    #[arg(long, value_name = "N", help_heading = "Output", requires = "json", conflicts_with = "samples")]
+    prompt_logprobs: Option<usize>,
 }
 
 /// What `--json` prints.
@@ -59,8 +76,32 @@ struct JsonAnswer<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     reasoning: &'a str,
     tokens: &'a [u32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<JsonLogprob>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<Vec<JsonLogprob>>,
     #[serde(flatten)]
     stats: &'a Stats,
+}
+
+/// A token's log-probability, and those of the likeliest tokens in its place.
+#[derive(Serialize)]
+struct JsonLogprob {
+    token: u32,
+    /// Empty for padding, which has no text.
+    text: String,
+    /// Of the prompt's first token, none.
+    logprob: Option<f32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top_logprobs: Vec<JsonLogprob>,
+}
+
+impl JsonLogprob {
+    fn new(token: u32, logprob: Option<f32>, top: &[TokenLogprob], tokenizer: &Tokenizer) -> Self {
+        let top = top.iter().map(|top| Self::new(top.token, Some(top.logprob), &[], tokenizer)).collect();
+        let text = tokenizer.decode(&[token], false).unwrap_or_default();
+        Self { token, text, logprob, top_logprobs: top }
+    }
 }
 
 /// Runs the command, in a program that started at `started`.
@@ -73,42 +114,83 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     let tokenizer = engine.model().tokenizer();
     let prompt = if args.raw { question } else { args.render(&engine, &question, tools.as_deref())? };
     let sampling = args.sampling.options(tokenizer.generation_defaults());
-    let seed = sampling.seed;
     let request = GenerateRequest {
         prompt: tokenizer.encode(&prompt)?,
-        sampling,
-        max_tokens: args.output.max_tokens(),
-        stop: args.output.stop.clone(),
-        ignore_eos: args.output.ignore_eos,
-        ..GenerateRequest::default()
+        logprobs: args.logprobs,
+        prompt_logprobs: args.prompt_logprobs,
+        ..args.output.request(sampling)?
     };
 
-    let splitter = (!args.raw).then(|| ReasoningSplitter::after(&prompt));
-    let mut sequence = engine.sequence();
     let before_request = started.elapsed();
-    let answer = interrupt.during(|cancel| {
-        let request = GenerateRequest { cancel, ..request };
-        answer(&mut engine, &mut sequence, request, splitter, !args.json)
-    })?;
-
-    let stats = Stats::new(&answer, &engine, &sequence, 0, seed, Some(before_request));
+    let mut shared = engine.sequence();
+    if args.samples > 1 && request.prompt.len() > 1 {
+        // No answer is wanted yet, only the prompt read, but for its last token.
+        let prompt = request.prompt[..request.prompt.len() - 1].to_vec();
+        let reading = GenerateRequest { prompt, ..GenerateRequest::default() };
+        let read = interrupt.during(|cancel| {
+            answer(&mut engine, &mut shared, GenerateRequest { cancel, ..reading }, None, false)
+        })?;
+        if read.outcome.stop == StopReason::Cancelled {
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+    }
+    let (mut answers, mut cancelled) = (Vec::new(), false);
+    for index in 0..args.samples {
+        let request = if args.samples > 1 { request.nth_sample(index) } else { request.clone() };
+        let seed = request.sampling.seed;
+        if args.samples > 1 && !args.json {
+            note(format_args!("[{} of {}, seed {seed}]", index + 1, args.samples));
+        }
+        let splitter = (!args.raw).then(|| ReasoningSplitter::after(&prompt));
+        let mut sequence = shared.clone();
+        let answer = interrupt.during(|cancel| {
+            let request = GenerateRequest { cancel, ..request };
+            answer(&mut engine, &mut sequence, request, splitter, !args.json)
+        })?;
+        let stats = Stats::new(&answer, &engine, &sequence, shared.len(), seed, Some(before_request));
+        if args.output.stats {
+            note(format_args!("\n{stats}"));
+        }
+        cancelled = matches!(answer.outcome.stop, StopReason::Cancelled);
+        answers.push((answer, stats));
+        if cancelled {
+            break;
+        }
+    }
     if args.json {
-        let json = JsonAnswer {
-            text: &answer.text,
-            reasoning: &answer.reasoning,
-            tokens: &answer.tokens,
-            stats: &stats,
+        let tokenizer = engine.model().tokenizer();
+        let answers: Vec<JsonAnswer<'_>> =
+            answers.iter().map(|(answer, stats)| args.json_answer(answer, stats, tokenizer)).collect();
+        let json = match answers.as_slice() {
+            [answer] if args.samples == 1 => serde_json::to_string_pretty(answer)?,
+            answers => serde_json::to_string_pretty(answers)?,
         };
-        terminal::show(&format!("{}\n", serde_json::to_string_pretty(&json)?))?;
+        terminal::show(&format!("{json}\n"))?;
     }
-    if args.output.stats {
-        note(format_args!("\n{stats}"));
-    }
-    let cancelled = matches!(answer.outcome.stop, StopReason::Cancelled);
+    args.engine.finish(&engine)?;
     Ok(if cancelled { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
 impl RunArgs {
+    fn json_answer<'a>(&self, answer: &'a Answer, stats: &'a Stats, tokenizer: &Tokenizer) -> JsonAnswer<'a> {
+        let logprobs = answer
+            .logprobs
+            .iter()
+            .map(|(chosen, top)| JsonLogprob::new(chosen.token, Some(chosen.logprob), top, tokenizer));
+        let prompt_logprobs = answer
+            .prompt_logprobs
+            .iter()
+            .map(|told| JsonLogprob::new(told.token, told.logprob, &told.top_logprobs, tokenizer));
+        JsonAnswer {
+            text: &answer.text,
+            reasoning: &answer.reasoning,
+            tokens: &answer.tokens,
+            logprobs: self.logprobs.map(|_| logprobs.collect()),
+            prompt_logprobs: self.prompt_logprobs.map(|_| prompt_logprobs.collect()),
+            stats,
+        }
+    }
+
     fn render(&self, engine: &Engine, question: &str, tools: Option<&[Value]>) -> Result<String> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         // A question typed into a pipe or a file ends with a line break that is no part of it.

@@ -1,13 +1,14 @@
 //! What an answer took: for people (`--stats`) and for programs (`--json`).
 
 use std::fmt;
-use std::fs;
 use std::time::Duration;
 
+use moeflux::memory::Machine;
 use moeflux::{Engine, Outcome, Sequence, StopReason};
 use serde::Serialize;
 
 use crate::answer::Answer;
+use crate::expert_stats::ExpertStats;
 
 /// Everything measured about one answer.
 #[derive(Serialize)]
@@ -16,6 +17,9 @@ pub(crate) struct Stats {
     pub(crate) usage: Usage,
     pub(crate) timings: Timings,
     pub(crate) memory: Memory,
+    /// Of streamed experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) experts: Option<ExpertStats>,
     pub(crate) seed: u64,
 }
 
@@ -88,7 +92,7 @@ impl Stats {
                 decode_tokens_per_second: rate(completion_tokens.saturating_sub(1), decode),
             },
             memory: Memory {
-                peak_resident_bytes: peak_resident_bytes(),
+                peak_resident_bytes: Machine::peak_resident(),
                 mapped_bytes: engine
                     .model()
                     .checkpoint()
@@ -98,6 +102,7 @@ impl Stats {
                     .sum(),
                 state_bytes: sequence.state_bytes(),
             },
+            experts: answer.experts,
             seed,
         }
     }
@@ -105,7 +110,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stop, usage, timings, memory, seed } = self;
+        let Self { stop, usage, timings, memory, experts, seed } = self;
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("  {rate:8.1} tokens/s"));
         let prompt = usage.prompt_tokens;
         write!(f, "prompt       {prompt:6} tokens  {:8.3} s", timings.prefill_seconds)?;
@@ -130,6 +135,9 @@ impl fmt::Display for Stats {
         }
         let (mapped, state) = (Bytes(memory.mapped_bytes), Bytes(memory.state_bytes as u64));
         writeln!(f, "{mapped} of weights mapped, {state} of sequence state")?;
+        if let Some(experts) = experts {
+            writeln!(f, "experts      {experts}")?;
+        }
         writeln!(f, "seed         {seed}")?;
         write!(f, "stopped at   {stop}")
     }
@@ -176,12 +184,4 @@ impl fmt::Display for Bytes {
 fn rate(tokens: usize, time: Duration) -> Option<f64> {
     let seconds = time.as_secs_f64();
     (tokens > 0 && seconds > 0.0).then(|| tokens as f64 / seconds)
-}
-
-/// Linux keeps it in /proc; other systems do not tell without foreign functions.
-fn peak_resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }

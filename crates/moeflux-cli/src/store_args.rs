@@ -68,6 +68,15 @@ pub(crate) fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// Where programs keep what they can make again: `XDG_CACHE_HOME` and its default, on Windows the local application data.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    if cfg!(windows) {
+        return variable("LOCALAPPDATA").map(PathBuf::from);
+    }
+    let named = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    named.or_else(|| Some(env::home_dir()?.join(".cache")))
+}
+
 /// Where programs keep a user's data: `XDG_DATA_HOME` and its default, on Windows the local application data.
 fn data_folder() -> Option<PathBuf> {
     if cfg!(windows) {

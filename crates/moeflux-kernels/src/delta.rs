@@ -1,88 +1,19 @@
 //! The gated delta net's own operations (Yang et al. 2024, "Gated Delta Networks").
 
-use crate::instruction_set::multiversion;
-use crate::math::{exp, sigmoid, silu, softplus};
+use crate::math::{exp, sigmoid, softplus};
 use crate::pool::ThreadPool;
 use crate::tile::{Tile, Tiling, for_each_tile_pair};
+use crate::vector::{LANES, Vector, with_vector};
 
-/// Causal depthwise convolution, then SiLU: `y[t][c] = silu(Σ_j weight[c][j] · x[t - (kernel-1) + j][c])`, summed from
-/// the oldest tap to the current token's.
-///
-/// `x` and `y` are `[n, channels]`, `weight` is `[channels, kernel]`; inputs before the first are in `state`
-/// (`[kernel-1, channels]`, oldest first), and `new_state` gets the last `kernel-1` inputs. `n` may be less than that.
-pub fn causal_conv1d_silu(
-    pool: &ThreadPool,
-    x: &[f32],
-    weight: &[f32],
-    kernel: usize,
-    state: &[f32],
-    new_state: &mut [f32],
-    y: &mut [f32],
-) {
-    assert!(kernel > 0 && weight.len().is_multiple_of(kernel));
-    let channels = weight.len() / kernel;
-    let n = x.len().checked_div(channels).unwrap_or(0);
-    assert!(x.len() == n * channels && y.len() == x.len());
-    assert!(state.len() == (kernel - 1) * channels && new_state.len() == state.len());
-    let width = pool.units_per_task(channels, (n + 1) * (kernel + 16)).next_multiple_of(16);
-    let inputs = Inputs { state, x, channels, history: kernel - 1 };
-    let outputs = (y, Tiling::columns(n, channels, width));
-    let states = (new_state, Tiling::columns(kernel - 1, channels, width));
-    for_each_tile_pair(pool, outputs, states, |_, y, new_state| {
-        convolve(&inputs, weight, n, y, new_state);
-    });
-}
-
-/// The inputs of a convolution: those kept from before, then those of this call.
-struct Inputs<'a> {
-    state: &'a [f32],
-    x: &'a [f32],
-    channels: usize,
-    /// Inputs kept from before.
-    history: usize,
-}
-
-impl Inputs<'_> {
-    /// `width` channels of input `i`, counted from the oldest kept.
-    #[inline(always)]
-    fn get(&self, i: usize, first_channel: usize, width: usize) -> &[f32] {
-        let (from, row) = if i < self.history { (self.state, i) } else { (self.x, i - self.history) };
-        &from[row * self.channels + first_channel..][..width]
-    }
-}
-
-multiversion! {
-    fn convolve(inputs: &Inputs<'_>, weight: &[f32], n: usize, y: &mut Tile<'_>, new_state: &mut Tile<'_>) {
-        let (first, width) = (y.first_column(), y.width());
-        let kernel = inputs.history + 1;
-        // Taps outside, channels inside, as the inputs lie.
-        let mut taps = vec![0.0; kernel * width];
-        for channel in 0..width {
-            for tap in 0..kernel {
-                taps[tap * width + channel] = weight[(first + channel) * kernel + tap];
-            }
-        }
-        for t in 0..n {
-            let y = y.row(t);
-            y.fill(0.0);
-            for (tap, weight) in taps.chunks_exact(width).enumerate() {
-                for ((y, x), w) in y.iter_mut().zip(inputs.get(t + tap, first, width)).zip(weight) {
-                    *y += w * x;
-                }
-            }
-            for y in y {
-                *y = silu(*y);
-            }
-        }
-        for i in 0..inputs.history {
-            new_state.row(i).copy_from_slice(inputs.get(n + i, first, width));
-        }
-    }
-}
+/// Channels of a head's state that are worked on at once.
+const STRIP: usize = 2 * LANES;
+/// Vectors of a head's state that a single token takes at once.
+const ROW: usize = 8;
 
 /// `decay = exp(-exp(a_log) · softplus(a + dt_bias))` and `beta = sigmoid(b)`: `a`, `b`, `decay` and `beta` are
 /// `[n, value_heads]`, `a_log` and `dt_bias` are `[value_heads]`.
 pub fn decay_and_beta(
+    pool: &ThreadPool,
     a: &[f32],
     b: &[f32],
     a_log: &[f32],
@@ -93,11 +24,18 @@ pub fn decay_and_beta(
     let heads = a_log.len();
     assert!(a.len().is_multiple_of(heads) && dt_bias.len() == heads);
     assert!(b.len() == a.len() && decay.len() == a.len() && beta.len() == a.len());
-    for i in 0..a.len() {
-        let head = i % heads;
-        decay[i] = exp(-exp(a_log[head]) * softplus(a[i] + dt_bias[head]));
-        beta[i] = sigmoid(b[i]);
-    }
+    let rates: Vec<f32> = a_log.iter().map(|&a_log| -exp(a_log)).collect();
+    // A softplus takes as long as a hundred operations.
+    let rows_per_task = pool.units_per_task(a.len() / heads, 100 * heads);
+    let tiling = Tiling::chunks(a.len(), rows_per_task * heads);
+    for_each_tile_pair(pool, (decay, tiling), (beta, tiling), |_, decay, beta| {
+        let first = decay.first_column();
+        for (i, (decay, beta)) in (first..).zip(decay.row(0).iter_mut().zip(beta.row(0))) {
+            let head = i % heads;
+            *decay = exp(rates[head] * softplus(a[i] + dt_bias[head]));
+            *beta = sigmoid(b[i]);
+        }
+    });
 }
 
 /// Heads of a gated delta net and their sizes.
@@ -159,66 +97,216 @@ pub fn gated_delta_rule(
     assert!(v.len() == n * value_heads * value_dim && y.len() == v.len());
     assert!(state.len() == value_heads * key_dim * value_dim && new_state.len() == state.len());
 
-    let width = [64, 16, 1].into_iter().find(|&width| value_dim.is_multiple_of(width)).unwrap_or(1);
-    let outputs = (y, Tiling::columns(n, value_heads * value_dim, width));
-    let states = (new_state, Tiling { groups: value_heads, rows: key_dim, stride: value_dim, width });
-    for_each_tile_pair(pool, outputs, states, |_, y, new_state| {
-        let head = y.first_column() / value_dim;
-        let (channel, stride) = (new_state.first_column(), value_dim);
-        for d in 0..key_dim {
-            let row = &state[(head * key_dim + d) * stride + channel..][..width];
-            new_state.row(d).copy_from_slice(row);
-        }
-        for t in 0..n {
-            let key = (t * key_heads + shape.key_head(head)) * key_dim;
-            let value = (t * value_heads + head) * value_dim + channel;
-            let (q, k) = (&q[key..key + key_dim], &k[key..key + key_dim]);
-            let (decay, beta) = (decay[t * value_heads + head], beta[t * value_heads + head]);
-            step(q, k, &v[value..value + width], decay, beta, new_state, y.row(t));
-        }
+    // A head a task: tasks that run side by side write lines of the cache that are far apart.
+    let outputs = (y, Tiling::columns(n, value_heads * value_dim, value_dim));
+    let states =
+        (new_state, Tiling { groups: value_heads, rows: key_dim, stride: value_dim, width: value_dim });
+    let inputs = Inputs { q, k, v, decay, beta, shape, n };
+    for_each_tile_pair(pool, outputs, states, |head, y, new_state| {
+        let state = &state[head * key_dim * value_dim..][..key_dim * value_dim];
+        run_head(&inputs, head, state, new_state, y);
     });
 }
 
-multiversion! {
-    /// One token for the channels of a tile: 64, 16 or 1 of them.
-    fn step(q: &[f32], k: &[f32], v: &[f32], decay: f32, beta: f32, state: &mut Tile<'_>, y: &mut [f32]) {
-        match v.len() {
-            64 => step_channels::<64>(q, k, v, decay, beta, state, y),
-            16 => step_channels::<16>(q, k, v, decay, beta, state, y),
-            _ => step_channels::<1>(q, k, v, decay, beta, state, y),
+/// What the tokens of a call bring.
+struct Inputs<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    decay: &'a [f32],
+    beta: &'a [f32],
+    shape: &'a DeltaShape,
+    n: usize,
+}
+
+/// State of a strip's channels for one channel of the key; aligned, so that no access meets two lines of the cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Strip([f32; STRIP]);
+
+/// What one token brings to a head.
+struct Token<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    decay: f32,
+    beta: f32,
+}
+
+impl Inputs<'_> {
+    #[inline(always)]
+    fn token(&self, t: usize, head: usize) -> Token<'_> {
+        let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = *self.shape;
+        let key = (t * key_heads + self.shape.key_head(head)) * key_dim;
+        let gate = t * value_heads + head;
+        Token {
+            q: &self.q[key..key + key_dim],
+            k: &self.k[key..key + key_dim],
+            v: &self.v[gate * value_dim..][..value_dim],
+            decay: self.decay[gate],
+            beta: self.beta[gate],
         }
     }
 }
 
+with_vector! {
+    /// All tokens for one value head.
+    fn run_head(
+        inputs: &Inputs<'_>,
+        head: usize,
+        state: &[f32],
+        new_state: &mut Tile<'_>,
+        y: &mut Tile<'_>,
+    ) => run_strips
+}
+
+/// All tokens for one value head, a strip of channels at a time.
 #[inline(always)]
-fn step_channels<const N: usize>(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    decay: f32,
-    beta: f32,
-    state: &mut Tile<'_>,
-    y: &mut [f32],
+fn run_strips<V: Vector>(
+    inputs: &Inputs<'_>,
+    head: usize,
+    state: &[f32],
+    new_state: &mut Tile<'_>,
+    y: &mut Tile<'_>,
 ) {
-    let mut recalled = [0.0; N];
-    for (d, k) in k.iter().enumerate() {
-        let state = &mut state.row(d)[..N];
-        for i in 0..N {
-            state[i] *= decay;
-            recalled[i] += state[i] * k;
+    let (key_dim, width) = (inputs.shape.key_dim, inputs.shape.value_dim);
+    if inputs.n == 1 && width.is_multiple_of(ROW * LANES) {
+        return run_token::<V>(&inputs.token(0, head), state, new_state, y);
+    }
+    let mut strip = vec![Strip([0.0; STRIP]); key_dim];
+    for first in (0..width).step_by(STRIP) {
+        let channels = STRIP.min(width - first);
+        for (d, Strip(strip)) in strip.iter_mut().enumerate() {
+            strip[..channels].copy_from_slice(&state[d * width + first..][..channels]);
+        }
+        run_strip::<V>(inputs, head, first, channels, &mut strip, y);
+        for (d, Strip(strip)) in strip.iter().enumerate() {
+            new_state.row(d)[first..first + channels].copy_from_slice(&strip[..channels]);
         }
     }
-    let mut change = [0.0; N];
-    for i in 0..N {
-        change[i] = (v[i] - recalled[i]) * beta;
-    }
-    let mut sum = [0.0; N];
-    for (d, (q, k)) in q.iter().zip(k).enumerate() {
-        let state = &mut state.row(d)[..N];
-        for i in 0..N {
-            state[i] += k * change[i];
-            sum[i] += state[i] * q;
+}
+
+/// A single token: the state goes by once as memory has it, and comes back from a near cache for the second pass. Each
+/// channel's sums are those of [`run_strip`].
+#[inline(always)]
+fn run_token<V: Vector>(token: &Token<'_>, state: &[f32], new_state: &mut Tile<'_>, y: &mut Tile<'_>) {
+    let width = token.v.len();
+    let (decay, beta) = (V::splat(token.decay), V::splat(token.beta));
+    for first in (0..width).step_by(ROW * LANES) {
+        let channels = |w: usize| first + w * LANES..first + (w + 1) * LANES;
+        let mut recalled = [V::splat(0.0); ROW];
+        for (row, k) in state.chunks_exact(width).zip(token.k) {
+            let k = V::splat(*k);
+            for w in 0..ROW {
+                recalled[w] = recalled[w].add(V::load(&row[channels(w)]).mul(decay).mul(k));
+            }
+        }
+        let (mut change, mut sum) = ([V::splat(0.0); ROW], [V::splat(0.0); ROW]);
+        for w in 0..ROW {
+            change[w] = V::load(&token.v[channels(w)]).sub(recalled[w]).mul(beta);
+        }
+        for (d, ((row, q), k)) in state.chunks_exact(width).zip(token.q).zip(token.k).enumerate() {
+            let (q, k, new_row) = (V::splat(*q), V::splat(*k), new_state.row(d));
+            for w in 0..ROW {
+                let changed = V::load(&row[channels(w)]).mul(decay).add(k.mul(change[w]));
+                sum[w] = sum[w].add(changed.mul(q));
+                changed.store(&mut new_row[channels(w)]);
+            }
+        }
+        for w in 0..ROW {
+            sum[w].store(&mut y.row(0)[channels(w)]);
         }
     }
-    y.copy_from_slice(&sum);
+}
+
+/// All tokens for `channels` channels of a head, of which the strip has the state; its other channels are idle.
+#[inline(always)]
+fn run_strip<V: Vector>(
+    inputs: &Inputs<'_>,
+    head: usize,
+    first: usize,
+    channels: usize,
+    strip: &mut [Strip],
+    y: &mut Tile<'_>,
+) {
+    if inputs.n == 0 {
+        return;
+    }
+    let mut token = inputs.token(0, head);
+    let mut recalled = recall::<V>(&token, strip);
+    for t in 0..inputs.n {
+        let mut v = [0.0; STRIP];
+        v[..channels].copy_from_slice(&token.v[first..first + channels]);
+        let beta = V::splat(token.beta);
+        let change =
+            [V::load(&v).sub(recalled[0]).mul(beta), V::load(&v[LANES..]).sub(recalled[1]).mul(beta)];
+        let sum;
+        if t + 1 < inputs.n {
+            let next = inputs.token(t + 1, head);
+            (sum, recalled) = change_and_recall(&token, change, &next, strip);
+            token = next;
+        } else {
+            sum = change_last(&token, change, strip);
+        }
+        let mut out = [0.0; STRIP];
+        sum[0].store(&mut out);
+        sum[1].store(&mut out[LANES..]);
+        y.row(t)[first..first + channels].copy_from_slice(&out[..channels]);
+    }
+}
+
+/// Decays the state for the first token; what it recalls.
+#[inline(always)]
+fn recall<V: Vector>(token: &Token<'_>, strip: &mut [Strip]) -> [V; 2] {
+    let decay = V::splat(token.decay);
+    let (mut recalled0, mut recalled1) = (V::splat(0.0), V::splat(0.0));
+    for (Strip(s), k) in strip.iter_mut().zip(token.k) {
+        let k = V::splat(*k);
+        let (s0, s1) = (V::load(s).mul(decay), V::load(&s[LANES..]).mul(decay));
+        recalled0 = recalled0.add(s0.mul(k));
+        recalled1 = recalled1.add(s1.mul(k));
+        s0.store(s);
+        s1.store(&mut s[LANES..]);
+    }
+    [recalled0, recalled1]
+}
+
+/// One pass over the state: it takes the token's change, gives its output, decays for the next token; what that recalls.
+#[inline(always)]
+fn change_and_recall<V: Vector>(
+    token: &Token<'_>,
+    [change0, change1]: [V; 2],
+    next: &Token<'_>,
+    strip: &mut [Strip],
+) -> ([V; 2], [V; 2]) {
+    let decay = V::splat(next.decay);
+    let (mut sum0, mut sum1) = (V::splat(0.0), V::splat(0.0));
+    let (mut recalled0, mut recalled1) = (V::splat(0.0), V::splat(0.0));
+    for (((Strip(s), q), k), next_k) in strip.iter_mut().zip(token.q).zip(token.k).zip(next.k) {
+        let (q, k, next_k) = (V::splat(*q), V::splat(*k), V::splat(*next_k));
+        let (s0, s1) = (V::load(s).add(k.mul(change0)), V::load(&s[LANES..]).add(k.mul(change1)));
+        sum0 = sum0.add(s0.mul(q));
+        sum1 = sum1.add(s1.mul(q));
+        let (s0, s1) = (s0.mul(decay), s1.mul(decay));
+        recalled0 = recalled0.add(s0.mul(next_k));
+        recalled1 = recalled1.add(s1.mul(next_k));
+        s0.store(s);
+        s1.store(&mut s[LANES..]);
+    }
+    ([sum0, sum1], [recalled0, recalled1])
+}
+
+/// The same for the last token.
+#[inline(always)]
+fn change_last<V: Vector>(token: &Token<'_>, [change0, change1]: [V; 2], strip: &mut [Strip]) -> [V; 2] {
+    let (mut sum0, mut sum1) = (V::splat(0.0), V::splat(0.0));
+    for ((Strip(s), q), k) in strip.iter_mut().zip(token.q).zip(token.k) {
+        let (q, k) = (V::splat(*q), V::splat(*k));
+        let (s0, s1) = (V::load(s).add(k.mul(change0)), V::load(&s[LANES..]).add(k.mul(change1)));
+        sum0 = sum0.add(s0.mul(q));
+        sum1 = sum1.add(s1.mul(q));
+        s0.store(s);
+        s1.store(&mut s[LANES..]);
+    }
+    [sum0, sum1]
 }

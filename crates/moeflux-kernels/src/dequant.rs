@@ -32,6 +32,7 @@ impl Matrix<'_> {
             Encoding::Mxfp4 => scaled::<4, 32>(codes, scales, e2m1, e8m0, out),
             Encoding::Mxfp8 => scaled::<8, 32>(codes, scales, e4m3, e8m0, out),
             Encoding::Nvfp4 => scaled::<4, 16>(codes, scales, e2m1, e4m3, out),
+            Encoding::Fp8 { block_cols, params, .. } => fp8(block_cols, params, codes, scales, out),
             Encoding::Ggml(ggml) => ggml.dequantize(codes, out),
         }
     }
@@ -115,7 +116,19 @@ fn scaled<const BITS: usize, const GROUP: usize>(
     }
 }
 
-/// Sets each of `out`, a multiple of eight, to `f` of its code; the codes are a little-endian bit stream.
+/// A row of e4m3 codes with one scale for each `block` columns, the last of which may be fewer: `scale·code`.
+#[inline(always)]
+fn fp8(block: usize, params: Float, codes: &[u8], scales: &[u8], out: &mut [f32]) {
+    let blocks = out.chunks_mut(block).zip(codes.chunks(block));
+    for ((out, codes), scale) in blocks.zip(scales.chunks_exact(params.bytes())) {
+        let mut value = [0.0];
+        floats(params, scale, &mut value);
+        for_each_code::<8>(codes, out, |q| value[0] * e4m3(q as u8));
+    }
+}
+
+/// Sets each of `out`, a multiple of eight unless codes are bytes, to `f` of its code; the codes are a little-endian
+/// bit stream.
 #[inline(always)]
 fn for_each_code<const BITS: usize>(codes: &[u8], out: &mut [f32], f: impl Fn(u32) -> f32) {
     if BITS == 8 {
@@ -187,7 +200,7 @@ fn e4m3(bits: u8) -> f32 {
 
 /// A power of two, `2^(bits - 127)`; NaN at 255 (OCP E8M0).
 #[inline(always)]
-fn e8m0(bits: u8) -> f32 {
+pub(crate) fn e8m0(bits: u8) -> f32 {
     match bits {
         0 => f32::from_bits(1 << 22),
         255 => f32::NAN,

@@ -35,21 +35,6 @@ pub(crate) fn dot4(a: &[f32], b: [&[f32]; 4]) -> [f32; 4] {
     finish(&[s0, s1, s2, s3], tail(a), b.map(tail))
 }
 
-/// Inner products of `a` with each row of `rows`, `[out, a]`.
-#[inline(always)]
-pub(crate) fn dot_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
-    let width = a.len();
-    assert_eq!(rows.len(), out.len() * width);
-    let row = |i: usize| &rows[i * width..][..width];
-    let in_fours = out.len() - out.len() % 4;
-    for i in (0..in_fours).step_by(4) {
-        out[i..i + 4].copy_from_slice(&dot4(a, [row(i), row(i + 1), row(i + 2), row(i + 3)]));
-    }
-    for (i, out) in out.iter_mut().enumerate().skip(in_fours) {
-        *out = dot(a, row(i));
-    }
-}
-
 /// The sum of squares: the inner product of `x` with itself.
 #[inline(always)]
 pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {

@@ -44,6 +44,15 @@ pub enum Encoding {
     Mxfp8,
     /// e2m1 codes, one e4m3 scale for each 16 columns.
     Nvfp4,
+    /// e4m3 codes, one scale for each block of rows and columns; the last block of a side may be cut short.
+    Fp8 {
+        /// Rows that share a scale, at least 1.
+        block_rows: usize,
+        /// Columns that share a scale, at least 1.
+        block_cols: usize,
+        /// Element type of scales.
+        params: Float,
+    },
     /// Blocks that hold codes and scales together.
     Ggml(Ggml),
 }
@@ -53,17 +62,17 @@ pub enum Encoding {
 pub struct RowBytes {
     /// The codes, the floats themselves, or whole blocks.
     pub codes: usize,
-    /// The scales; 0 if the encoding has none.
+    /// The scales, which can serve several rows ([`Encoding::scale_row`]); 0 if the encoding has none.
     pub scales: usize,
     /// The biases; 0 if the encoding has none.
     pub biases: usize,
 }
 
 impl Encoding {
-    /// Columns that share a scale, or a block; 1 for plain floats. A row's length must be a multiple of it.
+    /// What a row's length must be a multiple of: columns that share a scale, or a block. 1 where any length will do.
     pub const fn group(self) -> usize {
         match self {
-            Encoding::Float(_) => 1,
+            Encoding::Float(_) | Encoding::Fp8 { .. } => 1,
             Encoding::Affine { group, .. } => group,
             Encoding::Mxfp4 | Encoding::Mxfp8 => 32,
             Encoding::Nvfp4 => 16,
@@ -77,7 +86,7 @@ impl Encoding {
             Encoding::Float(float) => float.bytes() * 8,
             Encoding::Affine { bits, .. } => bits as usize,
             Encoding::Mxfp4 | Encoding::Nvfp4 => 4,
-            Encoding::Mxfp8 => 8,
+            Encoding::Mxfp8 | Encoding::Fp8 { .. } => 8,
             Encoding::Ggml(ggml) => ggml.bits(),
         }
     }
@@ -95,7 +104,35 @@ impl Encoding {
             Encoding::Mxfp4 | Encoding::Mxfp8 | Encoding::Nvfp4 => {
                 RowBytes { codes, scales: groups, biases: 0 }
             }
+            Encoding::Fp8 { block_cols, params, .. } => {
+                RowBytes { codes, scales: cols.div_ceil(block_cols) * params.bytes(), biases: 0 }
+            }
             Encoding::Ggml(ggml) => RowBytes { codes: groups * ggml.block_bytes(), scales: 0, biases: 0 },
+        }
+    }
+
+    /// The same with scales for each row.
+    #[must_use]
+    pub const fn by_row(self) -> Self {
+        match self {
+            Encoding::Fp8 { block_cols, params, .. } => Encoding::Fp8 { block_rows: 1, block_cols, params },
+            _ => self,
+        }
+    }
+
+    /// The row of scales that serves row `row`.
+    pub const fn scale_row(self, row: usize) -> usize {
+        match self {
+            Encoding::Fp8 { block_rows, .. } => row / block_rows,
+            _ => row,
+        }
+    }
+
+    /// How many rows of scales serve `rows` rows.
+    pub const fn scale_rows(self, rows: usize) -> usize {
+        match self {
+            Encoding::Fp8 { block_rows, .. } => rows.div_ceil(block_rows),
+            _ => rows,
         }
     }
 }

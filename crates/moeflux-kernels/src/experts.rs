@@ -4,11 +4,15 @@ use std::ops::Range;
 
 use crate::elementwise::add_to_rows;
 use crate::instruction_set::multiversion;
-use crate::linear::{Rows, product, rows_per_task};
+use crate::int8::groups::Groups;
+use crate::int8::weights::Format;
+use crate::int8::{self, Input, Tokens};
+use crate::linear::{Rows, product};
 use crate::math::{sigmoid, silu};
 use crate::matrix::Matrix;
+use crate::numbers::Numbers;
 use crate::pool::ThreadPool;
-use crate::tile::{Tile, Tiling, for_each_tile};
+use crate::tile::{Band, Tile, Tiling, for_each_band_tile, for_each_tile};
 
 /// The three linear maps of one expert.
 #[derive(Clone, Copy, Debug)]
@@ -48,19 +52,31 @@ pub enum Activation {
     },
 }
 
-/// Memory that calls of [`experts`] use again.
+/// Memory that layers of experts use again.
 #[derive(Debug, Default)]
 pub struct ExpertScratch {
     /// (expert, token, weight) of every choice, by expert, then token.
     choices: Vec<(u32, u32, f32)>,
     /// The tokens of `choices`.
     tokens: Vec<u32>,
-    /// Activations of a batch's choices, `[choices, intermediate]`.
+    /// The experts chosen, ascending.
+    experts: Vec<u32>,
+    /// Where the choices of each of `experts` begin, and where the last one's end.
+    starts: Vec<usize>,
+    /// For each token, which of `choices` are its own, by expert: `[n, k]`.
+    of_token: Vec<u32>,
+    /// `[choices, intermediate]`.
     activations: Vec<f32>,
+    /// What the down projections give, `[choices, hidden]`.
+    outputs: Vec<f32>,
+    /// In fast mode: `x`, each expert's tokens of it a group.
+    inputs: Groups,
+    /// In fast mode: the activations of the experts at hand, each expert's a group.
+    intermediates: Groups,
 }
 
-/// Choices that make a batch of experts large enough to keep all threads busy.
-const BATCH_CHOICES: usize = 64;
+/// Experts that the threads work on together in [`experts`].
+const BATCH_EXPERTS: usize = 8;
 
 /// `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k` experts, in ascending order of expert index; biases
 /// are added to the products where an expert has them.
@@ -75,125 +91,265 @@ pub fn experts<'a>(
     k: usize,
     expert: impl Fn(u32) -> ExpertWeights<'a> + Sync,
     activation: Activation,
+    numbers: Numbers,
     scratch: &mut ExpertScratch,
     y: &mut [f32],
 ) {
-    assert!(k > 0 && indices.len().is_multiple_of(k) && weights.len() == indices.len() && x.len() == y.len());
-    let ExpertScratch { choices, tokens, activations } = scratch;
-    choices.clear();
-    choices.extend(indices.iter().zip(weights).enumerate().map(|(i, (&e, &w))| (e, (i / k) as u32, w)));
-    choices.sort_by_key(|&(expert, token, _)| (expert, token));
-    tokens.clear();
-    tokens.extend(choices.iter().map(|&(_, token, _)| token));
+    let mut run = scratch.begin(x, indices, weights, k, activation, numbers);
+    for first in (0..run.experts().len()).step_by(BATCH_EXPERTS) {
+        let chosen = &run.experts()[first..];
+        let ready: Vec<_> = chosen.iter().take(BATCH_EXPERTS).map(|&index| (index, expert(index))).collect();
+        run.compute(pool, &ready);
+    }
+    run.finish(pool, y);
+}
 
-    y.fill(0.0);
-    let n = indices.len() / k;
-    let hidden = x.len().checked_div(n).unwrap_or(0);
-    assert_eq!(x.len(), n * hidden);
-    let mut batch: Vec<Visit<'a>> = Vec::new();
-    let mut first = 0;
-    while first < choices.len() {
-        batch.clear();
-        let mut end = first;
-        while end < choices.len() && end - first < BATCH_CHOICES {
-            let index = choices[end].0;
-            let count = choices[end..].iter().take_while(|choice| choice.0 == index).count();
-            batch.push(Visit { weights: expert(index), choices: end - first..end - first + count });
-            end += count;
+impl ExpertScratch {
+    /// Begins a layer of experts on `x`, `[n, hidden]`, with the choices `indices` and their `weights`, `[n, k]`.
+    pub fn begin<'s>(
+        &'s mut self,
+        x: &'s [f32],
+        indices: &'s [u32],
+        weights: &'s [f32],
+        k: usize,
+        activation: Activation,
+        numbers: Numbers,
+    ) -> ExpertRun<'s> {
+        assert!(k > 0 && indices.len().is_multiple_of(k) && weights.len() == indices.len());
+        let n = indices.len() / k;
+        let hidden = x.len().checked_div(n).unwrap_or(0);
+        assert_eq!(x.len(), n * hidden);
+
+        let ExpertScratch { choices, tokens, experts, starts, of_token, .. } = self;
+        choices.clear();
+        choices.extend(indices.iter().zip(weights).enumerate().map(|(i, (&e, &w))| (e, (i / k) as u32, w)));
+        choices.sort_by_key(|&(expert, token, _)| (expert, token));
+        for list in [&mut *tokens, &mut *experts, &mut *of_token] {
+            list.clear();
         }
-        let (choices, tokens) = (&choices[first..end], &tokens[first..end]);
-        let batch = Batch { visits: &batch, choices, tokens, activation };
-        batch.run(pool, x, hidden, activations, y);
-        first = end;
+        starts.clear();
+        of_token.resize(choices.len(), 0);
+        let mut found = vec![0; n];
+        for (i, &(expert, token, _)) in choices.iter().enumerate() {
+            if experts.last() != Some(&expert) {
+                experts.push(expert);
+                starts.push(i);
+            }
+            let slot = &mut found[token as usize];
+            of_token[token as usize * k + *slot] = i as u32;
+            *slot += 1;
+            tokens.push(token);
+        }
+        starts.push(choices.len());
+        self.outputs.resize(self.choices.len() * hidden, 0.0);
+        let computed = vec![false; self.experts.len()];
+        ExpertRun { scratch: self, x, hidden, k, activation, numbers, quantized: false, computed }
     }
 }
 
-/// An expert, and the choices of its batch that are its own.
+/// Experts of one layer, computed as their weights come: `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k`
+/// experts in ascending order of expert index, whatever order and grouping they were computed in.
+///
+/// All experts have the same shapes; encodings may differ.
+#[derive(Debug)]
+pub struct ExpertRun<'s> {
+    scratch: &'s mut ExpertScratch,
+    x: &'s [f32],
+    hidden: usize,
+    k: usize,
+    activation: Activation,
+    numbers: Numbers,
+    /// Whether `x` is.
+    quantized: bool,
+    /// Which of the experts are done.
+    computed: Vec<bool>,
+}
+
+/// An expert that is ready, and its choices.
 struct Visit<'a> {
-    weights: ExpertWeights<'a>,
+    weights: &'a ExpertWeights<'a>,
     choices: Range<usize>,
 }
 
-/// Experts that the threads work on together: each task takes some rows of every expert's matrices.
-struct Batch<'a> {
-    visits: &'a [Visit<'a>],
-    choices: &'a [(u32, u32, f32)],
-    tokens: &'a [u32],
-    activation: Activation,
-}
+impl ExpertRun<'_> {
+    /// The experts that tokens chose, ascending.
+    pub fn experts(&self) -> &[u32] {
+        &self.scratch.experts
+    }
 
-impl Batch<'_> {
-    /// Adds the batch's share to `y`.
-    fn run(&self, pool: &ThreadPool, x: &[f32], hidden: usize, activations: &mut Vec<f32>, y: &mut [f32]) {
-        let Some(Visit { weights: ExpertWeights { gate, down, .. }, .. }) = self.visits.first() else {
+    /// Computes these experts for all their tokens; each expert once in a run.
+    pub fn compute(&mut self, pool: &ThreadPool, ready: &[(u32, ExpertWeights<'_>)]) {
+        let mut visits: Vec<Visit<'_>> = ready
+            .iter()
+            .map(|(index, weights)| {
+                let at = self.scratch.experts.binary_search(index);
+                let at = at.unwrap_or_else(|_| unreachable!("expert {index} was not chosen"));
+                assert!(!std::mem::replace(&mut self.computed[at], true), "expert {index} is done");
+                Visit { weights, choices: self.scratch.starts[at]..self.scratch.starts[at + 1] }
+            })
+            .collect();
+        let Some(Visit { weights: ExpertWeights { gate, .. }, .. }) = visits.first() else {
             return;
         };
-        let intermediate = gate.rows();
-        for Visit { weights: ExpertWeights { gate, up, down, biases }, .. } in self.visits {
-            assert!([gate, up].iter().all(|w| w.rows() == intermediate && w.cols() == hidden));
-            assert!(down.rows() == hidden && down.cols() == intermediate);
-            if let Some(ExpertBiases { gate, up, down }) = biases {
-                assert!([gate, up].iter().all(|b| b.rows() == intermediate && b.cols() == 1));
-                assert!(down.rows() == hidden && down.cols() == 1);
-            }
+        let (intermediate, hidden) = (gate.rows(), self.hidden);
+        for Visit { weights, .. } in &visits {
+            weights.check(intermediate, hidden);
         }
-        let count = self.choices.len();
+        visits.sort_by_key(|visit| visit.choices.start);
 
-        activations.resize(count * intermediate, 0.0);
-        let tiling = Tiling::columns(count, intermediate, rows_per_task(pool, gate, 2 * count));
-        for_each_tile(pool, activations, tiling, |_, tile| self.activate(x, hidden, tile));
-
-        let activations = &activations[..];
-        let tiling = Tiling::columns(y.len() / hidden, hidden, rows_per_task(pool, down, count));
-        for_each_tile(pool, y, tiling, |_, tile| self.combine(activations, intermediate, tile));
-    }
-
-    /// Rows of the gate and up projections, and their activation.
-    fn activate(&self, x: &[f32], hidden: usize, tile: &mut Tile<'_>) {
-        let (first_row, width) = (tile.first_column(), tile.width());
-        let mut up = Vec::new();
-        for Visit { weights, choices } in self.visits {
-            let x = Rows::gathered(x, hidden, &self.tokens[choices.clone()]);
-            let mut gate = tile.rows(choices.clone());
-            product(&weights.gate, first_row, &x, &mut gate);
-            up.resize(choices.len() * width, 0.0);
-            let mut up = Tile::whole(&mut up, width);
-            product(&weights.up, first_row, &x, &mut up);
-            if let Some(biases) = &weights.biases {
-                add_bias(&biases.gate, first_row, &mut gate, choices.len());
-                add_bias(&biases.up, first_row, &mut up, choices.len());
+        let ExpertScratch { tokens, activations, outputs, choices, inputs, intermediates, .. } =
+            &mut *self.scratch;
+        let (x, activation) = (self.x, self.activation);
+        let has_format = |w: &Matrix<'_>| Format::of(w.encoding()).is_some();
+        let quantized = |Visit { weights: ExpertWeights { gate, up, down, .. }, .. }: &Visit<'_>| {
+            [gate, up, down].into_iter().any(has_format)
+        };
+        let numbers = if visits.iter().any(quantized) { self.numbers } else { Numbers::Exact };
+        if numbers == Numbers::Fast {
+            if !std::mem::replace(&mut self.quantized, true) {
+                inputs.quantize(pool, hidden, &Rows::all(x, hidden));
             }
-            for i in 0..choices.len() {
-                activate(self.activation, gate.row(i), up.row(i));
-            }
+            let chosen = |visit: &Visit<'_>| Tokens::Chosen(&tokens[visit.choices.clone()]);
+            inputs.group(pool, hidden, visits.iter().map(chosen));
         }
-    }
+        activations.resize(choices.len() * intermediate, 0.0);
+        let bands = bands(pool, &visits, |weights| (&weights.gate, 2));
+        for_each_band_tile(pool, activations, intermediate, &bands, |visit, gate| {
+            let Visit { weights, choices } = &visits[visit];
+            let tokens = &tokens[choices.clone()];
+            let x = Rows::gathered(x, hidden, tokens);
+            let input = || inputs.input(visit, Tokens::Chosen(tokens));
+            gate_and_up(weights, numbers, &x, input, activation, gate);
+        });
 
-    /// Rows of the down projection, weighted and added to their tokens' sums.
-    fn combine(&self, activations: &[f32], intermediate: usize, y: &mut Tile<'_>) {
-        let (first_row, width) = (y.first_column(), y.width());
-        let mut down = Vec::new();
-        for Visit { weights, choices } in self.visits {
+        // The rows of `intermediates` are the choices at hand, one expert's after the other's.
+        let mut first = 0;
+        let rows_at_hand: Vec<Range<usize>> = visits
+            .iter()
+            .map(|Visit { choices, .. }| {
+                first += choices.len();
+                first - choices.len()..first
+            })
+            .collect();
+        if numbers == Numbers::Fast {
+            let at_hand: Vec<u32> =
+                visits.iter().flat_map(|visit| visit.choices.clone()).map(|i| i as u32).collect();
+            intermediates.quantize(pool, intermediate, &Rows::gathered(activations, intermediate, &at_hand));
+            intermediates.group(pool, intermediate, rows_at_hand.iter().cloned().map(Tokens::Range));
+        }
+        let bands = self::bands(pool, &visits, |weights| (&weights.down, 1));
+        for_each_band_tile(pool, outputs, hidden, &bands, |visit, down| {
+            let Visit { weights, choices } = &visits[visit];
             let rows = choices.start * intermediate..choices.end * intermediate;
             let x = Rows::all(&activations[rows], intermediate);
-            down.resize(choices.len() * width, 0.0);
-            let mut tile = Tile::whole(&mut down, width);
-            product(&weights.down, first_row, &x, &mut tile);
+            let input = || intermediates.input(visit, Tokens::Range(rows_at_hand[visit].clone()));
+            multiply(&weights.down, numbers, &x, input, down);
             if let Some(biases) = &weights.biases {
-                add_bias(&biases.down, first_row, &mut tile, choices.len());
+                add_bias(&biases.down, down, x.len());
             }
-            for (&(_, token, weight), down) in
-                self.choices[choices.clone()].iter().zip(down.chunks_exact(width))
-            {
-                add_scaled(down, weight, y.row(token as usize));
+        });
+    }
+
+    /// Adds what the experts gave: `y` is `[n, hidden]`. All must have been computed.
+    pub fn finish(self, pool: &ThreadPool, y: &mut [f32]) {
+        assert!(self.computed.iter().all(|&computed| computed), "an expert was not computed");
+        assert_eq!(y.len(), self.x.len());
+        let (hidden, k) = (self.hidden, self.k);
+        let ExpertScratch { choices, of_token, outputs, .. } = &*self.scratch;
+        let width = pool.units_per_task(hidden, k);
+        let tiling = Tiling { groups: of_token.len() / k, rows: 1, stride: hidden, width };
+        for_each_tile(pool, y, tiling, |index, y| {
+            let token = index / hidden.div_ceil(width);
+            let (first, width) = (y.first_column(), y.width());
+            let y = y.row(0);
+            y.fill(0.0);
+            for &choice in &of_token[token * k..(token + 1) * k] {
+                let output = &outputs[choice as usize * hidden + first..][..width];
+                add_scaled(output, choices[choice as usize].2, y);
             }
+        });
+    }
+}
+
+impl ExpertWeights<'_> {
+    /// The shapes must be those of a layer of experts.
+    fn check(&self, intermediate: usize, hidden: usize) {
+        let ExpertWeights { gate, up, down, biases } = self;
+        assert!([gate, up].iter().all(|w| w.rows() == intermediate && w.cols() == hidden));
+        assert!(down.rows() == hidden && down.cols() == intermediate);
+        if let Some(ExpertBiases { gate, up, down }) = biases {
+            assert!([gate, up].iter().all(|b| b.rows() == intermediate && b.cols() == 1));
+            assert!(down.rows() == hidden && down.cols() == 1);
         }
     }
 }
 
-/// Adds rows `first_row..` of `bias` to each of the tile's `n` rows.
-fn add_bias(bias: &Matrix<'_>, first_row: usize, tile: &mut Tile<'_>, n: usize) {
-    let mut values = vec![0.0; tile.width()];
+/// How the experts' products are cut into tasks of about equal work; `matrix` gives an expert's matrix and how many of
+/// its shape are multiplied.
+fn bands<'a>(
+    pool: &ThreadPool,
+    visits: &[Visit<'a>],
+    matrix: impl Fn(&'a ExpertWeights<'a>) -> (&'a Matrix<'a>, usize),
+) -> Vec<Band> {
+    let work_of_a_row = |visit: &Visit<'a>| {
+        let (matrix, count) = matrix(visit.weights);
+        matrix.cols() * count * (visit.choices.len() + 1)
+    };
+    let rows = |visit: &Visit<'a>| matrix(visit.weights).0.rows();
+    let work = visits.iter().map(|visit| rows(visit) * work_of_a_row(visit)).sum();
+    let task = pool.units_per_task(work, 1);
+    let band = |visit: &Visit<'a>| {
+        let width = (task / work_of_a_row(visit).max(1)).next_multiple_of(ROWS_OF_A_TASK);
+        Band { rows: visit.choices.clone(), width: width.max(ROWS_OF_A_TASK) }
+    };
+    visits.iter().map(band).collect()
+}
+
+/// Rows of a matrix that a task takes at least, so that kernels have whole blocks of them.
+const ROWS_OF_A_TASK: usize = 16;
+
+/// The rows of `w` that are the tile's columns times `x`, or `input`, which is `x` quantised.
+fn multiply<'a>(
+    w: &Matrix<'_>,
+    numbers: Numbers,
+    x: &Rows<'_>,
+    input: impl FnOnce() -> Input<'a>,
+    y: &mut Tile<'_>,
+) {
+    match Format::of(w.encoding()) {
+        Some(format) if numbers == Numbers::Fast => {
+            int8::product(w, format, y.first_column(), &input(), y);
+        }
+        _ => product(w, y.first_column(), x, y),
+    }
+}
+
+/// Rows of the gate and up projections, and their activation.
+fn gate_and_up<'a>(
+    weights: &ExpertWeights<'_>,
+    numbers: Numbers,
+    x: &Rows<'_>,
+    input: impl Fn() -> Input<'a>,
+    activation: Activation,
+    gate: &mut Tile<'_>,
+) {
+    let (first_row, width) = (gate.first_column(), gate.width());
+    multiply(&weights.gate, numbers, x, &input, gate);
+    let mut up = vec![0.0; x.len() * width];
+    let mut up = Tile::of_columns(&mut up, first_row, width);
+    multiply(&weights.up, numbers, x, &input, &mut up);
+    if let Some(biases) = &weights.biases {
+        add_bias(&biases.gate, gate, x.len());
+        add_bias(&biases.up, &mut up, x.len());
+    }
+    for i in 0..x.len() {
+        activate(activation, gate.row(i), up.row(i));
+    }
+}
+
+/// Adds to each of the tile's `n` rows the rows of `bias` that are its columns.
+fn add_bias(bias: &Matrix<'_>, tile: &mut Tile<'_>, n: usize) {
+    let (first_row, mut values) = (tile.first_column(), vec![0.0; tile.width()]);
     for (i, value) in values.iter_mut().enumerate() {
         bias.dequantize_row(first_row + i, std::array::from_mut(value));
     }

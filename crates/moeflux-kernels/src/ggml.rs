@@ -3,7 +3,9 @@
 //! The layouts are those of `ggml-common.h`; each value is rounded as the `gguf` package for Python rounds it, bit for
 //! bit. In the k-quants a block of 256 columns has a float for its 8 or 16 scales, which are small integers.
 
-use crate::dequant::f16;
+use crate::dequant::{decode_floats, e8m0, f16};
+use crate::encoding::Float;
+use crate::int8::weights::E2M1;
 
 /// An encoding in blocks, under GGML's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +131,102 @@ impl Ggml {
             Ggml::Iq4Xs => blocks(row, out, iq4_xs),
             Ggml::Mxfp4 => blocks(row, out, mxfp4),
         }
+    }
+
+    /// The codes of a row, one a byte and none negative, for the encodings that have a
+    /// [`Format`](crate::int8::weights::Format).
+    #[inline(always)]
+    pub(crate) fn span_codes(self, row: &[u8], out: &mut [u8]) {
+        match self {
+            Ggml::Q4_0 => code_blocks(row, out, |block: &[u8; 18], out| halves(part(block, 2), out)),
+            Ggml::Q8_0 => code_blocks(row, out, |block: &[u8; 34], out: &mut [u8; 32]| {
+                let codes = part::<32>(block, 2);
+                for i in 0..32 {
+                    out[i] = codes[i] ^ 0x80;
+                }
+            }),
+            Ggml::Mxfp4 => code_blocks(row, out, |block: &[u8; 17], out| {
+                halves(part(block, 1), out);
+                *out = out.map(|q| E2M1[usize::from(q)]);
+            }),
+            Ggml::Q4K => code_blocks(row, out, |block: &[u8; 144], out: &mut [u8; 256]| {
+                for (codes, out) in block[16..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0) {
+                    for i in 0..32 {
+                        (out[i], out[32 + i]) = (codes[i] & 15, codes[i] >> 4);
+                    }
+                }
+            }),
+            Ggml::Q6K => code_blocks(row, out, |block: &[u8; 210], out: &mut [u8; 256]| {
+                for (h, out) in out.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+                    let (low, high) = (part::<64>(block, 64 * h), part::<32>(block, 128 + 32 * h));
+                    for i in 0..32 {
+                        out[i] = low[i] & 15 | (high[i] & 3) << 4;
+                        out[32 + i] = low[32 + i] & 15 | (high[i] >> 2 & 3) << 4;
+                        out[64 + i] = low[i] >> 4 | (high[i] >> 4 & 3) << 4;
+                        out[96 + i] = low[32 + i] >> 4 | (high[i] >> 6) << 4;
+                    }
+                }
+            }),
+            _ => unreachable!("{self:?} has no format"),
+        }
+    }
+
+    /// The scales of a row's spans, or what is added to them, for the same encodings.
+    pub(crate) fn span_parameters(self, row: &[u8], biases: bool, out: &mut [f32]) {
+        match self {
+            Ggml::Q4_0 => leading_halves::<18>(row, out),
+            Ggml::Q8_0 => leading_halves::<34>(row, out),
+            Ggml::Mxfp4 => parameter_blocks(row, out, |block: &[u8; 17], out| *out = [e8m0(block[0]) * 0.5]),
+            Ggml::Q4K => parameter_blocks(row, out, |block: &[u8; 144], out: &mut [f32; 8]| {
+                *out = scales_and_mins(block).map(|(scale, min)| if biases { -min } else { scale });
+            }),
+            Ggml::Q6K => parameter_blocks(row, out, |block: &[u8; 210], out: &mut [f32; 16]| {
+                let d = half(block, 208);
+                *out = part::<16>(block, 192).map(|scale| d * f32::from(scale as i8));
+            }),
+            _ => unreachable!("{self:?} has no format"),
+        }
+    }
+}
+
+#[inline(always)]
+fn code_blocks<const BYTES: usize, const COLS: usize>(
+    row: &[u8],
+    out: &mut [u8],
+    block: impl Fn(&[u8; BYTES], &mut [u8; COLS]),
+) {
+    for (out, bytes) in out.as_chunks_mut().0.iter_mut().zip(row.as_chunks().0) {
+        block(bytes, out);
+    }
+}
+
+fn parameter_blocks<const BYTES: usize, const SPANS: usize>(
+    row: &[u8],
+    out: &mut [f32],
+    block: impl Fn(&[u8; BYTES], &mut [f32; SPANS]),
+) {
+    for (out, bytes) in out.as_chunks_mut().0.iter_mut().zip(row.as_chunks().0) {
+        block(bytes, out);
+    }
+}
+
+/// The float16 that each block begins with.
+fn leading_halves<const BYTES: usize>(row: &[u8], out: &mut [f32]) {
+    const AT_ONCE: usize = 64;
+    for (out, blocks) in out.chunks_mut(AT_ONCE).zip(row.chunks(AT_ONCE * BYTES)) {
+        let mut halves = [[0; 2]; AT_ONCE];
+        for (half, block) in halves.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
+            *half = *part(block, 0);
+        }
+        decode_floats(Float::F16, halves[..out.len()].as_flattened(), out);
+    }
+}
+
+/// The low halves of 16 bytes, then the high ones.
+#[inline(always)]
+fn halves(codes: &[u8; 16], out: &mut [u8; 32]) {
+    for i in 0..16 {
+        (out[i], out[16 + i]) = (codes[i] & 15, codes[i] >> 4);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Products in which every head has a matrix of its own.
 
 use crate::instruction_set::multiversion;
+use crate::int8::weights::Format;
+use crate::int8::{self, Int8Scratch, Tokens};
 use crate::linear::{Rows, product};
 use crate::matrix::Matrix;
 use crate::pool::ThreadPool;
@@ -12,6 +14,31 @@ use crate::weighted_sum::add_weighted_rows;
 pub fn head_linear(pool: &ThreadPool, w: &Matrix<'_>, heads: usize, x: &[f32], y: &mut [f32]) {
     let (rows, cols) = (rows_of_a_head(w, heads), w.cols());
     for_each_head(pool, w, heads, (x, cols), (y, rows), |head, x, y| product(w, head * rows, x, y));
+}
+
+/// [`head_linear`] with activations of 8 bits, as [`int8`](mod@crate::int8) says.
+pub fn int8_head_linear(
+    pool: &ThreadPool,
+    w: &Matrix<'_>,
+    heads: usize,
+    x: &[f32],
+    scratch: &mut Int8Scratch,
+    y: &mut [f32],
+) {
+    let Some(format) = Format::of(w.encoding()) else {
+        return head_linear(pool, w, heads, x, y);
+    };
+    let (rows, cols) = (rows_of_a_head(w, heads), w.cols());
+    let n = x.len() / (heads * cols);
+    let of_heads: Vec<u32> =
+        (0..heads).flat_map(|head| (0..n).map(move |t| (t * heads + head) as u32)).collect();
+    let of_head = |head: usize| Tokens::Chosen(&of_heads[head * n..(head + 1) * n]);
+    let groups = &mut scratch.0;
+    groups.quantize(pool, cols, &Rows::all(x, cols));
+    groups.group(pool, cols, (0..heads).map(of_head));
+    for_each_head(pool, w, heads, (x, cols), (y, rows), |head, _, y| {
+        int8::product(w, format, head * rows, &groups.input(head, of_head(head)), y);
+    });
 }
 
 /// `y_h = W_hᵀ·x_h` for each head `h` of each token: `x` is `[n, heads, rows]`, `y` is `[n, heads, cols]`. Sums go by row.

@@ -2,42 +2,82 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// What the compiler may use in a kernel's body. All give the same bits.
+/// What the compiler and the kernels may use. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InstructionSet {
     /// The target's minimum: SSE2 on x86-64, NEON on AArch64.
     Baseline,
-    /// x86-64 with AVX2.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// AVX2 with AVX-VNNI.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512 with VNNI, and BMI2 and F16C.
+    Avx512Vnni,
+    /// AVX-512 VNNI with AMX tiles of 8-bit integers, which Linux lets a process have that asks.
+    Amx,
 }
 
 impl InstructionSet {
-    const ALL: [InstructionSet; 3] = [InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512];
+    /// All of them, from the least. A processor may have one and lack a lesser one.
+    pub const ALL: [InstructionSet; 6] = [
+        InstructionSet::Baseline,
+        InstructionSet::Avx2,
+        InstructionSet::AvxVnni,
+        InstructionSet::Avx512,
+        InstructionSet::Avx512Vnni,
+        InstructionSet::Amx,
+    ];
 
     /// The best that this processor has.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let has_avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            if has_avx512 {
-                return InstructionSet::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") {
-                return InstructionSet::Avx2;
-            }
-        }
-        InstructionSet::Baseline
+        InstructionSet::Amx.or_less()
     }
 
     /// Those that this processor has, from the least.
     pub fn available() -> impl Iterator<Item = InstructionSet> {
-        let best = Self::detect();
-        Self::ALL.into_iter().filter(move |&set| set <= best)
+        Self::ALL.into_iter().filter(|set| set.is_available())
+    }
+
+    /// The best that this processor has and that is no better than this one.
+    fn or_less(self) -> Self {
+        Self::available().filter(|&set| set <= self).last().unwrap_or(InstructionSet::Baseline)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_available(self) -> bool {
+        let avx2 = || {
+            is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+        };
+        let avx512 = || {
+            avx2()
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+        };
+        let avx512_vnni = || {
+            avx512()
+                && is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("f16c")
+        };
+        match self {
+            InstructionSet::Baseline => true,
+            InstructionSet::Avx2 => avx2(),
+            InstructionSet::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
+            InstructionSet::Avx512 => avx512(),
+            InstructionSet::Avx512Vnni => avx512_vnni(),
+            InstructionSet::Amx => avx512_vnni() && crate::int8::amx_is_available(),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_available(self) -> bool {
+        self == InstructionSet::Baseline
     }
 }
 
@@ -47,7 +87,7 @@ static CHOSEN: AtomicU8 = AtomicU8::new(UNSET);
 /// The instruction set that kernels use now: the processor's best unless [`set_instruction_set`] chose another.
 pub fn instruction_set() -> InstructionSet {
     match CHOSEN.load(Ordering::Relaxed) {
-        UNSET => set_instruction_set(InstructionSet::Avx512),
+        UNSET => set_instruction_set(InstructionSet::Amx),
         chosen => InstructionSet::ALL[chosen as usize],
     }
 }
@@ -55,7 +95,7 @@ pub fn instruction_set() -> InstructionSet {
 /// Makes all kernels of this process use `wanted`, or the best that the processor has if that is less, and
 /// returns which. For tests and measurements: results do not change.
 pub fn set_instruction_set(wanted: InstructionSet) -> InstructionSet {
-    let chosen = wanted.min(InstructionSet::detect());
+    let chosen = wanted.or_less();
     CHOSEN.store(chosen as u8, Ordering::Relaxed);
     chosen
 }
@@ -83,10 +123,10 @@ macro_rules! multiversion {
 
                 match $crate::instruction_set::instruction_set() {
                     // SAFETY: `instruction_set` names only what the processor was found to have.
-                    $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
+                    set if set >= $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::InstructionSet::Baseline => {}
+                    set if set >= $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
+                    _ => {}
                 }
             }
             portable($($arg),*)

@@ -5,7 +5,8 @@
 //!
 //! - every sum of floats has one order, written where the sum is ([`dot`](mod@dot) has the one for inner products);
 //! - parallel tasks split outputs, never sums;
-//! - a kernel has one portable body, compiled once per instruction set; multiply and add are never fused.
+//! - a kernel has one portable body, compiled once per instruction set, and multiply and add are never fused; but in
+//!   [`int8`], which has a body for each and fuses them on every processor.
 //!
 //! A slice whose length disagrees with the others' is a programming error and panics.
 // A body is compiled for several instruction sets by being inlined into a function of each.
@@ -14,41 +15,56 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod attention;
+pub mod conv;
 pub mod delta;
 pub mod dequant;
 pub mod dot;
 pub mod elementwise;
 pub mod encoding;
 pub mod experts;
+mod flash;
 pub mod ggml;
 pub mod head_linear;
 pub mod instruction_set;
+pub mod int8;
+pub mod kv;
+pub mod limits;
 pub mod linear;
+pub mod logits;
 pub mod math;
 pub mod matrix;
 pub mod mla;
 pub mod norm;
+pub mod numbers;
 pub mod pool;
 pub mod quantize;
 pub mod rope;
 pub mod router;
 mod softmax;
 mod tile;
+mod vector;
 mod weighted_sum;
 
-pub use attention::{AttentionShape, KV_BLOCK, attention, kv_write};
-pub use delta::{DeltaShape, HeadOrder, causal_conv1d_silu, decay_and_beta, gated_delta_rule};
+pub use attention::{AttentionShape, attention, kv_write};
+pub use conv::causal_conv1d_silu;
+pub use delta::{DeltaShape, HeadOrder, decay_and_beta, gated_delta_rule};
 pub use dequant::decode_floats;
 pub use elementwise::{add, add_to_rows, gather_columns, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
 pub use encoding::{Encoding, Float, RowBytes};
-pub use experts::{Activation, ExpertBiases, ExpertScratch, ExpertWeights, experts};
+pub use experts::{Activation, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, experts};
+pub use flash::AttentionScratch;
 pub use ggml::Ggml;
-pub use head_linear::{head_linear, head_linear_transposed};
+pub use head_linear::{head_linear, head_linear_transposed, int8_head_linear};
 pub use instruction_set::{InstructionSet, instruction_set, set_instruction_set};
+pub use int8::{Int8Scratch, has_int8_products, int8_linear};
+pub use kv::{F16, KV_BLOCK, KvBlock, KvType};
+pub use limits::{float_rate, read_bandwidth};
 pub use linear::{embed, linear};
+pub use logits::{first_logit, largest_logit, sum_of_exp};
 pub use matrix::{Matrix, MatrixError, RowRuns};
 pub use mla::{MlaShape, latent_write, mla_attention};
 pub use norm::{gated_rms_norm, l2_norm, rms_norm};
+pub use numbers::Numbers;
 pub use pool::{PoolError, ThreadPool};
 pub use quantize::{QuantizeError, quantize_row};
 pub use rope::{RopeLayout, rope};

@@ -60,7 +60,8 @@ pub enum MatrixError {
     },
     /// The encoding is none that exists.
     #[error(
-        "no such encoding: {encoding:?} (affine codes have 2, 3, 4, 5, 6 or 8 bits, groups 32, 64 or 128 columns)"
+        "no such encoding: {encoding:?} (affine codes have 2, 3, 4, 5, 6 or 8 bits, groups 32, 64 or 128 columns; \
+         blocks of fp8 have at least one row and column)"
     )]
     Encoding {
         /// Encoding described.
@@ -93,17 +94,22 @@ impl<'a> Matrix<'a> {
         {
             return Err(MatrixError::Encoding { encoding });
         }
+        if let Encoding::Fp8 { block_rows, block_cols, .. } = encoding
+            && (block_rows == 0 || block_cols == 0)
+        {
+            return Err(MatrixError::Encoding { encoding });
+        }
         if !cols.is_multiple_of(encoding.group()) {
             return Err(MatrixError::Group { cols, group: encoding.group(), encoding });
         }
         let row_bytes = encoding.row_bytes(cols);
         let parts = [
-            ("codes", row_bytes.codes, codes.len()),
-            ("scales", row_bytes.scales, scales.len()),
-            ("biases", row_bytes.biases, biases.len()),
+            ("codes", rows, row_bytes.codes, codes.len()),
+            ("scales", encoding.scale_rows(rows), row_bytes.scales, scales.len()),
+            ("biases", rows, row_bytes.biases, biases.len()),
         ];
-        for (part, bytes, found) in parts {
-            let expected = rows.saturating_mul(bytes);
+        for (part, part_rows, bytes, found) in parts {
+            let expected = part_rows.saturating_mul(bytes);
             if expected != found {
                 return Err(MatrixError::Length { part, rows, cols, encoding, expected, found });
             }
@@ -137,14 +143,16 @@ impl<'a> Matrix<'a> {
     /// Bytes of all parts of all rows together.
     pub fn bytes(&self) -> usize {
         let RowBytes { codes, scales, biases } = self.row_bytes;
-        self.rows * (codes + scales + biases)
+        self.rows * (codes + biases) + self.encoding.scale_rows(self.rows) * scales
     }
 
     /// The three parts of one row: codes, scales, biases.
+    #[inline]
     pub fn row(&self, row: usize) -> (&'a [u8], &'a [u8], &'a [u8]) {
         let row = self.runs.map_or(row, |runs| runs.row(row));
-        let part = |bytes: &'a [u8], len: usize| &bytes[row * len..(row + 1) * len];
+        let part = |bytes: &'a [u8], row: usize, len: usize| &bytes[row * len..(row + 1) * len];
         let RowBytes { codes, scales, biases } = self.row_bytes;
-        (part(self.codes, codes), part(self.scales, scales), part(self.biases, biases))
+        let scale_row = self.encoding.scale_row(row);
+        (part(self.codes, row, codes), part(self.scales, scale_row, scales), part(self.biases, row, biases))
     }
 }

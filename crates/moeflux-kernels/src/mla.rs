@@ -3,15 +3,13 @@
 //! weighted sums of latents.
 //!
 //! The cache is cut into blocks of [`KV_BLOCK`] absolute positions, each `[KV_BLOCK, rank]` latents, then
-//! `[KV_BLOCK, rope_dim]` rotary keys. Sums are ordered as in [`attention`](mod@crate::attention).
+//! `[KV_BLOCK, rope_dim]` rotary keys. Sums are ordered as in [`flash`](mod@crate::flash), channels of latents before those
+//! of rotary keys.
 
-use crate::attention::KV_BLOCK;
-use crate::dot::dot_rows;
+use crate::flash::{AttentionScratch, Block, BlockScratch, Lines, Past, Queries, attend, widen};
 use crate::instruction_set::multiversion;
+use crate::kv::{Floats, KV_BLOCK, KvBlock};
 use crate::pool::ThreadPool;
-use crate::softmax::OnlineSoftmax;
-use crate::tile::{Tile, Tiling, for_each_tile};
-use crate::weighted_sum::add_weighted_rows;
 
 /// Heads and the sizes of what a token leaves in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +36,7 @@ pub fn latent_write(
     keys: &[f32],
     shape: &MlaShape,
     first_position: usize,
-    blocks: &mut [Box<[f32]>],
+    blocks: &mut [KvBlock],
 ) {
     let MlaShape { rank, rope_dim, .. } = *shape;
     assert!(latents.len().is_multiple_of(rank) && keys.len() * rank == latents.len() * rope_dim);
@@ -46,9 +44,8 @@ pub fn latent_write(
         let position = first_position + i;
         let block = &mut blocks[position / KV_BLOCK];
         assert_eq!(block.len(), shape.block_len());
-        let (latents, keys) = block.split_at_mut(KV_BLOCK * rank);
-        latents[position % KV_BLOCK * rank..][..rank].copy_from_slice(latent);
-        keys[position % KV_BLOCK * rope_dim..][..rope_dim].copy_from_slice(key);
+        block.write(position % KV_BLOCK * rank, 1, latent);
+        block.write(KV_BLOCK * rank + position % KV_BLOCK * rope_dim, 1, key);
     }
 }
 
@@ -59,82 +56,94 @@ pub fn mla_attention(
     pool: &ThreadPool,
     q_latent: &[f32],
     q_rope: &[f32],
-    blocks: &[Box<[f32]>],
+    blocks: &[KvBlock],
     shape: &MlaShape,
     first_position: usize,
     scale: f32,
+    scratch: &mut AttentionScratch,
     y: &mut [f32],
 ) {
     let MlaShape { heads, rank, rope_dim } = *shape;
     let n = y.len() / (heads * rank);
     assert!(y.len() == n * heads * rank && q_latent.len() == y.len() && q_rope.len() == n * heads * rope_dim);
-    let work = n * (first_position + n) * (2 * rank + rope_dim);
-    let heads_per_task = pool.units_per_task(heads, work);
-    for_each_tile(pool, y, Tiling::columns(n, heads * rank, heads_per_task * rank), |_, y| {
-        for_each_head(q_latent, q_rope, blocks, shape, first_position, scale, y);
-    });
+    let key_dim = rank + rope_dim;
+    let AttentionScratch { parts, queries } = scratch;
+    queries.clear();
+    for (latent, rope) in q_latent.chunks_exact(rank).zip(q_rope.chunks_exact(rope_dim)) {
+        queries.extend_from_slice(latent);
+        queries.extend_from_slice(rope);
+    }
+    // All heads attend to the same latents; in groups, so that there is work for many threads.
+    let of_group = (1..=HEADS_PER_GROUP).rev().find(|&n| heads.is_multiple_of(n)).unwrap_or(1);
+    let queries = Queries {
+        q: queries,
+        groups: heads / of_group,
+        heads: of_group,
+        key_dim,
+        value_dim: rank,
+        first_position,
+        sinks: None,
+        scale,
+    };
+    attend(pool, &queries, &Cache { blocks, shape }, parts, y);
 }
 
-/// Attends with the heads whose columns the tile has.
-fn for_each_head(
-    q_latent: &[f32],
-    q_rope: &[f32],
-    blocks: &[Box<[f32]>],
-    shape: &MlaShape,
-    first_position: usize,
-    scale: f32,
-    y: &mut Tile<'_>,
-) {
-    let MlaShape { heads, rank, rope_dim } = *shape;
-    let n = q_latent.len() / (heads * rank);
-    let (first_head, tile_heads) = (y.first_column() / rank, y.width() / rank);
-    let mut softmax = vec![OnlineSoftmax::new(None); tile_heads * n];
-    for t in 0..n {
-        y.row(t).fill(0.0);
+/// Heads that share a block while it is at hand.
+const HEADS_PER_GROUP: usize = 16;
+
+/// What queries attend to.
+struct Cache<'a> {
+    blocks: &'a [KvBlock],
+    shape: &'a MlaShape,
+}
+
+impl Past for Cache<'_> {
+    fn first_seen(&self, _position: usize) -> usize {
+        0
     }
-    // Blocks outside: one stays in the processor's cache for all heads and queries.
-    for block in 0..(first_position + n).div_ceil(KV_BLOCK) {
-        let (latents, keys) = blocks[block].split_at(KV_BLOCK * rank);
-        let first_seeing = (block * KV_BLOCK).saturating_sub(first_position);
-        for local in 0..tile_heads {
-            for t in first_seeing..n {
-                let seen = (first_position + t + 1 - block * KV_BLOCK).min(KV_BLOCK);
-                let query = t * heads + first_head + local;
-                let q = (&q_latent[query * rank..][..rank], &q_rope[query * rope_dim..][..rope_dim]);
-                let (latents, keys) = (&latents[..seen * rank], &keys[..seen * rope_dim]);
-                let y = &mut y.row(t)[local * rank..][..rank];
-                attend_block(q, latents, keys, scale, &mut softmax[local * n + t], y);
+
+    fn block<'a>(
+        &'a self,
+        _group: usize,
+        block: usize,
+        _rows: usize,
+        scratch: &'a mut BlockScratch,
+    ) -> Block<'a> {
+        let MlaShape { rank, rope_dim, .. } = *self.shape;
+        let BlockScratch { keys, values } = scratch;
+        let whole = match self.blocks[block].part(0..self.shape.block_len()) {
+            Floats::F32(block) => block,
+            Floats::F16(block) => {
+                values.resize(block.len(), 0.0);
+                widen(block, values);
+                values
             }
-        }
+        };
+        keys.resize(whole.len(), 0.0);
+        let (latents, rotary) = whole.split_at(KV_BLOCK * rank);
+        let (of_latents, of_rotary) = keys.split_at_mut(KV_BLOCK * rank);
+        transpose(latents, rank, of_latents);
+        transpose(rotary, rope_dim, of_rotary);
+        Block::F32 { keys, values: latents }
     }
-    for t in 0..n {
-        for (local, y) in y.row(t).chunks_exact_mut(rank).enumerate() {
-            for y in y {
-                *y /= softmax[local * n + t].sum();
-            }
-        }
+
+    fn memory(&self, _group: usize, block: usize) -> [Lines; 2] {
+        // Its latents are at hand once its keys are.
+        [Lines::of(self.blocks[block].part(0..self.shape.block_len())), Lines::NONE]
     }
 }
 
 multiversion! {
-    /// Adds the positions of one block to `softmax` and to the weighted sum of latents `y`.
-    fn attend_block(
-        q: (&[f32], &[f32]),
-        latents: &[f32],
-        keys: &[f32],
-        scale: f32,
-        softmax: &mut OnlineSoftmax,
-        y: &mut [f32],
-    ) {
-        let seen = latents.len() / y.len();
-        let (mut weights, mut rotary) = ([0.0; KV_BLOCK], [0.0; KV_BLOCK]);
-        let (weights, rotary) = (&mut weights[..seen], &mut rotary[..seen]);
-        dot_rows(q.0, latents, weights);
-        dot_rows(q.1, keys, rotary);
-        for (weight, rotary) in weights.iter_mut().zip(rotary) {
-            *weight += *rotary;
+    /// `[KV_BLOCK, width]` to `[width, KV_BLOCK]`: some rows at a time, few enough that their lines stay in the nearest
+    /// cache, whatever their stride.
+    fn transpose(from: &[f32], width: usize, to: &mut [f32]) {
+        const ROWS: usize = 16;
+        for (first, rows) in (0..KV_BLOCK).step_by(ROWS).zip(from.chunks_exact(ROWS * width)) {
+            for (channel, to) in to.as_chunks_mut::<KV_BLOCK>().0.iter_mut().enumerate() {
+                for (to, row) in to[first..first + ROWS].iter_mut().zip(rows.chunks_exact(width)) {
+                    *to = row[channel];
+                }
+            }
         }
-        let correction = softmax.add(weights, scale);
-        add_weighted_rows(weights, latents, correction, y);
     }
 }

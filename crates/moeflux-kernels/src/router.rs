@@ -1,6 +1,10 @@
 //! Choice of experts.
 
+use std::sync::{Mutex, PoisonError};
+
+use crate::instruction_set::multiversion;
 use crate::math::{exp, sigmoid};
+use crate::pool::ThreadPool;
 
 /// How a router's logits become a choice of experts and their weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,6 +69,7 @@ pub enum GroupScore {
 /// is added to the scores for the choice alone, not for the weights. Of equal scores and groups the lowest index comes
 /// first. Sums over all experts go by index, sums over the chosen in their order.
 pub fn route(
+    pool: &ThreadPool,
     logits: &[f32],
     experts: usize,
     correction_bias: Option<&[f32]>,
@@ -76,30 +81,42 @@ pub fn route(
     assert!(0 < k && k <= experts && logits.len().is_multiple_of(experts));
     assert!(indices.len() == logits.len() / experts * k && weights.len() == indices.len());
     assert!(correction_bias.is_none_or(|bias| bias.len() == experts));
-    let mut scores = vec![0.0; experts];
-    let mut choice = vec![0.0; experts];
-    let mut order: Vec<u32> = (0..experts as u32).collect();
-    let chosen = indices.chunks_exact_mut(k).zip(weights.chunks_exact_mut(k));
-    for (logits, (indices, weights)) in logits.chunks_exact(experts).zip(chosen) {
-        scores.copy_from_slice(logits);
-        match routing.scores {
-            Scores::Softmax => softmax(&mut scores),
-            Scores::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
-            Scores::Logits => {}
+    let tokens_per_task = pool.units_per_task(logits.len() / experts, 32 * experts);
+    // Each task locks what it alone writes.
+    let outputs: Vec<_> = indices
+        .chunks_mut(tokens_per_task * k)
+        .zip(weights.chunks_mut(tokens_per_task * k))
+        .map(Mutex::new)
+        .collect();
+    pool.for_each(outputs.len(), |task| {
+        let mut outputs = outputs[task].lock().unwrap_or_else(PoisonError::into_inner);
+        let (indices, weights) = &mut *outputs;
+        let logits = logits[task * tokens_per_task * experts..].chunks_exact(experts);
+        let (mut scores, mut choice) = (vec![0.0; experts], vec![0.0; experts]);
+        let chosen = indices.chunks_exact_mut(k).zip(weights.chunks_exact_mut(k));
+        for (logits, (indices, weights)) in logits.zip(chosen) {
+            scores.copy_from_slice(logits);
+            routing.scores.of(&mut scores);
+            choice.copy_from_slice(&scores);
+            for (choice, bias) in choice.iter_mut().zip(correction_bias.unwrap_or_default()) {
+                *choice += bias;
+            }
+            if let Some(groups) = &routing.groups {
+                groups.exclude_others(&mut choice);
+            }
+            largest(&choice, indices);
+            routing.weigh(&scores, indices, weights);
         }
-        choice.copy_from_slice(&scores);
-        for (choice, bias) in choice.iter_mut().zip(correction_bias.unwrap_or_default()) {
-            *choice += bias;
-        }
-        if let Some(groups) = &routing.groups {
-            groups.exclude_others(&mut choice);
-        }
+    });
+}
 
-        indices.copy_from_slice(largest(&choice, k, &mut order));
-        for (weight, &expert) in weights.iter_mut().zip(&*indices) {
+impl Routing {
+    /// The weights of the chosen experts.
+    fn weigh(&self, scores: &[f32], indices: &[u32], weights: &mut [f32]) {
+        for (weight, &expert) in weights.iter_mut().zip(indices) {
             *weight = scores[expert as usize];
         }
-        match routing.weighting {
+        match self.weighting {
             Weighting::AsScored => {}
             Weighting::SumToOne => {
                 let sum = weights.iter().sum::<f32>() + 1e-20;
@@ -110,7 +127,18 @@ pub fn route(
             Weighting::Softmax => softmax(weights),
         }
         for weight in weights {
-            *weight *= routing.scaling_factor;
+            *weight *= self.scaling_factor;
+        }
+    }
+}
+
+impl Scores {
+    /// Logits to scores.
+    fn of(self, logits: &mut [f32]) {
+        match self {
+            Scores::Softmax => softmax(logits),
+            Scores::Sigmoid => sigmoids(logits),
+            Scores::Logits => {}
         }
     }
 }
@@ -122,8 +150,8 @@ impl ExpertGroups {
         assert!(choice.len().is_multiple_of(self.n_group));
         let size = choice.len() / self.n_group;
         let scores: Vec<f32> = choice.chunks_exact(size).map(|group| self.score.of(group)).collect();
-        let mut order: Vec<u32> = (0..self.n_group as u32).collect();
-        let best = largest(&scores, self.topk_group, &mut order);
+        let mut best = vec![0; self.topk_group];
+        largest(&scores, &mut best);
         for (group, choice) in (0..).zip(choice.chunks_exact_mut(size)) {
             if !best.contains(&group) {
                 choice.fill(f32::NEG_INFINITY);
@@ -149,30 +177,43 @@ impl GroupScore {
     }
 }
 
-fn softmax(x: &mut [f32]) {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for x in &mut *x {
-        *x = exp(*x - max);
-        sum += *x;
-    }
-    for x in x {
-        *x /= sum;
+multiversion! {
+    fn softmax(x: &mut [f32]) {
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for x in &mut *x {
+            *x = exp(*x - max);
+        }
+        let sum: f32 = x.iter().sum();
+        for x in x {
+            *x /= sum;
+        }
     }
 }
 
-/// Indices of the `k` largest values by falling value; of equal ones the lowest first, NaNs last. `order` is some
-/// permutation of all indices.
-fn largest<'o>(values: &[f32], k: usize, order: &'o mut [u32]) -> &'o [u32] {
-    let falling = |&i: &u32, &j: &u32| {
-        let (a, b) = (values[i as usize], values[j as usize]);
-        let by_value = b.partial_cmp(&a).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()));
-        by_value.then(i.cmp(&j))
-    };
-    if k < order.len() {
-        order.select_nth_unstable_by(k, falling);
+multiversion! {
+    fn sigmoids(x: &mut [f32]) {
+        for x in x {
+            *x = sigmoid(*x);
+        }
     }
-    let first = &mut order[..k];
-    first.sort_unstable_by(falling);
-    first
+}
+
+/// Fills `best` with the indices of the largest values by falling value; of equal ones the lowest first, NaNs last.
+fn largest(values: &[f32], best: &mut [u32]) {
+    let is_better = |a: f32, b: f32| a > b || (b.is_nan() && !a.is_nan());
+    let mut found = 0;
+    for (index, &value) in values.iter().enumerate() {
+        let of = |place: u32| values[place as usize];
+        if found == best.len() && !is_better(value, of(best[found - 1])) {
+            continue;
+        }
+        // Later indices come after equal values.
+        let mut place = found.min(best.len() - 1);
+        found = best.len().min(found + 1);
+        while place > 0 && is_better(value, of(best[place - 1])) {
+            best[place] = best[place - 1];
+            place -= 1;
+        }
+        best[place] = index as u32;
+    }
 }

@@ -1,12 +1,16 @@
 //! A softmax over scores that come block by block (the online softmax of FlashAttention, Dao et al. 2022).
 
+use std::ops::Range;
+
+use crate::kv::KV_BLOCK;
 use crate::math::exp;
+use crate::vector::LANES;
 
 /// What is known of the scores so far: the largest, and the sum of their weights relative to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnlineSoftmax {
-    max: f32,
-    sum: f32,
+    pub(crate) max: f32,
+    pub(crate) sum: f32,
 }
 
 impl OnlineSoftmax {
@@ -18,29 +22,59 @@ impl OnlineSoftmax {
         }
     }
 
-    /// The sum of all weights, relative to the largest.
-    pub(crate) fn sum(self) -> f32 {
-        self.sum
-    }
-
-    /// Takes a block's scores, times `scale`, and makes them weights relative to the largest score so far. Returns the
-    /// factor that weights given out earlier now have. Sums go in the order of the scores.
+    /// Takes the scores seen of a block, times `scale`, and makes them weights relative to the largest score so far, and
+    /// zero where nothing is seen. Returns the factor that weights given out earlier now have.
+    ///
+    /// The weights of a block are added position by position into lanes (position mod 16), then the lanes as a tree:
+    /// lane `l` takes lane `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
     #[inline(always)]
-    pub(crate) fn add(&mut self, scores: &mut [f32], scale: f32) -> f32 {
-        let mut max = self.max;
-        for score in &mut *scores {
-            *score *= scale;
-            max = max.max(*score);
+    pub(crate) fn add(&mut self, scores: &mut [f32; KV_BLOCK], seen: Range<usize>, scale: f32) -> f32 {
+        let mut maxima = [self.max; LANES];
+        for (position, score) in scores.iter_mut().enumerate() {
+            let is_seen = seen.start <= position && position < seen.end;
+            *score = if is_seen { *score * scale } else { f32::NEG_INFINITY };
         }
+        for scores in scores.as_chunks::<LANES>().0 {
+            for l in 0..LANES {
+                maxima[l] = maxima[l].max(scores[l]);
+            }
+        }
+        let max = tree(maxima, f32::max);
         for score in &mut *scores {
             *score = exp(*score - max);
         }
         let correction = exp(self.max - max);
-        self.max = max;
-        self.sum *= correction;
-        for weight in scores {
-            self.sum += *weight;
+        let mut sums = [0.0; LANES];
+        for weights in scores.as_chunks::<LANES>().0 {
+            for l in 0..LANES {
+                sums[l] += weights[l];
+            }
         }
+        self.sum = self.sum * correction + tree(sums, |a, b| a + b);
+        self.max = max;
         correction
     }
+
+    /// Takes the scores that another has taken. Returns the factors that the weights given out by this one and by the
+    /// other now have.
+    #[inline(always)]
+    pub(crate) fn merge(&mut self, other: OnlineSoftmax) -> (f32, f32) {
+        let max = self.max.max(other.max);
+        let (mine, others) = (exp(self.max - max), exp(other.max - max));
+        self.sum = self.sum * mine + other.sum * others;
+        self.max = max;
+        (mine, others)
+    }
+}
+
+#[inline(always)]
+fn tree(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            lanes[l] = f(lanes[l], lanes[l + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
 }

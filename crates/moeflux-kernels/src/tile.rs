@@ -53,6 +53,11 @@ impl<'a> Tile<'a> {
         Tile { first: slice.as_mut_ptr(), rows, stride: width, first_column: 0, width, owner: PhantomData }
     }
 
+    /// All of `slice`, `[_, width]`, as the columns from `first_column` on of something larger.
+    pub(crate) fn of_columns(slice: &'a mut [f32], first_column: usize, width: usize) -> Self {
+        Tile { first_column, ..Tile::whole(slice, width) }
+    }
+
     /// Where the tile's columns begin in the output.
     pub(crate) fn first_column(&self) -> usize {
         self.first_column
@@ -61,6 +66,11 @@ impl<'a> Tile<'a> {
     /// Number of columns.
     pub(crate) fn width(&self) -> usize {
         self.width
+    }
+
+    /// Number of rows.
+    pub(crate) fn height(&self) -> usize {
+        self.rows
     }
 
     /// One row of the tile.
@@ -157,5 +167,65 @@ pub(crate) fn for_each_tile_pair(
         // SAFETY: the pool gives each index to one task.
         let (mut a, mut b) = unsafe { (a.tile(index), b.tile(index)) };
         f(index, &mut a, &mut b);
+    });
+}
+
+/// Some rows of an output, which tasks take `width` columns at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct Band {
+    pub(crate) rows: Range<usize>,
+    pub(crate) width: usize,
+}
+
+/// Runs `f` on each tile of the bands of `out`, `[_, stride]`, with the band's index. The bands' rows ascend.
+pub(crate) fn for_each_band_tile(
+    pool: &ThreadPool,
+    out: &mut [f32],
+    stride: usize,
+    bands: &[Band],
+    f: impl Fn(usize, &mut Tile<'_>) + Sync + Send,
+) {
+    assert!(bands.is_sorted_by(|a, b| a.rows.end <= b.rows.start));
+    assert!(bands.iter().all(|band| band.rows.start <= band.rows.end && band.width > 0));
+    let cut = Cut::new(out, Tiling::columns(out.len().checked_div(stride).unwrap_or(0), stride, stride));
+    assert!(bands.last().is_none_or(|band| band.rows.end <= cut.tiling.rows));
+    let tiles = |band: &Band| stride.div_ceil(band.width);
+    pool.for_each(bands.iter().map(tiles).sum(), |index| {
+        let mut index = index;
+        for (number, band) in bands.iter().enumerate() {
+            if index < tiles(band) {
+                let first_column = index * band.width;
+                let columns = first_column..stride.min(first_column + band.width);
+                // SAFETY: bands share no row, tiles of a band no column, and the pool gives each index to one task.
+                let mut whole = unsafe { cut.tile(0) };
+                let mut rows = whole.rows(band.rows.clone());
+                return f(number, &mut rows.columns(columns));
+            }
+            index -= tiles(band);
+        }
+    });
+}
+
+/// Runs `f` on each `width` neighbouring elements of `slice` (the last may be fewer), with their number.
+pub(crate) fn for_each_chunk<T: Send>(
+    pool: &ThreadPool,
+    slice: &mut [T],
+    width: usize,
+    f: impl Fn(usize, &mut [T]) + Sync + Send,
+) {
+    struct Shared<T>(*mut T);
+    // SAFETY: tasks reach through it only to elements that no other task has.
+    unsafe impl<T: Send> Sync for Shared<T> {}
+    impl<T> Shared<T> {
+        fn at(&self, offset: usize) -> *mut T {
+            self.0.wrapping_add(offset)
+        }
+    }
+
+    let (len, shared) = (slice.len(), Shared(slice.as_mut_ptr()));
+    pool.for_each(len.div_ceil(width), |index| {
+        let first = index * width;
+        // SAFETY: within the slice, and chunks of different indices share no element.
+        f(index, unsafe { std::slice::from_raw_parts_mut(shared.at(first), width.min(len - first)) });
     });
 }

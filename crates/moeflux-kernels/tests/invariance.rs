@@ -4,15 +4,16 @@
 mod support;
 
 use moeflux_kernels::{
-    Activation, AttentionShape, DeltaShape, Encoding, ExpertScratch, ExpertWeights, Float, HeadOrder,
-    KV_BLOCK, ThreadPool, attention, causal_conv1d_silu, experts, gated_delta_rule, kv_write, linear,
+    Activation, AttentionScratch, AttentionShape, DeltaShape, Encoding, ExpertScratch, ExpertWeights, Float,
+    HeadOrder, KV_BLOCK, KvType, Numbers, ThreadPool, attention, causal_conv1d_silu, experts,
+    gated_delta_rule, kv_write, linear,
 };
 use proptest::prelude::*;
-use support::{Random, bits, encodings};
+use support::{Random, bits, encodings, unwritten};
 
 /// Lengths of calls, one after the other, and threads.
 fn schedule() -> impl Strategy<Value = (Vec<usize>, usize)> {
-    (prop::collection::vec(1usize..24, 1..6), 1usize..=3)
+    (prop::collection::vec(prop_oneof![Just(1usize), 1usize..24], 1..6), 1usize..=3)
 }
 
 /// `run(pool, calls)` gives the same bits for the schedule as for all tokens in one call on one thread.
@@ -56,11 +57,13 @@ proptest! {
     fn of_attention(
         (calls, threads) in schedule(),
         seed: u64,
-        before in 0usize..150,
-        window in prop::option::of(1usize..100),
+        before in prop_oneof![0usize..150, 480usize..1100],
+        window in prop::option::of(prop_oneof![1usize..100, 500usize..600]),
+        kv_heads in prop::sample::select(vec![1usize, 2, 6]),
+        kv_type in prop::sample::select(vec![KvType::F32, KvType::F16]),
     ) {
-        let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 72, window };
-        let (width, kv_width) = (6 * 72, 2 * 72);
+        let shape = AttentionShape { heads: 6, kv_heads, head_dim: 72, window };
+        let (width, kv_width) = (6 * 72, kv_heads * 72);
         let mut random = Random(seed);
         let n = calls.iter().sum::<usize>();
         let q = random.floats(n * width, 2.0);
@@ -68,18 +71,19 @@ proptest! {
         let sinks = (seed % 2 == 0).then_some(&sinks[..]);
         let (k, v) = (random.floats((before + n) * kv_width, 2.0), random.floats((before + n) * kv_width, 1.0));
         check(&calls, threads, |pool, calls| {
-            let blocks = vec![vec![f32::NAN; shape.block_len()].into_boxed_slice(); (before + n).div_ceil(KV_BLOCK)];
+            let blocks = unwritten((before + n).div_ceil(KV_BLOCK), shape.block_len(), kv_type);
             let (mut keys, mut values) = (blocks.clone(), blocks);
-            kv_write(&k[..before * kv_width], &shape, 0, &mut keys);
-            kv_write(&v[..before * kv_width], &shape, 0, &mut values);
+            let old = ..before * kv_width;
+            kv_write(&k[old], &v[old], &shape, 0, &mut keys, &mut values);
+            let mut scratch = AttentionScratch::default();
             let mut y = vec![f32::NAN; n * width];
             for call in ranges(calls) {
                 let first = before + call.start;
                 let new = first * kv_width..(before + call.end) * kv_width;
-                kv_write(&k[new.clone()], &shape, first, &mut keys);
-                kv_write(&v[new], &shape, first, &mut values);
+                kv_write(&k[new.clone()], &v[new], &shape, first, &mut keys, &mut values);
                 let of_call = call.start * width..call.end * width;
-                attention(pool, &q[of_call.clone()], &keys, &values, sinks, &shape, first, 0.1, &mut y[of_call]);
+                let (q, y) = (&q[of_call.clone()], &mut y[of_call]);
+                attention(pool, q, &keys, &values, sinks, &shape, first, 0.1, &mut scratch, y);
             }
             y
         });
@@ -169,7 +173,7 @@ proptest! {
                 };
                 let (indices, weights) = (&indices[part(k)], &weights[part(k)]);
                 let y = &mut y[part(hidden)];
-                experts(pool, &x[part(hidden)], indices, weights, k, expert, Activation::Swiglu, &mut scratch, y);
+                experts(pool, &x[part(hidden)], indices, weights, k, expert, Activation::Swiglu, Numbers::Exact, &mut scratch, y);
             }
             y
         });

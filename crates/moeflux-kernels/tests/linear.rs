@@ -4,8 +4,8 @@
 mod support;
 
 use moeflux_kernels::{
-    Activation, Encoding, ExpertBiases, ExpertScratch, ExpertWeights, Float, Matrix, MatrixError, ThreadPool,
-    decode_floats, embed, experts, linear,
+    Activation, Encoding, ExpertBiases, ExpertScratch, ExpertWeights, Float, Matrix, MatrixError, Numbers,
+    ThreadPool, decode_floats, embed, experts, linear,
 };
 use support::{OwnedMatrix, Random, assert_close, bits, encodings, f64s, minifloat};
 
@@ -138,6 +138,7 @@ fn experts_follow(activation: Activation, biased: bool, oracle: impl Fn(f64, f64
             ExpertWeights { gate, up, down, biases }
         },
         activation,
+        Numbers::Exact,
         &mut ExpertScratch::default(),
         &mut y,
     );

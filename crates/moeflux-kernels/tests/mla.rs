@@ -4,11 +4,11 @@
 mod support;
 
 use moeflux_kernels::{
-    Encoding, Float, KV_BLOCK, MlaShape, RowRuns, ThreadPool, head_linear, head_linear_transposed,
-    latent_write, linear, mla_attention,
+    AttentionScratch, Encoding, Float, KV_BLOCK, KvBlock, KvType, MlaShape, RowRuns, ThreadPool, head_linear,
+    head_linear_transposed, latent_write, linear, mla_attention,
 };
 use proptest::prelude::*;
-use support::{OwnedMatrix, Random, assert_close, bits, f64s};
+use support::{OwnedMatrix, Random, assert_close, bits, f64s, unwritten};
 
 const BF16: Encoding = Encoding::Float(Float::Bf16);
 const Q4: Encoding = Encoding::Affine { bits: 4, group: 32, params: Float::Bf16 };
@@ -73,13 +73,15 @@ struct Case {
     shape: MlaShape,
     latents: Vec<f32>,
     keys: Vec<f32>,
+    kv_type: KvType,
 }
 
 impl Case {
-    fn new(random: &mut Random, shape: MlaShape, positions: usize) -> Self {
+    fn new(random: &mut Random, shape: MlaShape, positions: usize, kv_type: KvType) -> Self {
         let MlaShape { rank, rope_dim, .. } = shape;
         Case {
             shape,
+            kv_type,
             latents: random.floats(positions * rank, 1.0),
             keys: random.floats(positions * rope_dim, 1.0),
         }
@@ -89,10 +91,9 @@ impl Case {
     fn run(&self, pool: &ThreadPool, q: (&[f32], &[f32]), first: usize, calls: &[usize]) -> Vec<f32> {
         let MlaShape { heads, rank, rope_dim } = self.shape;
         let positions = first + calls.iter().sum::<usize>();
-        // Positions not written must not matter.
-        let block = vec![f32::NAN; self.shape.block_len()].into_boxed_slice();
-        let mut blocks = vec![block; positions.div_ceil(KV_BLOCK)];
-        let write = |from: usize, to: usize, blocks: &mut [Box<[f32]>]| {
+        let mut blocks = unwritten(positions.div_ceil(KV_BLOCK), self.shape.block_len(), self.kv_type);
+        let mut scratch = AttentionScratch::default();
+        let write = |from: usize, to: usize, blocks: &mut [KvBlock]| {
             let (latents, keys) =
                 (&self.latents[from * rank..to * rank], &self.keys[from * rope_dim..to * rope_dim]);
             latent_write(latents, keys, &self.shape, from, blocks);
@@ -105,7 +106,7 @@ impl Case {
             write(first + done, first + done + n, &mut blocks);
             let (q, q_rope) = (&q.0[part(heads * rank)], &q.1[part(heads * rope_dim)]);
             let y = &mut y[part(heads * rank)];
-            mla_attention(pool, q, q_rope, &blocks, &self.shape, first + done, 0.3, y);
+            mla_attention(pool, q, q_rope, &blocks, &self.shape, first + done, 0.3, &mut scratch, y);
             done += n;
         }
         y
@@ -116,10 +117,10 @@ impl Case {
 fn attention_goes_over_latents() {
     let mut random = Random(3);
     for (heads, rank, rope_dim, first, n) in
-        [(1, 1, 2, 0, 1), (3, 19, 6, 0, 130), (4, 80, 16, 63, 2), (2, 64, 8, 200, 1)]
+        [(1, 1, 2, 0, 1), (3, 19, 6, 0, 130), (34, 80, 16, 63, 2), (2, 64, 8, 1200, 1)]
     {
         let shape = MlaShape { heads, rank, rope_dim };
-        let case = Case::new(&mut random, shape, first + n);
+        let case = Case::new(&mut random, shape, first + n, KvType::F32);
         let (q, q_rope) = (random.floats(n * heads * rank, 1.0), random.floats(n * heads * rope_dim, 1.0));
         let y = case.run(&pool(2), (&q, &q_rope), first, &[n]);
         let dot = |a: &[f32], b: &[f32]| -> f64 {
@@ -165,12 +166,13 @@ proptest! {
         calls in prop::collection::vec(1usize..24, 1..6),
         threads in 1usize..=3,
         seed: u64,
-        first in 0usize..150,
+        first in prop_oneof![0usize..150, 480usize..1100],
+        kv_type in prop::sample::select(vec![KvType::F32, KvType::F16]),
     ) {
         let mut random = Random(seed);
         let n = calls.iter().sum::<usize>();
         let shape = MlaShape { heads: 6, rank: 96, rope_dim: 20 };
-        let case = Case::new(&mut random, shape, first + n);
+        let case = Case::new(&mut random, shape, first + n, kv_type);
         let (q, q_rope) = (random.floats(n * 6 * 96, 1.0), random.floats(n * 6 * 20, 1.0));
         let whole = case.run(&pool(1), (&q, &q_rope), first, &[n]);
         let cut = case.run(&pool(threads), (&q, &q_rope), first, &calls);

@@ -4,12 +4,12 @@
 mod support;
 
 use moeflux_kernels::{
-    AttentionShape, DeltaShape, ExpertGroups, GroupScore, HeadOrder, KV_BLOCK, RopeLayout, Routing, Scores,
-    ThreadPool, Weighting, add, add_to_rows, attention, causal_conv1d_silu, decay_and_beta, gated_delta_rule,
-    gated_rms_norm, gather_columns, kv_write, l2_norm, rms_norm, rope, route, scale_rows_by_sigmoid,
-    sigmoid_gate, swiglu,
+    AttentionScratch, AttentionShape, DeltaShape, ExpertGroups, F16, GroupScore, HeadOrder, KV_BLOCK,
+    KvBlock, KvType, RopeLayout, Routing, Scores, ThreadPool, Weighting, add, add_to_rows, attention,
+    causal_conv1d_silu, decay_and_beta, gated_delta_rule, gated_rms_norm, gather_columns, kv_write, l2_norm,
+    rms_norm, rope, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
 };
-use support::{Random, assert_close, f64s};
+use support::{Random, assert_close, f64s, unwritten};
 
 fn pool() -> ThreadPool {
     ThreadPool::new(2).unwrap()
@@ -78,16 +78,16 @@ fn elementwise() {
         let expected = |f: fn(f64, f64) -> f64| -> Vec<f64> {
             a.iter().zip(&b).map(|(&a, &b)| f(f64::from(a), f64::from(b))).collect()
         };
-        add(&a, &b, &mut y);
+        add(&pool(), &a, &b, &mut y);
         assert_close(&y, &expected(|a, b| a + b), 1e-7);
-        swiglu(&a, &b, &mut y);
+        swiglu(&pool(), &a, &b, &mut y);
         assert_close(&y, &expected(|a, b| a * sigmoid(a) * b), 1e-6);
-        sigmoid_gate(&a, &b, &mut y);
+        sigmoid_gate(&pool(), &a, &b, &mut y);
         assert_close(&y, &expected(|a, b| a * sigmoid(b)), 1e-6);
     }
     let (x, s) = (random.floats(15, 2.0), random.floats(3, 2.0));
     let mut y = [0.0; 15];
-    scale_rows_by_sigmoid(&x, &s, &mut y);
+    scale_rows_by_sigmoid(&pool(), &x, &s, &mut y);
     let expected: Vec<f64> = (0..15).map(|i| f64::from(x[i]) * sigmoid(f64::from(s[i / 5]))).collect();
     assert_close(&y, &expected, 1e-6);
 }
@@ -96,13 +96,13 @@ fn elementwise() {
 fn parts_are_copied() {
     let x: Vec<f32> = (0..24).map(|i| i as f32).collect();
     let mut y = [0.0; 6];
-    gather_columns(&x, 8, 8, &[5..7], &mut y);
+    gather_columns(&pool(), &x, 8, 8, &[5..7], &mut y);
     assert_eq!(y, [5., 6., 13., 14., 21., 22.]);
     let mut y = [0.0; 12];
-    gather_columns(&x, 12, 6, &[3..6], &mut y);
+    gather_columns(&pool(), &x, 12, 6, &[3..6], &mut y);
     assert_eq!(y, [3., 4., 5., 9., 10., 11., 15., 16., 17., 21., 22., 23.]);
     let mut y = [0.0; 18];
-    gather_columns(&x, 8, 4, &[1..2, 2..4], &mut y);
+    gather_columns(&pool(), &x, 8, 4, &[1..2, 2..4], &mut y);
     assert_eq!(y, [1., 5., 2., 3., 6., 7., 9., 13., 10., 11., 14., 15., 17., 21., 18., 19., 22., 23.]);
 }
 
@@ -139,7 +139,7 @@ fn rope_turns_pairs() {
             }
         }
         let mut y = vec![f32::NAN; x.len()];
-        rope(&x, heads, head_dim, rotary, layout, &cos, &sin, &mut y);
+        rope(&pool(), &x, heads, head_dim, rotary, layout, &cos, &sin, &mut y);
         assert_close(&y, &expected, 1e-6);
     }
 }
@@ -188,43 +188,64 @@ fn attention_is_a_softmax_over_the_past() {
         (4, 2, 19, 3, 140, Some(16)),
         (6, 3, 80, 200, 3, Some(64)),
         (2, 1, 16, 150, 70, Some(129)),
+        (16, 1, 64, 1500, 1, None),
+        (13, 1, 48, 1000, 40, Some(700)),
     ] {
         let shape = AttentionShape { heads, kv_heads, head_dim, window };
         let q = random.floats(n * heads * head_dim, 4.0);
         let k = random.floats((first + n) * kv_heads * head_dim, 1.0);
         let v = random.floats((first + n) * kv_heads * head_dim, 1.0);
-        // Positions not written must not matter.
-        let blocks =
-            || vec![vec![f32::NAN; shape.block_len()].into_boxed_slice(); (first + n).div_ceil(KV_BLOCK)];
+        let blocks = || unwritten((first + n).div_ceil(KV_BLOCK), shape.block_len(), KvType::F32);
         let (mut keys, mut values) = (blocks(), blocks());
         let split = first * kv_heads * head_dim;
-        for (x, blocks) in [(&k, &mut keys), (&v, &mut values)] {
-            kv_write(&x[..split], &shape, 0, blocks);
-            kv_write(&x[split..], &shape, first, blocks);
-        }
-        // Nor those that no query sees any more.
+        kv_write(&k[..split], &v[..split], &shape, 0, &mut keys, &mut values);
+        kv_write(&k[split..], &v[split..], &shape, first, &mut keys, &mut values);
+        // Blocks that no query sees any more are not there.
         for side in [&mut keys, &mut values] {
-            side[..shape.first_seen(first) / KV_BLOCK].fill(Box::default());
+            side[..shape.first_seen(first) / KV_BLOCK].fill(KvBlock::zeros(0, KvType::F32));
         }
         let scale = 1.0 / (head_dim as f32).sqrt();
         let sinks = random.floats(heads, 4.0);
         for sinks in [None, Some(&sinks[..])] {
             let mut y = vec![f32::NAN; q.len()];
-            attention(&pool(), &q, &keys, &values, sinks, &shape, first, scale, &mut y);
+            let mut scratch = AttentionScratch::default();
+            attention(&pool(), &q, &keys, &values, sinks, &shape, first, scale, &mut scratch, &mut y);
             assert_close(&y, &naive_attention(&q, &k, &v, sinks, &shape, first, f64::from(scale)), 5e-6);
         }
     }
 }
 
 #[test]
+fn a_cache_of_half_floats_is_that_of_the_rounded_numbers() {
+    let shape = AttentionShape { heads: 8, kv_heads: 2, head_dim: 40, window: None };
+    let (n, width, kv_width) = (70, 8 * 40, 2 * 40);
+    let mut random = Random(14);
+    let q = random.floats(n * width, 2.0);
+    let (k, v) = (random.floats(n * kv_width, 1.0), random.floats(n * kv_width, 1.0));
+    let run = |kv_type, k: &[f32], v: &[f32]| {
+        let blocks = || unwritten(n.div_ceil(KV_BLOCK), shape.block_len(), kv_type);
+        let (mut keys, mut values) = (blocks(), blocks());
+        kv_write(k, v, &shape, 0, &mut keys, &mut values);
+        let mut y = vec![f32::NAN; q.len()];
+        let mut scratch = AttentionScratch::default();
+        attention(&pool(), &q, &keys, &values, None, &shape, 0, 0.2, &mut scratch, &mut y);
+        y
+    };
+    let rounded = |x: &[f32]| -> Vec<f32> { x.iter().map(|&x| F16::from_f32(x).to_f32()).collect() };
+    let half = run(KvType::F16, &k, &v);
+    assert_eq!(half, run(KvType::F32, &rounded(&k), &rounded(&v)));
+    assert_ne!(half, run(KvType::F32, &k, &v));
+}
+
+#[test]
 fn attention_bears_huge_scores() {
     let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 1, window: None };
-    let block = || vec![vec![0.0; KV_BLOCK].into_boxed_slice()];
+    let block = || vec![KvBlock::zeros(KV_BLOCK, KvType::F32)];
     let (mut keys, mut values) = (block(), block());
-    kv_write(&[-1e30, 1e30, 0.0], &shape, 0, &mut keys);
-    kv_write(&[1.0, 2.0, 3.0], &shape, 0, &mut values);
+    kv_write(&[-1e30, 1e30, 0.0], &[1.0, 2.0, 3.0], &shape, 0, &mut keys, &mut values);
     let mut y = [0.0; 3];
-    attention(&pool(), &[1.0; 3], &keys, &values, None, &shape, 0, 1.0, &mut y);
+    let mut scratch = AttentionScratch::default();
+    attention(&pool(), &[1.0; 3], &keys, &values, None, &shape, 0, 1.0, &mut scratch, &mut y);
     assert_eq!(y, [1.0, 2.0, 2.0]);
 }
 
@@ -258,7 +279,7 @@ fn decay_and_beta_and_their_limits() {
     let (a, b) = (random.floats(n * heads, 30.0), random.floats(n * heads, 30.0));
     let (a_log, dt_bias) = (random.floats(heads, 3.0), random.floats(heads, 3.0));
     let (mut decay, mut beta) = (vec![0.0; n * heads], vec![0.0; n * heads]);
-    decay_and_beta(&a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
+    decay_and_beta(&pool(), &a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
     for i in 0..n * heads {
         let (a_log, dt_bias) = (f64::from(a_log[i % heads]), f64::from(dt_bias[i % heads]));
         let expected = (-a_log.exp() * softplus(f64::from(a[i]) + dt_bias)).exp();
@@ -268,7 +289,7 @@ fn decay_and_beta_and_their_limits() {
 
     let a = [f32::NEG_INFINITY, -1e30, 1e30, f32::INFINITY];
     let (mut decay, mut beta) = ([f32::NAN; 4], [f32::NAN; 4]);
-    decay_and_beta(&a, &a, &[0.0], &[0.0], &mut decay, &mut beta);
+    decay_and_beta(&pool(), &a, &a, &[0.0], &[0.0], &mut decay, &mut beta);
     assert_eq!(decay, [1.0, 1.0, 0.0, 0.0]);
     assert_eq!(beta, [0.0, 0.0, 1.0, 1.0]);
 }
@@ -276,9 +297,14 @@ fn decay_and_beta_and_their_limits() {
 #[test]
 fn delta_rule_follows_its_recurrence() {
     let mut random = Random(7);
-    for (key_heads, value_heads, key_dim, value_dim, n) in
-        [(1, 1, 1, 1, 3), (2, 4, 16, 32, 20), (2, 2, 24, 5, 7), (2, 6, 128, 128, 9), (1, 2, 8, 64, 0)]
-    {
+    for (key_heads, value_heads, key_dim, value_dim, n) in [
+        (1, 1, 1, 1, 3),
+        (2, 4, 16, 32, 20),
+        (2, 2, 24, 5, 7),
+        (2, 6, 128, 128, 9),
+        (2, 4, 128, 128, 1),
+        (1, 2, 8, 64, 0),
+    ] {
         let order = if n % 2 == 0 { HeadOrder::Grouped } else { HeadOrder::Tiled };
         let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim, order };
         // Keys of about unit length, as after their norm: then the state stays bounded.
@@ -381,7 +407,7 @@ fn routers_follow_their_formulas() {
                     let routing =
                         Routing { scores, groups, num_experts_per_tok: k, weighting, scaling_factor };
                     let (mut indices, mut weights) = (vec![0; n * k], vec![0.0; n * k]);
-                    route(&logits, experts, bias, &routing, &mut indices, &mut weights);
+                    route(&pool(), &logits, experts, bias, &routing, &mut indices, &mut weights);
                     for (t, logits) in logits.chunks(experts).enumerate() {
                         let expected = route_oracle(logits, bias, &routing);
                         for (slot, (expert, weight)) in expected.into_iter().enumerate() {
@@ -408,7 +434,7 @@ const TOP_THREE: Routing = Routing {
 fn router_ties_and_limits() {
     let (mut indices, mut weights) = ([9; 3], [0.0; 3]);
     let mut run = |logits: &[f32], bias: Option<&[f32]>, routing: &Routing| {
-        route(logits, logits.len(), bias, routing, &mut indices, &mut weights);
+        route(&pool(), logits, logits.len(), bias, routing, &mut indices, &mut weights);
         (indices, weights)
     };
     let (indices, weights) = run(&[1.0, 2.0, 1.0, 2.0, 1.0], None, &TOP_THREE);
@@ -439,8 +465,8 @@ fn router_ties_and_limits() {
         ..sigmoid
     };
     let (mut indices, mut weights) = ([9; 2], [0.0; 2]);
-    route(&logits, 6, None, &one(GroupScore::TopTwo), &mut indices, &mut weights);
+    route(&pool(), &logits, 6, None, &one(GroupScore::TopTwo), &mut indices, &mut weights);
     assert_eq!(indices, [2, 3]);
-    route(&logits, 6, None, &one(GroupScore::Max), &mut indices, &mut weights);
+    route(&pool(), &logits, 6, None, &one(GroupScore::Max), &mut indices, &mut weights);
     assert_eq!(indices, [0, 1]);
 }

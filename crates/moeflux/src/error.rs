@@ -1,8 +1,11 @@
 //! What can go wrong above the checkpoint.
 
 use crate::backend::BackendError;
+use crate::experts::StoreError;
 use crate::graph::GraphError;
-use crate::sampling::SamplingError;
+use crate::memory::MemoryError;
+use crate::sampling::{ConstraintError, SamplingError};
+use crate::sequence::KvType;
 use crate::text::TextError;
 
 /// An error of the library.
@@ -18,12 +21,21 @@ pub enum Error {
     /// Sampling options that make no sense, or logits that can't be sampled from.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// A constraint that can't be used, or met.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// Weights whose shapes contradict each other.
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// A step that did not finish; its sequences are as they were.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The experts cannot be streamed as asked.
+    #[error(transparent)]
+    Experts(Box<StoreError>),
+    /// There is too little memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The thread pool could not be made.
     #[error("cannot start {threads} threads: {source}")]
     Threads {
@@ -76,7 +88,24 @@ pub enum Error {
         /// Number of positions.
         positions: usize,
     },
+    /// The sequence was made by an engine of another mode.
+    #[error(
+        "the sequence's caches are of {found:?}, but this engine's numbers need {expected:?}: start the sequence with \
+         this engine, or use one of the mode that made it"
+    )]
+    KvType {
+        /// What the engine works on.
+        expected: KvType,
+        /// What the sequence has.
+        found: KvType,
+    },
     /// The sequence was made by another model.
     #[error("the sequence belongs to another model: its states mean nothing to this one")]
     ForeignSequence,
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Error::Experts(Box::new(error))
+    }
 }

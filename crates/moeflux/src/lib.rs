@@ -29,7 +29,9 @@ pub mod backend;
 pub mod convert;
 pub mod engine;
 mod error;
+pub mod experts;
 pub mod graph;
+pub mod memory;
 pub mod model;
 pub mod sampling;
 pub mod sequence;
@@ -38,11 +40,13 @@ pub mod text;
 
 pub use backend::CancelToken;
 pub use engine::{
-    Engine, EngineOptions, Event, GenerateRequest, Generation, Input, Outcome, Outputs, StopReason,
+    Engine, EngineOptions, Event, GenerateRequest, Generation, Input, Outcome, Outputs, PromptLogprob,
+    StopReason,
 };
 pub use error::Error;
 pub use model::{Model, ModelOptions};
 pub use moeflux_checkpoint as checkpoint;
+pub use moeflux_kernels::Numbers;
 pub use sampling::SamplingOptions;
 pub use sequence::{Position, Sequence};
 pub use summary::*;

@@ -79,9 +79,9 @@ pub struct TokenBytes {
 /// Memory of one sequence in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SequenceBytes {
-    /// KV cache for each token.
+    /// KV cache for each token, of float32 as exact numbers have it; fast numbers take half.
     pub kv_per_token: u64,
-    /// KV cache of sliding windows that are full.
+    /// KV cache of sliding windows that are full, likewise.
     pub windows: u64,
     /// Recurrent state, whatever the length.
     pub recurrent: u64,
@@ -343,8 +343,8 @@ fn expert_count(graph: &Graph, table: &WeightTable) -> ExpertCount {
         .unwrap_or(ExpertCount { total: 0, active: 0 })
 }
 
-/// States are float32; keys and values are two of them for each channel.
-fn sequence_bytes(table: &WeightTable) -> SequenceBytes {
+/// Of float32, which is the most; keys and values are two of them for each channel.
+pub(crate) fn sequence_bytes(table: &WeightTable) -> SequenceBytes {
     let mut bytes = SequenceBytes { kv_per_token: 0, windows: 0, recurrent: 0 };
     for state in table.states() {
         match *state {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{copy_with, data};
 use moeflux::graph::StateSpec;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -28,7 +28,9 @@ fn refusal(folder: &Path) -> String {
 }
 
 fn logits(folder: &Path) -> Vec<u32> {
-    let mut engine = Engine::new(open(folder), &EngineOptions::default()).unwrap();
+    let mut engine =
+        Engine::new(open(folder), &EngineOptions { numbers: Numbers::Exact, ..EngineOptions::default() })
+            .unwrap();
     let mut sequence = engine.sequence();
     engine.eval_all(&mut sequence, &TOKENS).unwrap().into_iter().map(f32::to_bits).collect()
 }
@@ -39,7 +41,7 @@ fn sliding_layers_keep_their_window_only() {
     let model = open(&data("gpt_oss/hf"));
     let specs = model.weights().states().to_vec();
     for prefill_chunk in [1000, 50] {
-        let options = EngineOptions { prefill_chunk, ..EngineOptions::default() };
+        let options = EngineOptions { prefill_chunk: Some(prefill_chunk), ..EngineOptions::default() };
         let mut engine = Engine::new(open(&data("gpt_oss/hf")), &options).unwrap();
         let mut sequence = engine.sequence();
         for (n, blocks_kept) in [(200, 2), (BLOCK * 4 - 1 - 200, 1), (1, 1), (8, 2), (300, 1)] {
@@ -47,7 +49,7 @@ fn sliding_layers_keep_their_window_only() {
             for (spec, state) in specs.iter().zip(sequence.states()) {
                 let StateSpec::Kv { kv_heads, head_dim, window } = *spec else { panic!("{spec:?}") };
                 let blocks = if window.is_some() { blocks_kept } else { sequence.len().div_ceil(BLOCK) };
-                let bytes = blocks * 2 * 4 * BLOCK * kv_heads * head_dim;
+                let bytes = blocks * 2 * sequence.kv_type().bytes() * BLOCK * kv_heads * head_dim;
                 assert_eq!(state.bytes(), bytes, "{} tokens, {spec:?}", sequence.len());
             }
         }

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::artifacts::{write_dense, write_index, write_packed, write_tokenizer};
+use common::artifacts::{write_dense, write_index, write_packed, write_tokenizer, write_vocab};
 use common::{data, root};
 use moeflux::checkpoint::OpenOptions;
 use moeflux::convert::{self, RunOptions};
@@ -134,6 +134,42 @@ fn tokenizer_bin_encodes_and_decodes_as_tokenizer_json() {
     fs::write(folder.path().join("tokenizer.bin"), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     let error = Model::open(folder.path(), &ModelOptions::default()).unwrap_err().to_string();
     assert!(error.contains("vocab.bin is for decoding alone"), "{error}");
+}
+
+/// With `vocab.bin` alone a model runs and says what its tokens mean, and takes no text.
+#[test]
+fn vocab_bin_decodes_and_does_not_encode() {
+    let source = data("qwen3_5_moe/mlx-q4");
+    let folder = artifacts(&source);
+    let expected = open(&source);
+    write_vocab(expected.tokenizer(), folder.path());
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let model = open(folder.path());
+    let (found, expected) = (model.tokenizer(), expected.tokenizer());
+    assert_eq!(found.vocab_size(), expected.vocab_size());
+    for id in 0..expected.vocab_size() as u32 {
+        assert_eq!(found.decode(&[id], false).unwrap(), expected.decode(&[id], false).unwrap(), "{id}");
+    }
+    assert_eq!(found.token_bytes().unwrap(), expected.token_bytes().unwrap());
+    let text = "naïve 日本語 🙂<|im_end|>";
+    let ids = expected.encode(text).unwrap();
+    let mut stream = found.stream(true);
+    let streamed: String = ids.iter().map(|&id| stream.push(id).unwrap().to_owned()).collect();
+    assert_eq!(streamed, "naïve 日本語 🙂");
+    let error = found.encode("a").unwrap_err().to_string();
+    assert!(error.contains("vocab.bin: good for decoding alone"), "{error}");
+
+    // A pack takes it along.
+    let pack = folder.path().join("pack");
+    let plan = convert::plan(&model, &"".parse().unwrap()).unwrap();
+    let options = RunOptions { threads: 2, restart: false };
+    convert::run(&plan, model.checkpoint(), &pack, &options, &|_, _| {}).unwrap();
+    assert_eq!(open(&pack).tokenizer().decode(&ids, false).unwrap(), text);
+
+    // One text for two tokens would lose one of them.
+    fs::write(folder.path().join("vocab.bin"), [2, 0, 0, 0, 1, 0, 0, 0, 1, 0, b'a', 1, 0, b'a']).unwrap();
+    let error = Model::open(folder.path(), &ModelOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("tokens 0 and 1 are both \"a\""), "{error}");
 }
 
 /// All strings in a JSON value.

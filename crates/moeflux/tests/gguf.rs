@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
 
 mod common;
+#[path = "common/float_gguf.rs"]
+mod float_gguf;
 #[path = "../../moeflux-checkpoint/tests/checkpoint/gguf_file.rs"]
 mod gguf_file;
 
@@ -12,10 +14,21 @@ use gguf_file::GgufFile;
 use moeflux::checkpoint::gguf::Value;
 use moeflux::checkpoint::{Checkpoint, OpenOptions};
 use moeflux::text::{TextError, Tokenizer};
-use moeflux::{Engine, EngineOptions, Model, ModelOptions};
-use moeflux_kernels::{Encoding, Ggml, Matrix};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+
+const FAMILIES: [&str; 9] = [
+    "deepseek_v2",
+    "deepseek_v3",
+    "glm4_moe",
+    "gpt_oss",
+    "mixtral",
+    "olmoe",
+    "qwen3_5_moe",
+    "qwen3_moe",
+    "qwen3_next",
+];
 
 fn reference(family: &str) -> PathBuf {
     data(family).join("gguf-q8_0/model.gguf")
@@ -29,7 +42,8 @@ fn written(file: &GgufFile) -> TempDir {
 
 fn logits(path: &Path, tokens: &[u32]) -> Vec<f32> {
     let model = Model::open(path, &ModelOptions::default()).unwrap();
-    let mut engine = Engine::new(model, &EngineOptions::default()).unwrap();
+    let mut engine =
+        Engine::new(model, &EngineOptions { numbers: Numbers::Exact, ..EngineOptions::default() }).unwrap();
     let mut sequence = engine.sequence();
     engine.eval(&mut sequence, tokens).unwrap()
 }
@@ -37,23 +51,9 @@ fn logits(path: &Path, tokens: &[u32]) -> Vec<f32> {
 /// What a block of Q8_0 or MXFP4 holds, written as F32, gives the same bits.
 #[test]
 fn dequantised_files_give_the_same_logits() {
-    for family in ["gpt_oss", "qwen3_5_moe"] {
+    for family in FAMILIES {
         let known = Reference::open(&data(family).join("ref_gguf-q8_0.safetensors"));
-        let mut file = GgufFile::read(&reference(family));
-        for tensor in &mut file.tensors {
-            let ggml = match tensor.kind {
-                8 => Ggml::Q8_0,
-                39 => Ggml::Mxfp4,
-                _ => continue,
-            };
-            let cols = *tensor.shape.last().unwrap();
-            let rows = tensor.shape.iter().product::<usize>() / cols;
-            let matrix = Matrix::new(rows, cols, Encoding::Ggml(ggml), &tensor.bytes, &[], &[]).unwrap();
-            let mut values = vec![0.0; rows * cols];
-            values.chunks_mut(cols).enumerate().for_each(|(row, out)| matrix.dequantize_row(row, out));
-            (tensor.kind, tensor.bytes) = (0, values.iter().flat_map(|value| value.to_le_bytes()).collect());
-        }
-        let folder = written(&file);
+        let folder = float_gguf::folder(&reference(family));
         let tokens = known.ints("p2.ids");
         assert_eq!(logits(&reference(family), tokens), logits(folder.path(), tokens), "{family}");
     }

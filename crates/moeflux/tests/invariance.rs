@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use common::{data, root};
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Op, Plan, StepShape, TensorInfo};
-use moeflux::{Engine, EngineOptions, Error, Input, Model, ModelOptions, Outputs, Sequence};
+use moeflux::sequence::KvType;
+use moeflux::{Engine, EngineOptions, Error, Input, Model, ModelOptions, Numbers, Outputs, Sequence};
 use proptest::prelude::*;
 
 /// `demo`, `family/checkpoint`, or a checkpoint of `qwen3_5_moe`.
@@ -28,7 +29,7 @@ fn engine(name: &str, options: &EngineOptions) -> Engine {
 }
 
 fn options() -> EngineOptions {
-    EngineOptions { threads: 1, prefill_chunk: 1000, planned_memory: true }
+    EngineOptions { threads: 1, prefill_chunk: Some(1000), ..EngineOptions::default() }
 }
 
 /// Tokens that visit every expert of a layer before long.
@@ -47,14 +48,23 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 }
 
 /// The prompt whole, with one thread and planned memory: what everything else is compared with.
-fn whole(name: &str, tokens: &[u32]) -> Vec<u32> {
-    let mut engine = engine(name, &options());
+fn whole(name: &str, tokens: &[u32], numbers: Numbers) -> Vec<u32> {
+    let mut engine = engine(name, &EngineOptions { numbers, ..options() });
     let mut sequence = engine.sequence();
     bits(&engine.eval_all(&mut sequence, tokens).unwrap())
 }
 
 #[test]
-fn chunks_threads_and_memory_plans_do_not_change_a_bit() {
+fn chunks_threads_and_memory_plans_do_not_change_a_bit_of_exact_numbers() {
+    chunks_threads_and_memory_plans_do_not_change_a_bit(Numbers::Exact);
+}
+
+#[test]
+fn chunks_threads_and_memory_plans_do_not_change_a_bit_of_fast_numbers() {
+    chunks_threads_and_memory_plans_do_not_change_a_bit(Numbers::Fast);
+}
+
+fn chunks_threads_and_memory_plans_do_not_change_a_bit(numbers: Numbers) {
     for name in [
         "hf",
         "mlx-q4",
@@ -68,13 +78,14 @@ fn chunks_threads_and_memory_plans_do_not_change_a_bit() {
     ] {
         // Beyond a block of the KV cache, and so far beyond the window of gpt_oss that a block of it is dropped.
         let tokens = prompt(130.min(model(name).context_length()), 7);
-        let expected = whole(name, &tokens);
+        let expected = whole(name, &tokens, numbers);
         let mut runs = vec![(7, 5, true), (1000, 5, false)];
         for chunk in [1, 3, 7, 64, 1000] {
             runs.extend([(chunk, 1, true), (chunk, 2, true), (chunk, 2, false)]);
         }
         for (prefill_chunk, threads, planned_memory) in runs {
-            let options = EngineOptions { threads, prefill_chunk, planned_memory };
+            let prefill_chunk = Some(prefill_chunk);
+            let options = EngineOptions { threads, numbers, prefill_chunk, planned_memory, ..options() };
             let mut engine = engine(name, &options);
             let mut sequence = engine.sequence();
             let found = bits(&engine.eval_all(&mut sequence, &tokens).unwrap());
@@ -110,9 +121,10 @@ fn plans_never_share_a_living_buffer() {
     }
 }
 
-fn shared_model_logits() -> &'static Vec<Vec<u32>> {
-    static LOGITS: OnceLock<Vec<Vec<u32>>> = OnceLock::new();
-    LOGITS.get_or_init(|| (0..3).map(|s| whole("mlx-mixed", &prompt(40 + 17 * s, s as u32))).collect())
+fn shared_model_logits(numbers: Numbers) -> &'static Vec<Vec<u32>> {
+    static LOGITS: [OnceLock<Vec<Vec<u32>>>; 2] = [OnceLock::new(), OnceLock::new()];
+    LOGITS[usize::from(numbers == Numbers::Fast)]
+        .get_or_init(|| (0..3).map(|s| whole("mlx-mixed", &prompt(40 + 17 * s, s as u32), numbers)).collect())
 }
 
 proptest! {
@@ -123,10 +135,11 @@ proptest! {
     fn a_batch_does_not_change_a_bit(
         schedule in prop::collection::vec(prop::collection::vec((0_usize..3, 1_usize..20), 1..4), 12),
         threads in 1_usize..4,
+        numbers in prop::sample::select(vec![Numbers::Exact, Numbers::Fast]),
     ) {
-        let expected = shared_model_logits();
+        let expected = shared_model_logits(numbers);
         let prompts: Vec<Vec<u32>> = (0..3).map(|s| prompt(40 + 17 * s, s as u32)).collect();
-        let mut engine = engine("mlx-mixed", &EngineOptions { threads, ..options() });
+        let mut engine = engine("mlx-mixed", &EngineOptions { threads, numbers, ..options() });
         let vocab_size = engine.model().vocab_size();
         let mut sequences: Vec<Sequence> = (0..3).map(|_| engine.sequence()).collect();
         for step in schedule {
@@ -201,8 +214,8 @@ fn a_cancelled_step_leaves_its_sequence_as_it_was() {
     let mut sequence = engine.sequence();
     let expected = bits(&engine.eval(&mut sequence, &tokens).unwrap());
 
-    let mut backend = CpuBackend::new(1).unwrap();
-    let mut sequence = model.sequence();
+    let mut backend = CpuBackend::new(1, options().numbers).unwrap();
+    let mut sequence = model.sequence(backend.kv_type());
     let mut run = |sequence: &mut Sequence, tokens: &[u32], cancel_after: Option<usize>| {
         let first = sequence.len() as u32;
         let positions: Vec<_> = (first..).take(tokens.len()).map(|p| [p; 3]).collect();
@@ -247,11 +260,18 @@ fn what_cannot_be_evaluated_is_an_error_and_changes_nothing() {
     let input = Input { positions: Some(&[[0; 3]]), ..Input::new(&mut sequence, &[1, 2]) };
     let error = engine.step(&mut [input], None).unwrap_err();
     assert!(matches!(error, Error::Positions { tokens: 2, positions: 1 }), "{error}");
-    let mut foreign = model("hf").sequence();
+    let mut foreign = model("hf").sequence(KvType::F32);
     let error = engine.eval(&mut foreign, &[1]).unwrap_err();
     assert!(matches!(error, Error::ForeignSequence), "{error}");
-    assert!(sequence.is_empty());
-    for bad in [EngineOptions { threads: 0, ..options() }, EngineOptions { prefill_chunk: 0, ..options() }] {
+    // Caches of the other numbers: half as large, or twice.
+    let other = if sequence.kv_type() == KvType::F32 { KvType::F16 } else { KvType::F32 };
+    let mut of_other_numbers = engine.model().sequence(other);
+    let error = engine.eval(&mut of_other_numbers, &[1]).unwrap_err();
+    assert!(matches!(error, Error::KvType { found, .. } if found == other), "{error}");
+    assert!(sequence.is_empty() && of_other_numbers.is_empty());
+    for bad in
+        [EngineOptions { threads: 0, ..options() }, EngineOptions { prefill_chunk: Some(0), ..options() }]
+    {
         let error = Engine::new(model("hf"), &bad).unwrap_err();
         assert!(matches!(error, Error::Option { .. }), "{error}");
     }

@@ -47,7 +47,9 @@ fn checkpoints() -> Vec<PathBuf> {
     for family in fs::read_dir(data("")).unwrap() {
         let Ok(variants) = fs::read_dir(family.unwrap().path()) else { continue };
         let folders = variants.map(|variant| variant.unwrap().path());
-        found.extend(folders.filter(|folder| folder.is_dir() && folder.join("../ref_hf.json").exists()));
+        found.extend(
+            folders.filter(|folder| folder.is_dir() && folder.join("../ref_hf.safetensors").exists()),
+        );
     }
     found.sort();
     assert!(found.len() >= 20, "{found:?}");

@@ -4,16 +4,23 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // a failed expectation is a failed test
 
 mod common;
+#[path = "common/float_gguf.rs"]
+mod float_gguf;
+#[path = "../../moeflux-checkpoint/tests/checkpoint/gguf_file.rs"]
+mod gguf_file;
+#[path = "common/table.rs"]
+mod table;
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{Reference, argmax, copy_with, data, max_abs, max_diff};
+use common::{Reference, argmax, copy_with, data, max_abs, max_diff, root};
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{StateSpec, TensorInfo};
 use moeflux::sequence::State;
-use moeflux::{Engine, EngineOptions, Input, Model, ModelOptions, Outputs, Sequence};
-use serde_json::json;
+use moeflux::{Engine, EngineOptions, Input, Model, ModelOptions, Numbers, Outputs, Sequence};
+use serde_json::{Value, json};
+use table::{HEAD, RULE, Row};
 
 /// On logits, and relative to the tensor's magnitude on everything inside the model.
 const TOLERANCE: f32 = 2e-4;
@@ -32,69 +39,81 @@ const CASES: &[Case] = &[
     Case { family: "deepseek_v2", checkpoint: "gguf-q8_0" },
     Case { family: "deepseek_v3", checkpoint: "hf" },
     Case { family: "deepseek_v3", checkpoint: "mlx-q4" },
+    Case { family: "deepseek_v3", checkpoint: "fp8-block" },
     Case { family: "deepseek_v3", checkpoint: "gguf-q8_0" },
     Case { family: "glm4_moe", checkpoint: "hf" },
     Case { family: "glm4_moe", checkpoint: "gguf-q8_0" },
     Case { family: "gpt_oss", checkpoint: "hf" },
     Case { family: "gpt_oss", checkpoint: "gguf-q8_0" },
+    Case { family: "llama", checkpoint: "hf" },
     Case { family: "mixtral", checkpoint: "hf" },
     Case { family: "mixtral", checkpoint: "gguf-q8_0" },
     Case { family: "olmoe", checkpoint: "hf" },
     Case { family: "olmoe", checkpoint: "gguf-q8_0" },
+    Case { family: "qwen3", checkpoint: "hf" },
     Case { family: "qwen3_5_moe", checkpoint: "hf" },
     Case { family: "qwen3_5_moe", checkpoint: "mlx-q4" },
     Case { family: "qwen3_5_moe", checkpoint: "mlx-mixed" },
     Case { family: "qwen3_5_moe", checkpoint: "gguf-q8_0" },
     Case { family: "qwen3_moe", checkpoint: "hf" },
     Case { family: "qwen3_moe", checkpoint: "mlx-q4" },
+    Case { family: "qwen3_moe", checkpoint: "fp8-channel" },
     Case { family: "qwen3_moe", checkpoint: "gguf-q8_0" },
     Case { family: "qwen3_next", checkpoint: "hf" },
     Case { family: "qwen3_next", checkpoint: "mlx-q4" },
     Case { family: "qwen3_next", checkpoint: "gguf-q8_0" },
 ];
 
-#[test]
-fn cases_agree_with_transformers() {
-    println!("{:<28} {:>8} {:>12} {:>12} {:>12}", "case", "tokens", "prefill", "decode", "inside");
-    let mut failures = Vec::new();
-    for Case { family, checkpoint } in CASES {
-        let folder = data(family).join(checkpoint);
-        compare(&folder, family, checkpoint, &mut failures);
-    }
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
-}
-
 /// The weights of a family's hub checkpoint with other values in its config; the references are made by
 /// `tools/reference/variant.py`.
-#[test]
-fn variants_agree_with_transformers() {
+fn variants() -> [(&'static str, &'static str, Value); 2] {
     let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
     let groups = json!({
         "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5,
     });
-    let mut failures = Vec::new();
-    for (family, name, changes) in
-        [("qwen3_moe", "yarn", json!({ "rope_scaling": yarn })), ("deepseek_v2", "groups", groups)]
-    {
-        let folder = copy_with(&data(family).join("hf"), &changes);
-        compare(folder.path(), family, name, &mut failures);
+    [("qwen3_moe", "yarn", json!({ "rope_scaling": yarn })), ("deepseek_v2", "groups", groups)]
+}
+
+/// Every case, and the table in `docs/correctness.md` is what they came to. To renew it, copy what this prints.
+#[test]
+fn cases_agree_with_transformers() {
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
+    for Case { family, checkpoint } in CASES {
+        let folder = data(family).join(checkpoint);
+        rows.push(compare(&folder, family, checkpoint, checkpoint, &mut failures));
+        if *checkpoint == "gguf-q8_0" {
+            // The same weights, written as F32.
+            let folder = float_gguf::folder(&folder.join("model.gguf"));
+            rows.push(compare(folder.path(), family, "gguf-f32", checkpoint, &mut failures));
+        }
     }
+    for (family, name, changes) in variants() {
+        let folder = copy_with(&data(family).join("hf"), &changes);
+        rows.push(compare(folder.path(), family, name, name, &mut failures));
+    }
+    println!("\n{HEAD}\n{RULE}");
+    for row in &rows {
+        println!("{row}");
+    }
+    let documented = std::fs::read_to_string(root().join("docs/correctness.md")).unwrap();
+    failures.extend(table::differences(&rows, &documented));
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
 /// Compares all prompts of the checkpoint in `folder` with the reference of this name.
-fn compare(folder: &Path, family: &str, reference_name: &str, failures: &mut Vec<String>) {
-    let reference = Reference::open(&data(family).join(format!("ref_{reference_name}.safetensors")));
+fn compare(folder: &Path, family: &str, name: &str, reference: &str, failures: &mut Vec<String>) -> Row {
+    let reference = Reference::open(&data(family).join(format!("ref_{reference}.safetensors")));
     let model = Model::open(folder, &ModelOptions::default()).unwrap();
-    let mut engine = Engine::new(model, &EngineOptions::default()).unwrap();
-    for prompt in 0..5 {
-        let name = format!("{family}/{reference_name} p{prompt}");
-        Prompt { name, key: format!("p{prompt}."), reference: &reference }.run(&mut engine, failures);
+    let mut engine =
+        Engine::new(model, &EngineOptions { numbers: Numbers::Exact, ..EngineOptions::default() }).unwrap();
+    let mut row = Row::new(family, name);
+    let mut prompts: Vec<String> = (0..5).map(|prompt| format!("p{prompt}")).collect();
+    prompts.extend(reference.try_ints("mrope.ids").map(|_| "mrope".to_owned()));
+    for prompt in prompts {
+        let (name, key) = (format!("{family}/{name} {prompt}"), format!("{prompt}."));
+        Prompt { name, key, reference: &reference }.run(&mut engine, &mut row, failures);
     }
-    if reference.try_ints("mrope.ids").is_some() {
-        let name = format!("{family}/{reference_name} mrope");
-        Prompt { name, key: "mrope.".into(), reference: &reference }.run(&mut engine, failures);
-    }
+    row
 }
 
 /// One prompt of a case; its tensors begin with `key`.
@@ -105,7 +124,7 @@ struct Prompt<'a> {
 }
 
 impl Prompt<'_> {
-    fn run(&self, engine: &mut Engine, failures: &mut Vec<String>) {
+    fn run(&self, engine: &mut Engine, row: &mut Row, failures: &mut Vec<String>) {
         let ids = self.reference.ints(&self.key("ids"));
         let positions = self.positions(ids.len());
         let mut sequence = engine.sequence();
@@ -127,13 +146,16 @@ impl Prompt<'_> {
         );
         let prefill = expected.map(|expected| max_diff(&logits, expected));
         let inside = self.compare_inside(engine, &tensors, &sequence, failures);
-        let decode = self.compare_decode(engine, &mut sequence, &logits, failures);
-        let worst = [("prefill logits", prefill), ("decode logits", decode), ("inside", inside)];
-        let [a, b, c] = worst.map(|(_, worst)| worst.map_or("-".to_owned(), |worst| format!("{worst:.1e}")));
-        println!("{:<28} {:>8} {a:>12} {b:>12} {c:>12}", self.name, ids.len());
-        for (what, worst) in worst {
-            if let Some(worst) = worst.filter(|worst| *worst > TOLERANCE) {
-                failures.push(format!("{}: {what} differ by {worst:e}", self.name));
+        let decode = self.compare_decode(engine, &mut sequence, &logits, row, failures);
+        for (what, found, worst) in [
+            ("prefill logits", prefill, &mut row.prefill),
+            ("decode logits", decode, &mut row.decode),
+            ("inside", inside, &mut row.inside),
+        ] {
+            let Some(found) = found else { continue };
+            *worst = Some(worst.unwrap_or(0.0).max(found));
+            if found > TOLERANCE {
+                failures.push(format!("{}: {what} differ by {found:e}", self.name));
             }
         }
     }
@@ -231,6 +253,7 @@ impl Prompt<'_> {
         engine: &mut Engine,
         sequence: &mut Sequence,
         logits: &[f32],
+        row: &mut Row,
         failures: &mut Vec<String>,
     ) -> Option<f32> {
         let expected = self.reference.try_ints(&self.key("greedy"))?;
@@ -243,7 +266,10 @@ impl Prompt<'_> {
             token = argmax(&logits);
             rows.extend(logits);
         }
-        if tokens != expected {
+        row.greedy.1 += 1;
+        if tokens == expected {
+            row.greedy.0 += 1;
+        } else {
             failures.push(format!("{}: greedy tokens {tokens:?}, expected {expected:?}", self.name));
         }
         self.reference.try_floats(&self.key("greedy_logits")).map(|expected| max_diff(&rows, expected))

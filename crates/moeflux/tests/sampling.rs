@@ -1,11 +1,14 @@
-//! Sampling: probabilities against a plain computation in float64, penalties by hand, seeds, bad values.
+//! Sampling: probabilities against an independent program's (`tools/reference/samplers.py`) and a plain computation in
+//! float64, penalties by hand, seeds, bad values.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use moeflux::sampling::{Sampler, SamplingError, SamplingOptions};
+use moeflux::sampling::{LogSoftmax, Sampler, SamplingError, SamplingOptions, TokenRoles, TokenSet};
 use proptest::prelude::*;
+use serde_json::Value;
 
 /// Options that draw from the plain distribution.
 fn options() -> SamplingOptions {
@@ -14,6 +17,155 @@ fn options() -> SamplingOptions {
 
 fn sampler(options: &SamplingOptions, vocab_size: usize) -> Sampler {
     Sampler::new(options.clone(), vocab_size).unwrap()
+}
+
+/// The settings of a case of `tests/data/samplers.json`.
+fn case_options(case: &Value) -> SamplingOptions {
+    let mut options = options();
+    for (name, value) in case["options"].as_object().unwrap() {
+        let number = || value.as_f64().unwrap() as f32;
+        let count = || value.as_u64().unwrap() as usize;
+        match name.as_str() {
+            "temperature" => options.temperature = number(),
+            "top_k" => options.top_k = count(),
+            "top_p" => options.top_p = number(),
+            "min_p" => options.min_p = number(),
+            "typical_p" => options.typical_p = number(),
+            "xtc_probability" => options.xtc_probability = number(),
+            "xtc_threshold" => options.xtc_threshold = number(),
+            "repetition_penalty" => options.repetition_penalty = number(),
+            "presence_penalty" => options.presence_penalty = number(),
+            "frequency_penalty" => options.frequency_penalty = number(),
+            "penalty_window" => options.penalty_window = count(),
+            "dry_multiplier" => options.dry_multiplier = number(),
+            "dry_base" => options.dry_base = number(),
+            "dry_allowed_length" => options.dry_allowed_length = count(),
+            "logit_bias" => {
+                let biases = value.as_object().unwrap().iter();
+                options.logit_bias = biases
+                    .map(|(token, bias)| (token.parse().unwrap(), bias.as_f64().unwrap() as f32))
+                    .collect();
+            }
+            other => panic!("{other}"),
+        }
+    }
+    // The default of the program that wrote the cases; exact in float32.
+    if case["options"].get("xtc_threshold").is_none() {
+        options.xtc_threshold = 0.125;
+    }
+    options
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn distributions_are_those_of_an_independent_program() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/samplers.json");
+    let cases: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() > 150);
+    for case in cases {
+        let logits: Vec<f32> = numbers(&case["logits"]).into_iter().map(|logit| logit as f32).collect();
+        let roles = TokenRoles {
+            dry_breakers: BTreeSet::from_iter(ids(&case["dry_breakers"])),
+            xtc_exempt: BTreeSet::from_iter(ids(&case["xtc_exempt"])),
+        };
+        let mut sampler = Sampler::with_roles(case_options(case), roles, logits.len()).unwrap();
+        sampler.accept_prompt(&ids(&case["prompt"]));
+        for token in ids(&case["output"]) {
+            sampler.accept(token);
+        }
+        let mut allowed = TokenSet::full(logits.len());
+        if !case["allowed"].is_null() {
+            let named = ids(&case["allowed"]);
+            (0..logits.len() as u32)
+                .filter(|token| !named.contains(token))
+                .for_each(|token| allowed.remove(token));
+        }
+        let model = LogSoftmax::new(&logits).unwrap();
+        let mut found = vec![0.0; logits.len()];
+        for (token, probability) in sampler.distribution(&model, Some(&allowed)).unwrap() {
+            found[token as usize] = probability;
+        }
+        let expected = numbers(&case["probabilities"]);
+        for (token, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let same = (found - expected).abs() < 2e-6 && (*found == 0.0) == (*expected == 0.0);
+            assert!(same, "{}, token {token}: {found}, not {expected}", case["name"]);
+        }
+        let drawn = sampler.sample_among(&model, Some(&allowed)).unwrap();
+        assert!(expected[drawn as usize] > 0.0, "{}: {drawn} was drawn", case["name"]);
+    }
+}
+
+#[test]
+fn xtc_decides_at_each_place_anew_and_leaves_the_draw_alone() {
+    let logits = [2.0, 1.0, 0.5, -1.0];
+    let with = |xtc_probability| SamplingOptions { xtc_probability, seed: 3, ..options() };
+    let (mut never, mut some) = (sampler(&with(0.0), 4), sampler(&with(0.3), 4));
+    let (model, places) = (LogSoftmax::new(&logits).unwrap(), 10_000);
+    let mut excluded = 0;
+    for _ in 0..places {
+        let kept = some.distribution(&model, None).unwrap();
+        let (without, with) = (never.sample(&logits).unwrap().token, some.sample(&logits).unwrap().token);
+        if kept.len() == 4 {
+            assert_eq!(with, without);
+        } else {
+            // With a threshold of 0.1 the tokens 0 to 2 are top choices.
+            assert_eq!(kept.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [2, 3]);
+            excluded += 1;
+        }
+        never.accept(without);
+        some.accept(without);
+    }
+    // Five standard deviations.
+    assert!((f64::from(excluded) - 3000.0).abs() < 230.0, "{excluded} of {places}");
+}
+
+#[test]
+fn token_sets_hold_what_they_should() {
+    for size in [1, 31, 32, 33, 64, 100] {
+        let mut set = TokenSet::full(size);
+        assert!((0..size as u32).all(|token| set.contains(token)) && !set.contains(size as u32));
+        assert!(!set.contains(u32::MAX));
+        (0..size as u32).for_each(|token| set.remove(token));
+        assert!(set.is_empty() && !set.contains(0));
+    }
+    // What is beyond a set is not allowed, however likely.
+    let logits = [0.0, 1.0, 2.0, 3.0];
+    let chosen = |set: &TokenSet| {
+        let model = LogSoftmax::new(&logits).unwrap();
+        sampler(&SamplingOptions::default(), 4).sample_among(&model, Some(set))
+    };
+    assert_eq!(chosen(&TokenSet::full(2)), Ok(1));
+    assert_eq!(chosen(&TokenSet::from_words(vec![])), Err(SamplingError::NothingToChoose));
+}
+
+proptest! {
+    /// The most likely tokens, against a full sort, ties included.
+    #[test]
+    fn top_logprobs_are_those_of_a_sort(
+        logits in prop::collection::vec((-20_i32..20).prop_map(|value| value as f32 / 4.0), 1..200),
+        n in 0_usize..25,
+    ) {
+        let model = LogSoftmax::new(&logits).unwrap();
+        let scores: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+        let expected = softmax(&scores);
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        order.truncate(n);
+        let top = model.top(n);
+        prop_assert_eq!(top.iter().map(|top| top.token as usize).collect::<Vec<_>>(), order);
+        for top in top {
+            prop_assert!((f64::from(top.logprob) - expected[top.token as usize].ln()).abs() < 1e-5);
+            prop_assert_eq!(top.logprob, model.of(top.token));
+        }
+    }
 }
 
 /// The probabilities of all tokens, each step written as it is defined, with a full sort.
@@ -199,13 +351,13 @@ fn penalties_have_the_values_of_their_formulas() {
 }
 
 #[test]
-fn logit_bias_comes_before_penalties_and_can_forbid() {
+fn logit_bias_comes_after_penalties_and_can_forbid() {
     let bias = |bias: f32| SamplingOptions {
         repetition_penalty: 2.0,
         logit_bias: BTreeMap::from([(0, bias)]),
         ..SamplingOptions::default()
     };
-    assert!((penalised(&bias(3.0), &[0], &[], &[1.0, 0.0], 0) - 2.0).abs() < 1e-4);
+    assert!((penalised(&bias(3.0), &[0], &[], &[1.0, 0.0], 0) - 3.5).abs() < 1e-4);
     assert_eq!(sampler(&bias(f32::NEG_INFINITY), 2).sample(&[9.0, 1.0]).unwrap().token, 1);
 }
 
@@ -255,6 +407,18 @@ fn invalid_options_are_errors_that_name_field_and_value() {
         (with(|options| options.repetition_penalty = f32::NAN), "repetition_penalty", "NaN"),
         (with(|options| options.presence_penalty = f32::INFINITY), "presence_penalty", "inf"),
         (with(|options| options.frequency_penalty = f32::NAN), "frequency_penalty", "NaN"),
+        (with(|options| options.typical_p = 0.0), "typical_p", "0"),
+        (with(|options| options.typical_p = 1.5), "typical_p", "1.5"),
+        (with(|options| options.xtc_probability = 1.5), "xtc_probability", "1.5"),
+        (with(|options| options.xtc_threshold = f32::NAN), "xtc_threshold", "NaN"),
+        (with(|options| options.dry_multiplier = -1.0), "dry_multiplier", "-1"),
+        (with(|options| options.dry_base = 0.5), "dry_base", "0.5"),
+        (with(|options| options.dry_allowed_length = 0), "dry_allowed_length", "0"),
+        (
+            with(|options| options.dry_sequence_breakers = vec![String::new()]),
+            "dry_sequence_breakers",
+            "\"\"",
+        ),
         (with(|options| options.logit_bias = BTreeMap::from([(10, 1.0)])), "logit_bias", "token 10"),
         (with(|options| options.logit_bias = BTreeMap::from([(1, f32::NAN)])), "logit_bias", "NaN"),
         (with(|options| options.logit_bias = BTreeMap::from([(1, f32::INFINITY)])), "logit_bias", "inf"),

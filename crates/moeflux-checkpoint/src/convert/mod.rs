@@ -29,6 +29,7 @@ const SIDECARS: &[&str] = &[
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.bin",
+    "vocab.bin",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.json",

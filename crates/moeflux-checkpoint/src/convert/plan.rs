@@ -152,6 +152,7 @@ impl Plan {
         let dense: Vec<&Tensor> = checkpoint
             .tensors()
             .filter(|tensor| !is_expert(tensor) && !family::is_vision(&tensor.name))
+            .filter(|tensor| !weights.is_input_scale(tensor))
             .collect();
         let mut maps: BTreeMap<(u32, u64), (LinearMap, Encoding)> = BTreeMap::new();
         let mut modules = BTreeMap::new();

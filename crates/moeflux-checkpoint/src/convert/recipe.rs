@@ -66,9 +66,10 @@ impl Target {
     /// would only lose bits that are lost for good (codes of no more bits than asked for), or does not divide its rows.
     pub(crate) fn encoding(self, encoding: Encoding, cols: usize) -> Encoding {
         let target = match self {
-            Target::Keep | Target::Quantized(ModuleQuantization::Mxfp8 | ModuleQuantization::Nvfp4) => {
-                return encoding;
-            }
+            Target::Keep
+            | Target::Quantized(
+                ModuleQuantization::Mxfp8 | ModuleQuantization::Nvfp4 | ModuleQuantization::Fp8 { .. },
+            ) => return encoding,
             Target::Bf16 => return Encoding::Float(Float::Bf16),
             // MLX keeps parameters in the model's type, which is bf16.
             Target::Quantized(ModuleQuantization::Affine { bits, group_size: group }) => {

@@ -302,14 +302,14 @@ impl Worker {
                 let mut rest = block.as_mut_slice();
                 let mut at = 0;
                 for ((_, matrix), (kind, offsets)) in experts[*expert].matrices().zip(layout.matrices()) {
-                    let row = kind.encoding.row_bytes(kind.cols);
                     let mut parts = [(); 3].map(|()| Default::default());
-                    let sizes = [row.codes, row.scales, row.biases];
+                    // The layout could not be made of sizes that overflow.
+                    let sizes = kind.part_bytes().unwrap_or_default();
                     for ((part, bytes), offset) in parts.iter_mut().zip(sizes).zip(offsets) {
                         let (_, after) = rest.split_at_mut((offset - at) as usize);
-                        let (own, after) = after.split_at_mut(kind.rows * bytes);
+                        let (own, after) = after.split_at_mut(bytes as usize);
                         (*part, rest) = (own, after);
-                        at = offset + (kind.rows * bytes) as u64;
+                        at = offset + bytes;
                     }
                     source.encode(matrix, 0..matrix.rows, kind.encoding, parts, &mut self.scratch)?;
                 }

@@ -26,6 +26,8 @@ pub(crate) struct Scratch {
     codes: Vec<u8>,
     scales: Vec<u8>,
     biases: Vec<u8>,
+    /// Scales as they lie in the file, where rows share them.
+    shared: Vec<u8>,
     row: Vec<f32>,
 }
 
@@ -60,6 +62,7 @@ impl Source {
         if is_copy && matrix.runs.is_none() {
             return self.read_parts(matrix, rows, out);
         }
+        assert!(!is_copy || encoding == encoding.by_row(), "some of the rows that share scales");
         let [codes, scales, biases] = out;
         let bytes = encoding.row_bytes(matrix.cols);
         let piece = piece_rows(matrix);
@@ -77,11 +80,21 @@ impl Source {
             scratch.codes.resize(count * row.codes, 0);
             scratch.scales.resize(count * row.scales, 0);
             scratch.biases.resize(count * row.biases, 0);
-            let Scratch { codes, scales, biases, row: values } = scratch;
-            self.read_parts(&whole, stored.clone(), [codes, scales, biases])?;
-            let view =
-                moeflux_kernels::Matrix::new(count, matrix.cols, matrix.encoding, codes, scales, biases)
-                    .expect("a checked matrix");
+            let Scratch { codes, scales, biases, shared, row: values } = scratch;
+            if matrix.encoding == matrix.encoding.by_row() {
+                self.read_parts(&whole, stored.clone(), [codes, scales, biases])?;
+            } else {
+                shared.resize(scale_rows(matrix, &stored).len() * row.scales, 0);
+                self.read_parts(&whole, stored.clone(), [codes, shared, biases])?;
+                let first = matrix.encoding.scale_row(stored.start);
+                for (row_scales, stored_row) in scales.chunks_exact_mut(row.scales).zip(stored.clone()) {
+                    let at = (matrix.encoding.scale_row(stored_row) - first) * row.scales;
+                    row_scales.copy_from_slice(&shared[at..at + row.scales]);
+                }
+            }
+            let by_row = matrix.encoding.by_row();
+            let view = moeflux_kernels::Matrix::new(count, matrix.cols, by_row, codes, scales, biases)
+                .expect("a checked matrix");
             for row in rows {
                 let Some(((codes, scales), biases)) = parts.next() else { break };
                 let index = matrix.runs.map_or(row, |runs| runs.row(row)) - stored.start;
@@ -104,14 +117,17 @@ impl Source {
         Ok(())
     }
 
-    /// Reads stored rows of a matrix as they lie.
+    /// Reads stored rows of a matrix, and the rows of scales that serve them, as they lie.
     fn read_parts(&self, matrix: &Matrix, rows: Range<usize>, out: [&mut [u8]; 3]) -> Result<(), Error> {
         let row = matrix.encoding.row_bytes(matrix.cols);
-        let spans =
-            [(Some(matrix.codes), row.codes), (matrix.scales, row.scales), (matrix.biases, row.biases)];
-        for ((span, bytes), out) in spans.into_iter().zip(out) {
+        let parts = [
+            (Some(matrix.codes), rows.start, row.codes),
+            (matrix.scales, scale_rows(matrix, &rows).start, row.scales),
+            (matrix.biases, rows.start, row.biases),
+        ];
+        for ((span, first, bytes), out) in parts.into_iter().zip(out) {
             if let Some(Span { file, offset, .. }) = span {
-                self.read(file, offset + (rows.start * bytes) as u64, out)?;
+                self.read(file, offset + (first * bytes) as u64, out)?;
             }
         }
         Ok(())
@@ -131,6 +147,12 @@ fn stored_rows(matrix: &Matrix, rows: &Range<usize>) -> Range<usize> {
         None => rows.clone(),
         Some(runs) => runs.row(rows.start)..runs.row(rows.end - 1) + 1,
     }
+}
+
+/// The rows of scales that serve stored rows.
+fn scale_rows(matrix: &Matrix, stored: &Range<usize>) -> Range<usize> {
+    let scale_row = |row: usize| matrix.encoding.scale_row(row);
+    scale_row(stored.start)..stored.end.checked_sub(1).map_or(0, |last| scale_row(last) + 1)
 }
 
 /// Chunks of `len` bytes; without end empty ones if `len` is 0.

@@ -4,6 +4,7 @@
 //! conventions its writer followed.
 
 pub mod deepseek;
+pub mod dense;
 pub mod glm4_moe;
 pub mod gpt_oss;
 pub mod mixtral;
@@ -83,7 +84,9 @@ impl Conventions {
             | ModelConfig::DeepseekV3(_)
             | ModelConfig::Glm4Moe(_)
             | ModelConfig::GptOss(_)
+            | ModelConfig::Llama(_)
             | ModelConfig::Olmoe(_)
+            | ModelConfig::Qwen3(_)
             | ModelConfig::Qwen3Moe(_) => Ok(Self::plain(config)),
         }
     }

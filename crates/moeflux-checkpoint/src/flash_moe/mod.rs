@@ -61,7 +61,8 @@ pub(crate) fn open(folder: &Path, options: &OpenOptions) -> Result<(Contents, Co
     if config_path.is_none_or(|path| path != folder.join("config.json")) {
         contents.config_json = serde_json::to_vec_pretty(&fields).ok();
     }
-    let tokenizer = ["tokenizer.json", "tokenizer.bin"].iter().find_map(|name| find(folder, &PARTS, name));
+    let tokenizer =
+        ["tokenizer.json", "tokenizer.bin", "vocab.bin"].iter().find_map(|name| find(folder, &PARTS, name));
     contents.text_folder = tokenizer.and_then(|path| path.parent().map(Path::to_owned));
     Ok((contents, config))
 }

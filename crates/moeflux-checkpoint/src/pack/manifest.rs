@@ -216,7 +216,7 @@ pub(crate) fn tensor_bytes(dtype: Dtype, shape: &[usize]) -> Option<u64> {
         }
         Dtype::F32 | Dtype::U32 => 32,
         Dtype::F16 | Dtype::BF16 => 16,
-        Dtype::U8 => 8,
+        Dtype::U8 | Dtype::F8E4M3 => 8,
         Dtype::Other(other) => other.bitsize() as u64,
     };
     let bits = elements(shape)?.checked_mul(bits)?;

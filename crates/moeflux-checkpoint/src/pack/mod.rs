@@ -56,6 +56,8 @@ pub(crate) fn open(
             shape: vec![count, entry.stride as usize],
             span: Span { file, offset: 0, len: bytes },
         })?;
+        let checksums = entry.checksums.iter().map(|checksum| checksum.0).collect();
+        contents.expert_checksums.insert(file, checksums);
         contents.mixtures.insert(entry.name, layout.stack(file, count, entry.stride));
     }
     contents.layout = Some(format!("moeflux pack, made from {}", manifest.source.layout));

@@ -6,7 +6,7 @@ use moeflux_kernels::{Encoding, Float, Ggml};
 
 const FLOATS: [(Float, &str); 3] = [(Float::F32, "f32"), (Float::F16, "f16"), (Float::Bf16, "bf16")];
 
-/// `bf16`, `affine4g64-bf16`, `mxfp4`, `ggml-Q4_K`.
+/// `bf16`, `affine4g64-bf16`, `mxfp4`, `fp8b128x128-f32`, `ggml-Q4_K`.
 pub(crate) fn encoding_name(encoding: Encoding) -> String {
     match encoding {
         Encoding::Float(float) => float_name(float).to_owned(),
@@ -14,17 +14,26 @@ pub(crate) fn encoding_name(encoding: Encoding) -> String {
         Encoding::Mxfp4 => "mxfp4".to_owned(),
         Encoding::Mxfp8 => "mxfp8".to_owned(),
         Encoding::Nvfp4 => "nvfp4".to_owned(),
+        Encoding::Fp8 { block_rows, block_cols, params } => {
+            format!("fp8b{block_rows}x{block_cols}-{}", float_name(params))
+        }
         Encoding::Ggml(ggml) => format!("ggml-{}", ggml.name()),
     }
 }
 
 /// The encoding of that name.
 pub(crate) fn parse_encoding(name: &str) -> Option<Encoding> {
-    if let Some((affine, params)) = name.split_once('-').filter(|(kind, _)| *kind != "ggml") {
-        let ModuleQuantization::Affine { bits, group_size: group } = parse_quantization(affine)? else {
-            return None;
+    if let Some((quantization, params)) = name.split_once('-').filter(|(kind, _)| *kind != "ggml") {
+        let params = parse_float(params)?;
+        return match parse_quantization(quantization)? {
+            ModuleQuantization::Affine { bits, group_size: group } => {
+                Some(Encoding::Affine { bits, group, params })
+            }
+            ModuleQuantization::Fp8 { block: Some([block_rows, block_cols]) } => {
+                Some(Encoding::Fp8 { block_rows, block_cols, params })
+            }
+            _ => None,
         };
-        return Some(Encoding::Affine { bits, group, params: parse_float(params)? });
     }
     match name {
         "mxfp4" => Some(Encoding::Mxfp4),
@@ -37,13 +46,15 @@ pub(crate) fn parse_encoding(name: &str) -> Option<Encoding> {
     }
 }
 
-/// `affine4g64`, `mxfp4`.
+/// `affine4g64`, `mxfp4`, `fp8`, `fp8b128x128`.
 pub(crate) fn quantization_name(quantization: ModuleQuantization) -> String {
     match quantization {
         ModuleQuantization::Affine { bits, group_size } => format!("affine{bits}g{group_size}"),
         ModuleQuantization::Mxfp4 => "mxfp4".to_owned(),
         ModuleQuantization::Mxfp8 => "mxfp8".to_owned(),
         ModuleQuantization::Nvfp4 => "nvfp4".to_owned(),
+        ModuleQuantization::Fp8 { block: None } => "fp8".to_owned(),
+        ModuleQuantization::Fp8 { block: Some([rows, cols]) } => format!("fp8b{rows}x{cols}"),
     }
 }
 
@@ -53,6 +64,12 @@ pub(crate) fn parse_quantization(name: &str) -> Option<ModuleQuantization> {
         "mxfp4" => Some(ModuleQuantization::Mxfp4),
         "mxfp8" => Some(ModuleQuantization::Mxfp8),
         "nvfp4" => Some(ModuleQuantization::Nvfp4),
+        "fp8" => Some(ModuleQuantization::Fp8 { block: None }),
+        _ if name.starts_with("fp8b") => {
+            let (rows, cols) = name.strip_prefix("fp8b")?.split_once('x')?;
+            let block = [rows.parse().ok()?, cols.parse().ok()?];
+            (!block.contains(&0)).then_some(ModuleQuantization::Fp8 { block: Some(block) })
+        }
         _ => {
             let (bits, group_size) = name.strip_prefix("affine")?.split_once('g')?;
             let (bits, group_size) = (bits.parse().ok()?, group_size.parse().ok()?);
@@ -91,17 +108,26 @@ mod tests {
         encodings.extend(Ggml::ALL.map(Encoding::Ggml));
         for (params, _) in FLOATS {
             encodings.push(Encoding::Float(params));
+            encodings.push(Encoding::Fp8 { block_rows: 128, block_cols: 7168, params });
             encodings.extend([2, 3, 4, 5, 6, 8].map(|bits| Encoding::Affine { bits, group: 128, params }));
         }
         for encoding in encodings {
             assert_eq!(parse_encoding(&encoding_name(encoding)), Some(encoding));
         }
-        for dtype in [Dtype::U32, Dtype::BF16, Dtype::Other(safetensors::Dtype::F8_E4M3)] {
+        for dtype in [Dtype::U32, Dtype::BF16, Dtype::F8E4M3, Dtype::Other(safetensors::Dtype::F8_E5M2)] {
             assert_eq!(parse_dtype(&dtype.to_string()), Some(dtype));
         }
-        for wrong in
-            ["", "affine4", "affine7g64-bf16", "affine4g64", "affine4g64-u8", "ggml-Q9", "mxfp4-bf16"]
-        {
+        for wrong in [
+            "",
+            "affine4",
+            "affine7g64-bf16",
+            "affine4g64",
+            "affine4g64-u8",
+            "ggml-Q9",
+            "mxfp4-bf16",
+            "fp8b0x1-f32",
+            "fp8-f32",
+        ] {
             assert_eq!(parse_encoding(wrong), None, "{wrong}");
         }
     }

@@ -4,7 +4,7 @@ use super::Weights;
 use crate::error::Error;
 use crate::matrix::{Expert, Matrix};
 use crate::quantization::ModuleQuantization;
-use crate::tensor::Tensor;
+use crate::tensor::{Dtype, Tensor};
 use std::collections::BTreeSet;
 
 /// A linear map, or a stack of them.
@@ -33,9 +33,13 @@ impl Weights<'_> {
             let how = self.checkpoint.quantization().map(|quantization| {
                 quantization.modules.get(module).copied().unwrap_or(Some(quantization.default))
             });
-            let quantization = scales.and(how.flatten());
+            let quantization = match how.flatten() {
+                fp8 @ Some(ModuleQuantization::Fp8 { .. }) => fp8.filter(|_| tensor.dtype == Dtype::F8E4M3),
+                how => scales.and(how),
+            };
             let mut shape = tensor.shape.clone();
             match (quantization, scales) {
+                (Some(ModuleQuantization::Fp8 { .. }), _) => {}
                 (Some(quantization), Some(scales)) => {
                     let group =
                         quantization.encoding(scales.dtype).map_or(1, moeflux_kernels::Encoding::group);

@@ -201,7 +201,7 @@ fn quantisation_that_is_not_supported() {
     let error = with("quantization", json!({"bits": 4, "lm_head": {"rotated": true}}));
     assert_says(&error, &["unknown field quantization.lm_head.rotated = true"]);
 
-    for method in ["fp8", "gptq", "awq", "compressed-tensors"] {
+    for method in ["fbgemm_fp8", "gptq", "awq", "bitsandbytes"] {
         let error =
             with("quantization_config", json!({"quant_method": method, "weight_block_size": [128, 128]}));
         assert!(matches!(error, Error::Field { .. }), "{error}");
@@ -218,10 +218,14 @@ fn quantisation_that_is_not_supported() {
 const CONFIGS: &[&str] = &[
     "deepseek_v2/hf",
     "deepseek_v3/hf",
+    "deepseek_v3/fp8-block",
+    "qwen3_moe/fp8-channel",
     "glm4_moe/hf",
     "gpt_oss/hf",
+    "llama/hf",
     "mixtral/hf",
     "olmoe/hf",
+    "qwen3/hf",
     "qwen3_5_moe/hf",
     "qwen3_5_moe/mlx-mixed",
     "qwen3_moe/hf",
@@ -252,6 +256,7 @@ proptest! {
                 prop_assert_eq!(model.mlp_types.len(), layers);
                 prop_assert_eq!(model.moe.num_experts % model.router.n_group, 0);
             }
+            ModelConfig::Llama(model) | ModelConfig::Qwen3(model) => prop_assert!(attention(&model.attention)),
             ModelConfig::Mixtral(model) => prop_assert!(attention(&model.attention) && moe(&model.moe)),
             ModelConfig::Olmoe(model) => prop_assert!(attention(&model.attention) && moe(&model.moe)),
             ModelConfig::Qwen3Moe(model) => {

@@ -8,6 +8,7 @@ mod bad_tensors;
 mod damage;
 mod families;
 mod fixture;
+mod fp8;
 mod gguf_file;
 mod header;
 mod layouts;

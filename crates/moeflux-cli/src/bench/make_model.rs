@@ -39,8 +39,8 @@ pub(crate) struct MakeModelArgs {
     #[arg(long, value_name = "WIDTH", default_value = "4", value_parser = ["2", "3", "4", "5", "6", "8", "bf16"])]
     bits: String,
     /// How unevenly experts are chosen; see below
-    #[arg(long, value_name = "SKEW", default_value_t = 0.0)]
-    skew: f32,
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    router_skew: f32,
     /// Which noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -60,14 +60,14 @@ pub(crate) fn run(args: &MakeModelArgs) -> Result<()> {
     if args.target.exists() {
         bail!("{} exists already; remove it or name another folder", args.target.display());
     }
-    if !(0.0..=10.0).contains(&args.skew) {
-        bail!("--skew: expected a number from 0 to 10, found {}", args.skew);
+    if !(0.0..=10.0).contains(&args.router_skew) {
+        bail!("--router-skew: expected a number from 0 to 10, found {}", args.router_skew);
     }
     let demo = find_demo().context("the tokenizer is that of models/demo, which is not found")?;
     let mut shape = Shape::named(&args.shape).context("a shape of that name")?;
     let layers = args.layers.map_or(shape.num_hidden_layers, NonZeroUsize::get);
     shape.num_hidden_layers = layers;
-    let writer = Writer { bits: args.bits.parse().ok(), seed: args.seed, skew: args.skew };
+    let writer = Writer { bits: args.bits.parse().ok(), seed: args.seed, router_skew: args.router_skew };
     let shards: Vec<Vec<Spec>> = std::iter::once(shape.outer_tensors())
         .chain((0..layers).map(|layer| shape.layer_tensors(layer)))
         .collect();
@@ -142,7 +142,8 @@ struct Writer {
     /// `None` for bf16.
     bits: Option<u8>,
     seed: u64,
-    skew: f32,
+    /// Standard deviation of the logarithms of the scales of router rows.
+    router_skew: f32,
 }
 
 impl Writer {
@@ -161,8 +162,8 @@ impl Writer {
         let deviation = (cols as f32).powf(-0.5);
         let by_row: Vec<f32> = match kind {
             Kind::Router => {
-                let ranks = Noise::new(self.seed, &format!("{name} ranks")).permutation(rows);
-                ranks.into_iter().map(|rank| ((rank + 1) as f32).powf(-self.skew)).collect()
+                let mut noise = Noise::new(self.seed, &format!("{name} scales"));
+                (0..rows).map(|_| (self.router_skew * noise.normal()).exp()).collect()
             }
             _ => vec![1.0; rows],
         };

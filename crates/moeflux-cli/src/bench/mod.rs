@@ -1,8 +1,15 @@
 //! `moeflux bench`: what measurements need.
 
+mod cost;
+mod kernels;
 mod make_model;
 mod noise;
+mod per_op;
+mod plot;
 mod shapes;
+mod speed;
+mod stream;
+mod workload;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -12,20 +19,62 @@ use clap::Subcommand;
 pub(crate) enum BenchCommand {
     /// Write a model of random weights at a real model's shapes
     #[command(after_help = "\
-The weights are noise of a scale that keeps activations sane; the same seed gives the same bytes. An expert of rank R \
-has its router's row scaled by (R + 1)^-SKEW, so that 0 visits all experts alike and larger numbers make some popular \
-(no expert is visited by more than about half of the tokens).
+The weights are noise of a scale that keeps activations sane; the same seed gives the same bytes. The \
+logarithms of the scales of router rows are normal with the standard deviation S, so that 0 visits all experts alike \
+and larger numbers make some popular (no expert is visited by more than about half of the tokens). With 0.5, a quarter \
+of 256 experts got four fifths of the visits of a generated text.
 
 Examples:
   moeflux bench make-model /data/a3b --shape 35b-a3b
   moeflux bench make-model /data/small --shape 35b-a3b --layers 8 --bits bf16
-  moeflux bench make-model /data/popular --shape 35b-a3b --skew 0.5 --pack")]
+  moeflux bench make-model /data/popular --shape 35b-a3b --router-skew 0.5 --pack")]
     MakeModel(make_model::MakeModelArgs),
+    /// Measure products with weights in each encoding, with each instruction set, beside the memory's read bandwidth
+    #[command(after_help = "\
+Each product reads weights that no cache holds. With one token the bytes are the limit, with many the products.
+
+Examples:
+  moeflux bench kernels
+  moeflux bench kernels --encoding affine4 --shape 512x2048 --shape 248320x2048 --tokens 1")]
+    Kernels(kernels::KernelsArgs),
+    /// Measure tokens a second of prefill and decode, beside what reading the weights alone would take
+    #[command(after_help = "\
+Tokens are noise. One round warms up, then each measurement prefills a new sequence and decodes after it.
+
+Examples:
+  moeflux bench speed path/to/model
+  moeflux bench speed path/to/model --prompt 4096 --decode 16 --repeat 3
+  moeflux bench speed path/to/model --context 32768 --prompt 1 --decode 32 --json")]
+    Speed(speed::SpeedArgs),
+    /// Measure each kind of operation, beside what its bytes and its arithmetic would take alone
+    #[command(after_help = "\
+Decode is one token after context and prompt, prefill the prompt after the context. The limit of an operation is the \
+longer of its bytes at the machine's read bandwidth and its operations at the machine's rate of float32 products and \
+sums, both measured with the same threads just before. What fits in the processor's caches can be above the first, \
+and integer products above the second.
+
+Examples:
+  moeflux bench per-op path/to/model
+  moeflux bench per-op path/to/model --context 32000 --prompt 128")]
+    PerOp(per_op::PerOpArgs),
+    /// Measure a model whose experts are streamed, under several budgets, beside what its disk allows
+    #[command(after_help = "\
+Each budget starts with no expert in memory. Tokens are noise of a fixed seed, or those of --text.
+
+Examples:
+  moeflux bench stream path/to/model
+  moeflux bench stream path/to/model --budgets 5,25 --prompt 2048 --tokens 32 --plot speed.svg
+  moeflux bench stream path/to/model --memory 8G --json")]
+    Stream(stream::StreamArgs),
 }
 
 /// Runs the command.
 pub(crate) fn run(command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::MakeModel(args) => make_model::run(args),
+        BenchCommand::Kernels(args) => kernels::run(args),
+        BenchCommand::Speed(args) => speed::run(args),
+        BenchCommand::PerOp(args) => per_op::run(args),
+        BenchCommand::Stream(args) => stream::run(args),
     }
 }

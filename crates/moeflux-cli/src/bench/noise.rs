@@ -46,13 +46,10 @@ impl Noise {
         (self.next() >> 40) as f32 / (1u32 << 24) as f32
     }
 
-    /// The numbers from 0 to `n` in some order.
-    pub(super) fn permutation(&mut self, n: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..n).collect();
-        for i in (1..n).rev() {
-            order.swap(i, (self.next() % (i as u64 + 1)) as usize);
-        }
-        order
+    /// A normally distributed number (Box and Muller 1958).
+    pub(super) fn normal(&mut self) -> f32 {
+        let (radius, angle) = (1.0 - self.unit(), self.unit() * std::f32::consts::TAU);
+        (-2.0 * radius.ln()).sqrt() * angle.cos()
     }
 }
 

@@ -4,30 +4,20 @@ mod chat;
 mod eval;
 mod inspect;
 mod run;
+mod stream;
+mod trace;
 
-use std::error::Error;
+#[path = "../common/mod.rs"]
+mod common;
+
+use common::{Finished, Result, finished, root};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
-/// What a finished command left.
-#[derive(Debug)]
-struct Finished {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// `moeflux` with arguments, in the root of the repository.
+/// `moeflux` with arguments.
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moeflux"));
-    command.args(args).current_dir(root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = common::command();
+    command.args(args);
     command
 }
 
@@ -45,41 +35,6 @@ fn moeflux_with(stdin: &str, args: &[&str]) -> Result<Finished> {
     finished(child.wait_with_output()?)
 }
 
-fn finished(output: Output) -> Result<Finished> {
-    let Output { status, stdout, stderr } = output;
-    Ok(Finished {
-        code: status.code(),
-        stdout: String::from_utf8(stdout)?,
-        stderr: String::from_utf8(stderr)?,
-    })
-}
-
-impl Finished {
-    /// Its stdout, of a success that said nothing else.
-    #[track_caller]
-    fn text(&self) -> &str {
-        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
-        &self.stdout
-    }
-
-    /// Its stdout as JSON, of a success.
-    #[track_caller]
-    fn json(&self) -> Result<serde_json::Value> {
-        Ok(serde_json::from_str(self.text())?)
-    }
-
-    /// That it failed with one line that has all of `pieces`, and no output that could be taken for an
-    /// answer.
-    #[track_caller]
-    fn fails_with(&self, pieces: &[&str]) {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
-        assert!(self.stderr.starts_with("error: ") && self.stderr.lines().count() == 1, "{self:?}");
-        for piece in pieces {
-            assert!(self.stderr.contains(piece), "{piece:?} is not in {self:?}");
-        }
-    }
-}
-
 #[test]
 fn help_and_version() -> Result<()> {
     assert!(moeflux(&["--version"])?.text().starts_with("moeflux 0."));
@@ -91,6 +46,16 @@ fn help_and_version() -> Result<()> {
         &["eval", "--help"],
     ] {
         assert!(moeflux(args)?.text().contains("Examples:"), "{args:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn completions_for_every_shell() -> Result<()> {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let finished = moeflux(&["completions", shell])?;
+        let script = finished.text();
+        assert!(script.contains("moeflux") && script.contains("max-tokens"), "{shell}: {script}");
     }
     Ok(())
 }

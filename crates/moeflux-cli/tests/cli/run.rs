@@ -149,12 +149,80 @@ fn sampling_values_that_make_no_sense() -> Result<()> {
         ("repetition-penalty", "-1"),
         ("presence-penalty", "NaN"),
         ("frequency-penalty", "inf"),
+        ("typical-p", "0"),
+        ("xtc-probability", "2"),
+        ("xtc-threshold", "-1"),
+        ("dry-multiplier", "-1"),
+        ("dry-base", "0.5"),
         ("logit-bias", "1=NaN"),
         ("logit-bias", "4096=1"),
     ] {
         let finished = moeflux(&["run", QUESTION, &format!("--{flag}"), value])?;
         finished.fails_with(&[&flag.replace('-', "_"), "should be", "found"]);
     }
+    Ok(())
+}
+
+#[test]
+fn answers_of_a_given_form() -> Result<()> {
+    let schema = json!({
+        "type": "object",
+        "properties": { "sum": { "type": "integer", "minimum": 0, "maximum": 99 } },
+        "required": ["sum"],
+        "additionalProperties": false,
+    });
+    let folder = tempfile::tempdir()?;
+    let (file, grammar) = (folder.path().join("schema.json"), folder.path().join("answer.lark"));
+    fs::write(&file, schema.to_string())?;
+    fs::write(&grammar, "start: \"It is \" /[0-9]{2}/ \".\"")?;
+    let path = |path: &std::path::Path| path.to_str().map(str::to_owned).ok_or("a path in UTF-8");
+    for schema in [schema.to_string(), path(&file)?] {
+        let finished = moeflux(&["run", QUESTION, "-t", "1", "--json-schema", &schema])?;
+        let answer: serde_json::Value = serde_json::from_str(finished.text())?;
+        assert!(answer["sum"].as_u64() < Some(100), "{answer}");
+    }
+    let finished = moeflux(&["run", QUESTION, "-t", "1", "--regex", "(no|yes)!"])?;
+    assert!(["no!\n", "yes!\n"].contains(&finished.text()), "{finished:?}");
+    let finished = moeflux(&["run", QUESTION, "-t", "1", "--grammar", &path(&grammar)?])?;
+    assert!(finished.text().starts_with("It is ") && finished.text().len() == 10, "{finished:?}");
+
+    moeflux(&["run", QUESTION, "--json-schema", "{\"type\": 3}"])?.fails_with(&["JSON schema", "type"]);
+    moeflux(&["run", QUESTION, "--json-schema", "no-such-file"])?.fails_with(&["no-such-file"]);
+    moeflux(&["run", QUESTION, "--regex", "a(b"])?.fails_with(&["regular expression"]);
+    moeflux(&["run", QUESTION, "--regex", "a", "--ignore-eos"])?.fails_with(&["ignore_eos", "expected"]);
+    Ok(())
+}
+
+#[test]
+fn several_answers_and_their_probabilities() -> Result<()> {
+    let args = ["run", "Tell me a story.", "-t", "1", "--json", "--seed", "5", "-n", "8", "--logprobs", "2"];
+    let answers = moeflux(&[&args[..], &["--n", "3"]].concat())?.json()?;
+    let answers = answers.as_array().ok_or("a list")?;
+    assert_eq!(answers.len(), 3);
+    assert_eq!(
+        answers.iter().map(|answer| answer["seed"].as_u64()).collect::<Vec<_>>(),
+        [Some(5), Some(6), Some(7)]
+    );
+    let alone = moeflux(&[&args[..], &["--prompt-logprobs", "1"]].concat())?.json()?;
+    assert_eq!((&alone["text"], &alone["logprobs"]), (&answers[0]["text"], &answers[0]["logprobs"]));
+    let logprobs = alone["logprobs"].as_array().ok_or("a list")?;
+    assert_eq!((logprobs.len(), logprobs[0]["top_logprobs"].as_array().map(Vec::len)), (8, Some(2)));
+    assert!(logprobs.iter().all(|token| token["logprob"].as_f64() <= Some(0.0)));
+    let prompt = alone["prompt_logprobs"].as_array().ok_or("a list")?;
+    assert_eq!(Some(prompt.len() as u64), alone["usage"]["prompt_tokens"].as_u64());
+    assert!(prompt[0]["logprob"].is_null() && prompt[1]["logprob"].is_f64());
+    moeflux(&["run", QUESTION, "--json", "--logprobs", "21"])?.fails_with(&["logprobs", "at most 20", "21"]);
+    Ok(())
+}
+
+#[test]
+fn short_thoughts_and_long_answers() -> Result<()> {
+    let args = ["run", "--think", "What is 8 * 7?", "-t", "0", "--json"];
+    let json = moeflux(&[&args[..], &["--reasoning-budget", "2"]].concat())?.json()?;
+    let reasoning = json["reasoning"].as_str().ok_or("a text")?;
+    assert!("This is a sum.".starts_with(reasoning) && reasoning.len() < 14, "{reasoning}");
+    let json = moeflux(&["run", QUESTION, "-t", "0", "--json", "--min-tokens", "30", "-n", "40"])?.json()?;
+    assert!(json["usage"]["completion_tokens"].as_u64() > Some(30));
     Ok(())
 }
 

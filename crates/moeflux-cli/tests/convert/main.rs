@@ -1,28 +1,20 @@
 //! `moeflux convert`, `verify` and `bench make-model`, as a user sees them.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod interrupted;
 
+use common::{Finished, Result};
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::TensorInfo;
 use moeflux::{Engine, EngineOptions, Input, Model, ModelOptions, Outputs};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use tempfile::TempDir;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
 const HF: &str = "tests/data/qwen3_5_moe/hf";
-
-/// What a finished command left.
-#[derive(Debug)]
-struct Finished {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
 
 /// A folder for what commands make.
 struct Bench {
@@ -41,43 +33,18 @@ impl Bench {
 
     /// `moeflux`, in the root of the repository; `@` in front of an argument is the folder.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moeflux"));
+        let mut command = common::command();
         for arg in args {
             match arg.strip_prefix('@') {
                 Some(name) => command.arg(self.path(name)),
                 None => command.arg(arg),
             };
         }
-        command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
     fn moeflux(&self, args: &[&str]) -> Result<Finished> {
-        let output = self.command(args).output()?;
-        Ok(Finished {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout)?,
-            stderr: String::from_utf8(output.stderr)?,
-        })
-    }
-}
-
-impl Finished {
-    /// What it said on stderr, of a success.
-    #[track_caller]
-    fn notes(&self) -> &str {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        &self.stderr
-    }
-
-    /// That it failed with `code` and said all of `pieces`.
-    #[track_caller]
-    fn fails_with(&self, code: i32, pieces: &[&str]) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        for piece in pieces {
-            assert!(self.stderr.contains(piece), "{piece:?} is not in {self:?}");
-        }
+        common::finished(self.command(args).output()?)
     }
 }
 
@@ -136,7 +103,7 @@ fn a_damaged_pack_is_told() -> Result<()> {
     bytes[5] ^= 1;
     fs::write(&path, bytes)?;
     let found = bench.moeflux(&["verify", "@pack"])?;
-    found.fails_with(1, &["damaged: ", "layer_02.bin", "expert 0", "at byte 0", "one part is damaged"]);
+    found.exits(1, &["damaged: ", "layer_02.bin", "expert 0", "at byte 0", "one part is damaged"]);
     assert_eq!(found.stdout, "");
     Ok(())
 }
@@ -145,19 +112,19 @@ fn a_damaged_pack_is_told() -> Result<()> {
 fn what_cannot_be_done_is_told() -> Result<()> {
     let bench = Bench::new()?;
     let convert = |args: &[&str]| bench.moeflux(&[&["convert", HF, "@pack"], args].concat());
-    convert(&["--bits", "7"])?.fails_with(2, &["--bits", "mxfp4"]);
-    convert(&["--group", "48"])?.fails_with(1, &["--group", "32, 64 or 128", "48"]);
-    convert(&["--recipe", "exports=4"])?.fails_with(1, &["exports=4", "one of all, experts"]);
-    convert(&["--recipe", "experts=9"])?.fails_with(1, &["experts=9", "2, 3, 4, 5, 6 or 8"]);
-    bench.moeflux(&["verify", HF])?.fails_with(1, &["is not a pack"]);
-    bench.moeflux(&["convert", "nowhere/at-all", "@pack"])?.fails_with(1, &["nowhere/at-all"]);
+    convert(&["--bits", "7"])?.exits(2, &["--bits", "mxfp4"]);
+    convert(&["--group", "48"])?.exits(1, &["--group", "32, 64 or 128", "48"]);
+    convert(&["--recipe", "exports=4"])?.exits(1, &["exports=4", "one of all, experts"]);
+    convert(&["--recipe", "experts=9"])?.exits(1, &["experts=9", "2, 3, 4, 5, 6 or 8"]);
+    bench.moeflux(&["verify", HF])?.exits(1, &["is not a pack"]);
+    bench.moeflux(&["convert", "nowhere/at-all", "@pack"])?.exits(1, &["nowhere/at-all"]);
 
     fs::create_dir(bench.path("pack"))?;
-    convert(&[])?.fails_with(1, &["exists already"]);
+    convert(&[])?.exits(1, &["exists already"]);
     fs::remove_dir(bench.path("pack"))?;
     fs::create_dir(bench.path("pack.partial"))?;
     fs::write(bench.path("pack.partial/precious"), "")?;
-    convert(&[])?.fails_with(1, &["pack.partial", "found other files"]);
+    convert(&[])?.exits(1, &["pack.partial", "found other files"]);
     assert!(bench.path("pack.partial/precious").exists());
     Ok(())
 }
@@ -192,7 +159,7 @@ fn made_models_run_and_are_skewed_as_asked() -> Result<()> {
         bench.moeflux(&[&["bench", "make-model", name, "--shape", "demo", "--layers", "4"], args].concat())
     };
     let mut shares = Vec::new();
-    for (name, args) in [("even", &["--skew", "0"][..]), ("skewed", &["--skew", "1"])] {
+    for (name, args) in [("even", &["--router-skew", "0"][..]), ("skewed", &["--router-skew", "1"])] {
         make(&format!("@{name}"), args)?.notes();
         let model = Model::open(&bench.path(name), &ModelOptions::default())?;
         let mut engine = Engine::new(model, &EngineOptions::default())?;
@@ -208,17 +175,17 @@ fn made_models_run_and_are_skewed_as_asked() -> Result<()> {
     // A quarter of the experts would get a quarter of the visits, if all were alike.
     assert!(shares[0] < 0.35 && shares[1] > shares[0] + 0.1, "{shares:?}");
 
-    make("@again", &["--skew", "1"])?.notes();
+    make("@again", &["--router-skew", "1"])?.notes();
     assert!(
         contents(&bench.path("again"))? == contents(&bench.path("skewed"))?,
         "another result of the same seed"
     );
-    make("@other", &["--skew", "1", "--seed", "1"])?.notes();
+    make("@other", &["--router-skew", "1", "--seed", "1"])?.notes();
     assert!(contents(&bench.path("other"))? != contents(&bench.path("skewed"))?);
-    make("@pack", &["--skew", "1", "--pack"])?.notes();
+    make("@pack", &["--router-skew", "1", "--pack"])?.notes();
     bench
         .moeflux(&["verify", "@pack", "--against", "@skewed"])
         .map(|found| assert_eq!(found.code, Some(0), "{found:?}"))?;
-    make("@pack", &[])?.fails_with(1, &["exists already"]);
+    make("@pack", &[])?.exits(1, &["exists already"]);
     Ok(())
 }

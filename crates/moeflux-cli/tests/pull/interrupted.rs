@@ -63,14 +63,14 @@ fn killed_at_ten_points() -> Result<()> {
     }
     assert!(bytes_there(&bench) > 21_000_000, "the kills left too little to go on with");
     bench.server.take_seen();
-    bench.moeflux(&["pull", "owner/Demo-48M"])?.text();
+    bench.moeflux(&["pull", "owner/Demo-48M"])?.output();
     let from: Vec<_> = bench.server.take_seen().into_iter().filter_map(|seen| seen.from).collect();
     assert!(
         !from.is_empty() && from.iter().all(|byte| *byte > 21_000_000),
         "it went on where it was: {from:?}"
     );
     assert_whole(&bench)?;
-    assert_eq!(bench.moeflux(&["run", "demo-48m", QUESTION, "--temperature", "0"])?.text(), ANSWER);
+    assert_eq!(bench.moeflux(&["run", "demo-48m", QUESTION, "--temperature", "0"])?.output(), ANSWER);
     Ok(())
 }
 
@@ -79,7 +79,7 @@ fn killed_at_ten_points() -> Result<()> {
 fn killed_near_the_end() -> Result<()> {
     let bench = Bench::new()?;
     let started = Instant::now();
-    bench.moeflux(&["pull", "owner/Demo-48M"])?.text();
+    bench.moeflux(&["pull", "owner/Demo-48M"])?.output();
     let whole = started.elapsed();
     for point in 0..10 {
         fs::remove_dir_all(bench.models())?;
@@ -87,7 +87,7 @@ fn killed_near_the_end() -> Result<()> {
         thread::sleep(whole * (12 + point) / 20);
         child.kill()?;
         child.wait()?;
-        bench.moeflux(&["pull", "owner/Demo-48M"])?.text();
+        bench.moeflux(&["pull", "owner/Demo-48M"])?.output();
         assert_whole(&bench)?;
     }
     Ok(())
@@ -108,10 +108,10 @@ fn ctrl_c_keeps_what_is_there() -> Result<()> {
     let run = bench.moeflux(&["run", "-m", "demo-48m", QUESTION])?;
     run.fails_with(&["owner/Demo-48M is not complete", "of 27627", "`moeflux pull owner/Demo-48M` goes on"]);
     let list = bench.moeflux(&["list"])?;
-    assert!(list.text().contains("incomplete, "), "{list:?}");
+    assert!(list.output().contains("incomplete, "), "{list:?}");
     let dry = bench.moeflux(&["pull", "owner/Demo-48M", "--dry-run"])?;
-    assert!(dry.text().contains("MB of it there already\n"), "{dry:?}");
-    bench.moeflux(&["pull", "owner/Demo-48M"])?.text();
+    assert!(dry.output().contains("MB of it there already\n"), "{dry:?}");
+    bench.moeflux(&["pull", "owner/Demo-48M"])?.output();
     assert_whole(&bench)?;
     Ok(())
 }

@@ -2,26 +2,22 @@
 
 #![allow(clippy::expect_used, reason = "a test says by failing what went wrong")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod interrupted;
 #[allow(dead_code, reason = "shared with the tests of moeflux-hub")]
 #[path = "../../../moeflux-hub/tests/hub/server.rs"]
 mod server;
 
+use common::{Finished, Result, root};
 use server::Server;
-use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use tempfile::TempDir;
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const QUESTION: &str = "What is 17 + 25?";
 const ANSWER: &str = "17 + 25 = 42.\n";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
 
 /// The files of the demo, as a repository would have them.
 fn demo() -> Result<Vec<(&'static str, Vec<u8>)>> {
@@ -44,14 +40,6 @@ struct Bench {
     home: TempDir,
 }
 
-/// What a finished command left.
-#[derive(Debug)]
-struct Finished {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
 impl Bench {
     fn new() -> Result<Self> {
         let bench = Self { server: Server::start()?, home: tempfile::tempdir()? };
@@ -61,14 +49,9 @@ impl Bench {
 
     /// `moeflux` with arguments and nothing of this process's environment.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moeflux"));
-        command
-            .args(args)
-            .env_clear()
-            .env("HOME", self.home.path())
-            .env("HF_ENDPOINT", self.server.endpoint());
-        command.current_dir(self.home.path()).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = common::command();
+        command.args(args).current_dir(self.home.path());
+        command.env_clear().env("HOME", self.home.path()).env("HF_ENDPOINT", self.server.endpoint());
         command
     }
 
@@ -83,31 +66,7 @@ impl Bench {
 }
 
 fn finished(command: &mut Command) -> Result<Finished> {
-    let output = command.output()?;
-    Ok(Finished {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout)?,
-        stderr: String::from_utf8(output.stderr)?,
-    })
-}
-
-impl Finished {
-    /// Its stdout, of a success.
-    #[track_caller]
-    fn text(&self) -> &str {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        &self.stdout
-    }
-
-    /// That it failed with one line that has all of `pieces`.
-    #[track_caller]
-    fn fails_with(&self, pieces: &[&str]) {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
-        assert!(self.stderr.starts_with("error: ") && self.stderr.lines().count() == 1, "{self:?}");
-        for piece in pieces {
-            assert!(self.stderr.contains(piece), "{piece:?} is not in {self:?}");
-        }
-    }
+    common::finished(command.output()?)
 }
 
 #[test]
@@ -115,7 +74,7 @@ fn pulled_listed_run_and_removed() -> Result<()> {
     let bench = Bench::new()?;
     let dry = bench.moeflux(&["pull", "owner/Demo-48M", "--dry-run"])?;
     for line in ["  27.44 MB  model.safetensors\n", "\n  27.63 MB  owner/Demo-48M at commit "] {
-        assert!(dry.text().contains(line), "{dry:?}");
+        assert!(dry.output().contains(line), "{dry:?}");
     }
     assert!(
         !dry.stdout.contains("README") && dry.stdout.trim_end().ends_with("27.63 MB to download"),
@@ -123,12 +82,12 @@ fn pulled_listed_run_and_removed() -> Result<()> {
     );
     assert!(!bench.models().exists(), "a dry run writes nothing");
     let none = bench.moeflux(&["list"])?;
-    assert_eq!(none.text(), "");
+    assert_eq!(none.output(), "");
     assert!(none.stderr.contains("no models in "), "{none:?}");
 
     let pulled = bench.moeflux(&["pull", "owner/Demo-48M"])?;
     let folder = bench.models().join("owner/Demo-48M@main");
-    assert_eq!(pulled.text(), format!("{}\n", folder.display()));
+    assert_eq!(pulled.output(), format!("{}\n", folder.display()));
     assert!(pulled.stderr.contains("27.44 MB  model.safetensors\n"), "{pulled:?}");
     assert!(pulled.stderr.ends_with("27.63 MB: `moeflux run owner/Demo-48M \"Hello\"`\n"), "{pulled:?}");
     for (name, content) in demo()?.into_iter().filter(|(name, _)| *name != "README.md") {
@@ -136,26 +95,26 @@ fn pulled_listed_run_and_removed() -> Result<()> {
     }
 
     let list = bench.moeflux(&["list"])?;
-    let row: Vec<_> = list.text().lines().nth(1).ok_or("a row")?.split_whitespace().collect();
+    let row: Vec<_> = list.output().lines().nth(1).ok_or("a row")?.split_whitespace().collect();
     assert_eq!(
         (row[0], row[1], row[2], row[4]),
         ("owner/Demo-48M", "27.63", "MB", "some_family"),
         "{list:?}"
     );
-    let json: serde_json::Value = serde_json::from_str(bench.moeflux(&["list", "--json"])?.text())?;
+    let json: serde_json::Value = serde_json::from_str(bench.moeflux(&["list", "--json"])?.output())?;
     assert_eq!((&json[0]["name"], &json[0]["revision"]), (&"owner/Demo-48M".into(), &"main".into()));
     assert!(json[0]["pulled_at"].is_string() && json[0]["there"] == json[0]["size"], "{json}");
 
     for model in ["owner/Demo-48M", "demo-48m", "owner/Demo-48M@main"] {
         let run = bench.moeflux(&["run", model, QUESTION, "--temperature", "0"])?;
-        assert_eq!((run.text(), run.stderr.as_str()), (ANSWER, ""), "{model}");
+        assert_eq!((run.output(), run.stderr.as_str()), (ANSWER, ""), "{model}");
     }
-    assert_eq!(bench.moeflux(&["run", "-m", "Demo-48M", QUESTION, "--temperature", "0"])?.text(), ANSWER);
-    assert!(bench.moeflux(&["inspect", "demo-48m"])?.text().contains("qwen3_5_moe"));
+    assert_eq!(bench.moeflux(&["run", "-m", "Demo-48M", QUESTION, "--temperature", "0"])?.output(), ANSWER);
+    assert!(bench.moeflux(&["inspect", "demo-48m"])?.output().contains("qwen3_5_moe"));
 
     bench.moeflux(&["rm", "demo-48m"])?.fails_with(&["nobody can be asked", "owner/Demo-48M", "--yes"]);
     let removed = bench.moeflux(&["rm", "demo-48m", "--yes"])?;
-    assert_eq!((removed.text(), removed.stderr.as_str()), ("", "removed owner/Demo-48M, 27.63 MB\n"));
+    assert_eq!((removed.output(), removed.stderr.as_str()), ("", "removed owner/Demo-48M, 27.63 MB\n"));
     assert!(!folder.exists());
     bench.moeflux(&["rm", "demo-48m", "--yes"])?.fails_with(&["demo-48m: no such model in", "moeflux list"]);
     bench.moeflux(&["run", "demo-48m", QUESTION])?.fails_with(&["no pulled model", "moeflux pull"]);
@@ -168,14 +127,14 @@ fn another_folder_for_models() -> Result<()> {
     let bench = Bench::new()?;
     let other = bench.home.path().join("other");
     let other = other.to_str().ok_or("a path in UTF-8")?;
-    bench.moeflux(&["pull", "owner/Demo-48M", "--models-dir", other])?.text();
+    bench.moeflux(&["pull", "owner/Demo-48M", "--models-dir", other])?.output();
     assert!(!bench.models().exists());
     let args = ["run", "demo-48m", QUESTION, "--temperature", "0"];
     bench.moeflux(&args)?.fails_with(&["no pulled model"]);
-    assert_eq!(bench.moeflux(&[&args[..], &["--models-dir", other]].concat())?.text(), ANSWER);
-    assert_eq!(finished(bench.command(&args).env("MOEFLUX_MODELS", other))?.text(), ANSWER);
+    assert_eq!(bench.moeflux(&[&args[..], &["--models-dir", other]].concat())?.output(), ANSWER);
+    assert_eq!(finished(bench.command(&args).env("MOEFLUX_MODELS", other))?.output(), ANSWER);
     let listed = finished(bench.command(&["list"]).env("MOEFLUX_MODELS", other))?;
-    assert_eq!(listed.text().lines().count(), 2, "{listed:?}");
+    assert_eq!(listed.output().lines().count(), 2, "{listed:?}");
     Ok(())
 }
 
@@ -185,7 +144,7 @@ fn the_token_from_its_usual_places() -> Result<()> {
     bench.server.state().token = Some("the-token".to_owned());
     let args = ["pull", "owner/Demo-48M", "--dry-run"];
     bench.moeflux(&args)?.fails_with(&["owner/Demo-48M is gated", "set HF_TOKEN"]);
-    finished(bench.command(&args).env("HF_TOKEN", "the-token"))?.text();
+    finished(bench.command(&args).env("HF_TOKEN", "the-token"))?.output();
     finished(bench.command(&args).env("HF_TOKEN", "wrong"))?.fails_with(&["refuses your token"]);
     finished(bench.command(&args).env("HF_TOKEN", "wr ong"))?
         .fails_with(&["HF_TOKEN: expected an access token"]);
@@ -193,12 +152,12 @@ fn the_token_from_its_usual_places() -> Result<()> {
     let file = bench.home.path().join(".cache/huggingface/token");
     fs::create_dir_all(file.parent().ok_or("a folder")?)?;
     fs::write(&file, "the-token\n")?;
-    bench.moeflux(&args)?.text();
+    bench.moeflux(&args)?.output();
     let elsewhere = bench.home.path().join("hf");
     fs::create_dir(&elsewhere)?;
     fs::write(elsewhere.join("token"), "wrong\n")?;
     finished(bench.command(&args).env("HF_HOME", &elsewhere))?.fails_with(&["refuses your token"]);
-    finished(bench.command(&args).env("HF_HOME", &elsewhere).env("HF_TOKEN_PATH", &file))?.text();
+    finished(bench.command(&args).env("HF_HOME", &elsewhere).env("HF_TOKEN_PATH", &file))?.output();
     Ok(())
 }
 

@@ -2,7 +2,14 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used)]
 
-use moeflux_kernels::{Encoding, Float, Matrix};
+use moeflux_kernels::{Encoding, Float, KvBlock, KvType, Matrix};
+
+/// So many blocks of a cache, with NaN in them: positions not written must not matter.
+pub(crate) fn unwritten(blocks: usize, len: usize, kv_type: KvType) -> Vec<KvBlock> {
+    let mut block = KvBlock::zeros(len, kv_type);
+    block.fill_with(|| f32::NAN);
+    vec![block; blocks]
+}
 
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -37,7 +44,7 @@ impl Random {
         let bytes = encoding.row_bytes(cols);
         let (mut codes, mut scales, mut biases) = (
             self.bytes(rows * bytes.codes),
-            self.bytes(rows * bytes.scales),
+            self.bytes(encoding.scale_rows(rows) * bytes.scales),
             self.bytes(rows * bytes.biases),
         );
         match encoding {
@@ -53,6 +60,10 @@ impl Random {
                 codes = codes.iter().map(|c| if c & 0x7f == 0x7f { 0 } else { *c }).collect(); // no NaN
             }
             Encoding::Nvfp4 => scales = scales.iter().map(|s| s % 40).collect(),
+            Encoding::Fp8 { params, .. } => {
+                scales = self.encoded(scales.len() / params.bytes(), params, 0.002);
+                codes = codes.iter().map(|c| if c & 0x7f == 0x7f { 0 } else { *c }).collect(); // no NaN
+            }
             Encoding::Ggml(_) => unreachable!("tested with vectors of its own"),
         }
         OwnedMatrix { rows, cols, encoding, codes, scales, biases }
@@ -81,6 +92,10 @@ pub(crate) fn encodings() -> Vec<Encoding> {
     let mut all = vec![Encoding::Mxfp4, Encoding::Mxfp8, Encoding::Nvfp4];
     for params in [Float::F32, Float::F16, Float::Bf16] {
         all.push(Encoding::Float(params));
+        // By row, by matrix, and in blocks that are cut short at the edges.
+        for (block_rows, block_cols) in [(1, usize::MAX), (usize::MAX, usize::MAX), (2, 48)] {
+            all.push(Encoding::Fp8 { block_rows, block_cols, params });
+        }
         for bits in [2, 3, 4, 5, 6, 8] {
             for group in [32, 64, 128] {
                 all.push(Encoding::Affine { bits, group, params });
@@ -108,7 +123,12 @@ impl OwnedMatrix {
     pub(crate) fn value(&self, row: usize, col: usize) -> f64 {
         let at = row * self.cols + col;
         let bits = self.encoding.bits();
-        let group = at / self.encoding.group();
+        let group = match self.encoding {
+            Encoding::Fp8 { block_rows, block_cols, .. } => {
+                row / block_rows * self.cols.div_ceil(block_cols) + col / block_cols
+            }
+            _ => at / self.encoding.group(),
+        };
         let code = || (0..bits).map(|b| bit(&self.codes, at * bits + b) << b).sum::<u32>();
         match self.encoding {
             Encoding::Float(float) => decode(float, &self.codes, at),
@@ -119,6 +139,10 @@ impl OwnedMatrix {
             Encoding::Mxfp4 => minifloat(code(), 2, 1) * e8m0(self.scales[group]),
             Encoding::Mxfp8 => minifloat(code(), 4, 3) * e8m0(self.scales[group]),
             Encoding::Nvfp4 => minifloat(code(), 2, 1) * minifloat(u32::from(self.scales[group]), 4, 3),
+            Encoding::Fp8 { params, .. } => {
+                let scale = decode(params, &self.scales, group) as f32;
+                f64::from(scale * minifloat(code(), 4, 3) as f32)
+            }
             Encoding::Ggml(_) => unreachable!("tested with vectors of its own"),
         }
     }

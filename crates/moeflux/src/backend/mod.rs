@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use moeflux_experts::{ExpertStore, StoreError};
+
 use crate::graph::{Graph, Op, Plan, TensorInfo};
 use crate::model::Model;
-use crate::sequence::{Position, Sequence};
+use crate::sequence::{KvType, Position, Sequence};
 
 /// Runs a model's graphs.
 pub trait Backend: Send {
@@ -28,8 +30,16 @@ pub trait Backend: Send {
         observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], BackendError>;
 
+    /// What the elements of the caches are that it appends to.
+    fn kv_type(&self) -> KvType;
+
     /// Memory held for transient tensors, in bytes.
     fn transient_bytes(&self) -> usize;
+
+    /// What streams the experts, if they are not read in place.
+    fn experts(&self) -> Option<&Arc<ExpertStore>> {
+        None
+    }
 }
 
 /// What changes from one step to the next. Rows are the tokens of all segments, one after the other.
@@ -95,9 +105,19 @@ impl CancelToken {
 }
 
 /// A step that did not finish.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackendError {
     /// Someone asked it to stop.
     #[error("cancelled")]
     Cancelled,
+    /// An expert could not be read.
+    #[error(transparent)]
+    Experts(Box<StoreError>),
+}
+
+impl From<StoreError> for BackendError {
+    fn from(error: StoreError) -> Self {
+        BackendError::Experts(Box::new(error))
+    }
 }

@@ -2,85 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::runner::{self, Input, Outputs, Runner};
+use super::completion::{Chosen, Completion, Told};
+use super::event::{Event, Outcome, PromptLogprob, StopReason};
+use super::request::GenerateRequest;
+use super::runner::{Input, Outputs, Runner};
 use crate::backend::{BackendError, CancelToken};
 use crate::error::Error;
 use crate::model::Model;
-use crate::sampling::{Sampled, Sampler, SamplingOptions};
+use crate::sampling::{GrammarCompiler, LogSoftmax, SamplingError};
 use crate::sequence::Sequence;
-use crate::text::{StopStrings, TokenStream};
-
-/// What to generate.
-#[derive(Clone, Debug, Default)]
-pub struct GenerateRequest {
-    /// Tokens to append to the sequence first.
-    pub prompt: Vec<u32>,
-    /// How to choose each token.
-    pub sampling: SamplingOptions,
-    /// Most tokens to generate.
-    pub max_tokens: usize,
-    /// Strings that end the text; they are not part of it.
-    pub stop: Vec<String>,
-    /// Whether to go on after an end-of-sequence token.
-    pub ignore_eos: bool,
-    /// Stops the generation from elsewhere.
-    pub cancel: CancelToken,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// A chunk of the prompt has been read.
-    Prefill {
-        /// Tokens read so far.
-        done: usize,
-        /// Tokens of the prompt.
-        total: usize,
-    },
-    /// A token was chosen. Special tokens are text too: they delimit thoughts and tool calls.
-    Token {
-        /// The token.
-        id: u32,
-        /// Text that is certain now: empty while a character, or what may be a stop string, is incomplete.
-        text: String,
-        /// Log-probability that the model gave it.
-        logprob: f32,
-    },
-    /// The end; no event follows.
-    Done(Outcome),
-}
-
-/// How a generation ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// Text that was still held back.
-    pub text: String,
-    /// Why it ended.
-    pub stop: StopReason,
-    /// Tokens of the prompt that were read.
-    pub prompt_tokens: usize,
-    /// Tokens chosen, the end-of-sequence token included.
-    pub completion_tokens: usize,
-    /// Time to read the prompt.
-    pub prefill: Duration,
-    /// Time from there to the end, without the time that the caller took between events.
-    pub decode: Duration,
-}
-
-/// Why a generation ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// The model chose this end-of-sequence token.
-    EndOfSequence(u32),
-    /// This stop string came up.
-    StopString(String),
-    /// As many tokens as allowed.
-    MaxTokens,
-    /// The model's context is full.
-    ContextFull,
-    /// Someone asked.
-    Cancelled,
-}
 
 /// A running generation: an iterator of events. Dropping it stops; the sequence keeps the tokens read so far.
 ///
@@ -91,62 +21,51 @@ pub struct Generation<'a> {
     runner: &'a mut Runner,
     sequence: &'a mut Sequence,
     prompt: Vec<u32>,
-    max_tokens: usize,
-    stop_strings: Vec<String>,
-    ignore_eos: bool,
+    /// How many of the most likely tokens to tell with each token of the prompt.
+    prompt_logprobs: Option<usize>,
     cancel: CancelToken,
-    sampler: Sampler,
-    text: Option<Text<'a>>,
+    completion: Completion<'a>,
     phase: Phase,
-    completion_tokens: usize,
     prefill: Duration,
     decode: Duration,
 }
 
-/// From tokens to text that may be shown.
-#[derive(Debug)]
-struct Text<'a> {
-    stream: TokenStream<'a>,
-    stops: StopStrings,
-}
-
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     /// So many tokens of the prompt have been read.
     Prefill(usize),
+    /// The prompt has been read, and no token is wanted.
+    Read,
     /// A token was chosen and not yet told of.
-    Chosen(Sampled),
+    Chosen(Chosen),
     /// A token was told of and not yet read.
     Told(u32),
     Finished,
 }
 
+/// Most logits that a chunk of the prompt asks for where each token wants its own: 64 MiB.
+const PROMPT_LOGITS: usize = 16 << 20;
+
 impl<'a> Generation<'a> {
     pub(super) fn new(
         model: &'a Model,
         runner: &'a mut Runner,
+        grammars: &GrammarCompiler,
         sequence: &'a mut Sequence,
         request: GenerateRequest,
     ) -> Result<Self, Error> {
-        let GenerateRequest { prompt, sampling, max_tokens, stop, ignore_eos, cancel } = request;
-        runner::check(model, sequence, &prompt)?;
-        let mut sampler = Sampler::new(sampling, model.vocab_size())?;
-        sampler.accept_prompt(sequence.tokens());
-        sampler.accept_prompt(&prompt);
-        let text = Text { stream: model.tokenizer().stream(false), stops: StopStrings::new(stop.clone())? };
+        runner.check(model, sequence, &request.prompt)?;
+        let completion = Completion::new(model, grammars, sequence.tokens(), &request)?;
+        let GenerateRequest { prompt, prompt_logprobs, cancel, .. } = request;
         Ok(Generation {
             model,
             runner,
             sequence,
             prompt,
-            max_tokens,
-            stop_strings: stop,
-            ignore_eos,
+            prompt_logprobs,
             cancel,
-            sampler,
-            text: Some(text),
+            completion,
             phase: Phase::Prefill(0),
-            completion_tokens: 0,
             prefill: Duration::ZERO,
             decode: Duration::ZERO,
         })
@@ -177,66 +96,74 @@ impl<'a> Generation<'a> {
     }
 
     fn read_prompt(&mut self, read: usize) -> Result<Event, Error> {
-        let total = self.prompt.len();
-        let done = total.min(read + self.runner.prefill_chunk());
-        let outputs = if done == total { Outputs::Last } else { Outputs::None };
+        let (total, vocab_size) = (self.prompt.len(), self.model.vocab_size());
+        let mut chunk = self.runner.prefill_chunk();
+        if self.prompt_logprobs.is_some() {
+            chunk = chunk.min((PROMPT_LOGITS / vocab_size).max(1));
+        }
+        let done = total.min(read + chunk);
+        let is_last = done == total && !self.completion.is_full();
+        let outputs = match self.prompt_logprobs {
+            Some(_) => Outputs::All,
+            None if is_last => Outputs::Last,
+            None => Outputs::None,
+        };
         let input = Input { outputs, ..Input::new(self.sequence, &self.prompt[read..done]) };
         let logits = self.runner.step(self.model, &mut [input], Some(&self.cancel), None)?;
-        self.phase =
-            if done == total { Phase::Chosen(self.sampler.sample(logits)?) } else { Phase::Prefill(done) };
-        Ok(Event::Prefill { done, total })
+        let mut logprobs = Vec::new();
+        if let Some(n) = self.prompt_logprobs {
+            if read == 0 {
+                logprobs.push(PromptLogprob {
+                    token: self.prompt[0],
+                    logprob: None,
+                    top_logprobs: Vec::new(),
+                });
+            }
+            let successors = &self.prompt[read + 1..total.min(done + 1)];
+            for (&token, logits) in successors.iter().zip(logits.chunks_exact(vocab_size)) {
+                logprobs.push(prompt_logprob(token, logits, n)?);
+            }
+        }
+        self.phase = if is_last {
+            Phase::Chosen(self.completion.choose(&logits[logits.len() - vocab_size..])?)
+        } else if done == total {
+            Phase::Read
+        } else {
+            Phase::Prefill(done)
+        };
+        Ok(Event::Prefill { done, total, logprobs })
     }
 
     fn decode(&mut self) -> Result<Event, Error> {
-        let sampled = match self.phase {
-            Phase::Chosen(sampled) => sampled,
+        if self.completion.is_full() {
+            return self.done(StopReason::MaxTokens);
+        }
+        let chosen = match &self.phase {
+            Phase::Chosen(chosen) => chosen.clone(),
             Phase::Told(token) => {
                 if self.sequence.len() == self.model.context_length() {
                     return self.done(StopReason::ContextFull);
                 }
-                let input = Input::new(self.sequence, std::slice::from_ref(&token));
+                let input = Input::new(self.sequence, std::slice::from_ref(token));
                 let logits = self.runner.step(self.model, &mut [input], Some(&self.cancel), None)?;
-                self.sampler.sample(logits)?
+                self.completion.choose(logits)?
             }
-            Phase::Prefill(_) | Phase::Finished => unreachable!("decode follows prefill and ends once"),
+            Phase::Prefill(_) | Phase::Read | Phase::Finished => {
+                unreachable!("decode follows prefill, where a token is wanted, and ends once")
+            }
         };
-        if self.completion_tokens == self.max_tokens {
-            return self.done(StopReason::MaxTokens);
-        }
-        self.tell(sampled)
-    }
-
-    /// Turns a chosen token into text, or into the end.
-    fn tell(&mut self, Sampled { token: id, logprob }: Sampled) -> Result<Event, Error> {
-        self.completion_tokens += 1;
-        self.sampler.accept(id);
-        let tokenizer = self.model.tokenizer();
-        if !self.ignore_eos && tokenizer.eos_ids().contains(&id) {
-            return self.done(StopReason::EndOfSequence(id));
-        }
-        let mut text = String::new();
-        if let Some(Text { stream, stops }) = &mut self.text {
-            // Embeddings are padded beyond the tokenizer; a token without a name is no text.
-            let piece = if tokenizer.token(id).is_some() { stream.push(id)? } else { "" };
-            let outcome = stops.push(piece);
-            text = outcome.text;
-            if let Some(hit) = outcome.hit {
-                self.text = None;
-                let stop = StopReason::StopString(self.stop_strings[hit].clone());
-                return Ok(self.done_with(stop, text));
+        match self.completion.tell(chosen)? {
+            Told::Token(token, event) => {
+                self.phase = Phase::Told(token);
+                Ok(event)
             }
+            Told::End(stop, text) => Ok(self.done_with(stop, text)),
         }
-        self.phase = Phase::Told(id);
-        Ok(Event::Token { id, text, logprob })
     }
 
     fn done(&mut self, stop: StopReason) -> Result<Event, Error> {
-        let mut rest = String::new();
-        if let Some(Text { stream, mut stops }) = self.text.take() {
-            let outcome = stops.push(&stream.finish()?);
-            rest = outcome.text + &stops.finish();
-        }
-        Ok(self.done_with(stop, rest))
+        let text = self.completion.finish()?;
+        Ok(self.done_with(stop, text))
     }
 
     fn done_with(&mut self, stop: StopReason, text: String) -> Event {
@@ -249,11 +176,17 @@ impl<'a> Generation<'a> {
             text,
             stop,
             prompt_tokens,
-            completion_tokens: self.completion_tokens,
+            completion_tokens: self.completion.tokens(),
             prefill: self.prefill,
             decode: self.decode,
         })
     }
+}
+
+/// What the model made of a token, from the logits of the one before it.
+fn prompt_logprob(token: u32, logits: &[f32], n: usize) -> Result<PromptLogprob, SamplingError> {
+    let model = LogSoftmax::new(logits)?;
+    Ok(PromptLogprob { token, logprob: Some(model.of(token)), top_logprobs: model.top(n) })
 }
 
 impl Iterator for Generation<'_> {

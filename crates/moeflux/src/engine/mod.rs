@@ -1,34 +1,56 @@
 //! Evaluates tokens and generates text.
 
+mod completion;
+mod event;
 mod generate;
 mod graphs;
+mod reasoning;
+mod request;
 mod runner;
 
-pub use generate::{Event, GenerateRequest, Generation, Outcome, StopReason};
+use std::sync::Arc;
+
+use moeflux_kernels::Numbers;
+
+pub use event::{Event, Outcome, PromptLogprob, StopReason};
+pub use generate::Generation;
+pub use request::GenerateRequest;
 pub use runner::{Input, Outputs};
 
 use self::runner::Runner;
 use crate::backend::{Observer, cpu::CpuBackend};
 use crate::error::Error;
+use crate::experts::{ExpertOptions, ExpertStore, Placement, place};
 use crate::model::Model;
+use crate::sampling::GrammarCompiler;
 use crate::sequence::Sequence;
 
-/// How an engine runs. None of it changes the output.
+/// How an engine runs. Only `numbers` changes the output.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Threads that compute.
     pub threads: usize,
-    /// Most tokens of a prompt in one step. Larger is faster and takes more memory.
-    pub prefill_chunk: usize,
+    /// How exactly it computes.
+    pub numbers: Numbers,
+    /// Most tokens of a prompt in one step; `None` lets the engine choose. Larger is faster and takes more memory.
+    pub prefill_chunk: Option<usize>,
     /// Whether transient tensors share buffers; off only to compare.
     pub planned_memory: bool,
+    /// Where experts are kept, and in how much memory.
+    pub experts: ExpertOptions,
 }
 
 impl Default for EngineOptions {
-    /// A thread for each core that the process may use, chunks of 256 tokens, planned memory.
+    /// A thread for each core that the process may use, fast numbers, planned memory.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        EngineOptions { threads, prefill_chunk: 256, planned_memory: true }
+        EngineOptions {
+            threads,
+            numbers: Numbers::Fast,
+            prefill_chunk: None,
+            planned_memory: true,
+            experts: ExpertOptions::default(),
+        }
     }
 }
 
@@ -37,19 +59,27 @@ impl Default for EngineOptions {
 pub struct Engine {
     model: Model,
     runner: Runner,
+    grammars: GrammarCompiler,
 }
 
 impl Engine {
     /// An engine on the CPU.
     pub fn new(model: Model, options: &EngineOptions) -> Result<Self, Error> {
-        for (option, value) in [("threads", options.threads), ("prefill_chunk", options.prefill_chunk)] {
-            if value == 0 {
+        let threads = options.threads;
+        for (option, value) in [("threads", Some(threads)), ("prefill_chunk", options.prefill_chunk)] {
+            if let Some(value @ 0) = value {
                 return Err(Error::Option { option, expected: "at least 1", found: value.to_string() });
             }
         }
-        let threads = options.threads;
-        let backend = CpuBackend::new(threads).map_err(|source| Error::Threads { threads, source })?;
-        Ok(Engine { model, runner: Runner::new(Box::new(backend), options) })
+        let backend =
+            CpuBackend::new(threads, options.numbers).map_err(|source| Error::Threads { threads, source })?;
+        let Placement { store, prefill_chunk, room } = place(&model, options)?;
+        let backend = match store {
+            Some(store) => backend.streaming(store, options.experts.hints),
+            None => backend,
+        };
+        let runner = Runner::new(Box::new(backend), options, prefill_chunk, room);
+        Ok(Engine { model, runner, grammars: GrammarCompiler::default() })
     }
 
     /// The model.
@@ -57,9 +87,15 @@ impl Engine {
         &self.model
     }
 
-    /// An empty sequence of this model.
+    /// What streams the experts; `None` if they are mapped.
+    pub fn experts(&self) -> Option<&Arc<ExpertStore>> {
+        self.runner.experts()
+    }
+
+    /// An empty sequence of this model, for this engine's numbers: caches are of float32 in exact mode and of half
+    /// floats in fast mode. An engine of the other mode refuses it.
     pub fn sequence(&self) -> Sequence {
-        self.model.sequence()
+        self.model.sequence(self.runner.kv_type())
     }
 
     /// Appends tokens and returns the logits of the last one, `[vocab_size]`.
@@ -90,7 +126,12 @@ impl Engine {
         sequence: &'a mut Sequence,
         request: GenerateRequest,
     ) -> Result<Generation<'a>, Error> {
-        Generation::new(&self.model, &mut self.runner, sequence, request)
+        Generation::new(&self.model, &mut self.runner, &self.grammars, sequence, request)
+    }
+
+    /// Most tokens of a prompt in one step.
+    pub fn prefill_chunk(&self) -> usize {
+        self.runner.prefill_chunk()
     }
 
     /// Memory held for transient tensors, in bytes.

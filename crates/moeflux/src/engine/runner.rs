@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::EngineOptions;
 use super::graphs::GraphCache;
 use crate::backend::{Backend, CancelToken, Observer, Segment, Step};
 use crate::error::Error;
+use crate::experts::{ExpertStore, StateRoom};
 use crate::graph::StepShape;
 use crate::model::Model;
-use crate::sequence::{Position, Sequence};
+use crate::sequence::{KvType, Position, Sequence};
 
 /// What one sequence brings to a step.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ pub(super) struct Runner {
     backend: Box<dyn Backend>,
     graphs: GraphCache,
     prefill_chunk: usize,
+    room: Option<StateRoom>,
 }
 
 impl fmt::Debug for Runner {
@@ -56,16 +59,25 @@ impl fmt::Debug for Runner {
 }
 
 impl Runner {
-    pub(super) fn new(backend: Box<dyn Backend>, options: &EngineOptions) -> Self {
-        Runner {
-            backend,
-            graphs: GraphCache::new(options.planned_memory),
-            prefill_chunk: options.prefill_chunk,
-        }
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        options: &EngineOptions,
+        prefill_chunk: usize,
+        room: Option<StateRoom>,
+    ) -> Self {
+        Runner { backend, graphs: GraphCache::new(options.planned_memory), prefill_chunk, room }
     }
 
     pub(super) fn prefill_chunk(&self) -> usize {
         self.prefill_chunk
+    }
+
+    pub(super) fn experts(&self) -> Option<&Arc<ExpertStore>> {
+        self.backend.experts()
+    }
+
+    pub(super) fn kv_type(&self) -> KvType {
+        self.backend.kv_type()
     }
 
     pub(super) fn transient_bytes(&self) -> usize {
@@ -80,7 +92,7 @@ impl Runner {
         tokens: &[u32],
         outputs: Outputs,
     ) -> Result<Vec<f32>, Error> {
-        check(model, sequence, tokens)?;
+        self.check(model, sequence, tokens)?;
         let mut logits = Vec::new();
         let mut left = tokens.len();
         for chunk in tokens.chunks(self.prefill_chunk) {
@@ -101,7 +113,7 @@ impl Runner {
         observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], Error> {
         for input in &*inputs {
-            check(model, input.sequence, input.tokens)?;
+            self.check(model, input.sequence, input.tokens)?;
         }
         let Batch { tokens, positions, outputs, rows } = Batch::gather(inputs)?;
         let mut segments: Vec<Segment<'_>> = inputs
@@ -113,6 +125,10 @@ impl Runner {
             })
             .collect();
 
+        if let (Some(room), Some(store)) = (self.room, self.backend.experts()) {
+            let states: usize = segments.iter().map(|segment| segment.sequence.state_bytes()).sum();
+            room.share(store, states as u64)?;
+        }
         let shape = StepShape { n_tokens: tokens.len(), n_outputs: outputs.len() };
         let (graph, plan) = self.graphs.get(model, shape)?;
         let mut step = Step {
@@ -128,25 +144,29 @@ impl Runner {
         }
         Ok(logits)
     }
-}
 
-/// Whether the tokens can be appended: there are some, the model knows them and has room for them.
-pub(super) fn check(model: &Model, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
-    if sequence.model() != model.id() {
-        return Err(Error::ForeignSequence);
+    /// Whether the tokens can be appended: there are some, the model knows them and has room for them.
+    pub(super) fn check(&self, model: &Model, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
+        if sequence.model() != model.id() {
+            return Err(Error::ForeignSequence);
+        }
+        let (expected, found) = (self.kv_type(), sequence.kv_type());
+        if expected != found {
+            return Err(Error::KvType { expected, found });
+        }
+        if tokens.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        let vocab_size = model.vocab_size();
+        if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
+            return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
+        }
+        let (len, new, context) = (sequence.len(), tokens.len(), model.context_length());
+        if len + new > context {
+            return Err(Error::ContextFull { len, new, context });
+        }
+        Ok(())
     }
-    if tokens.is_empty() {
-        return Err(Error::NoTokens);
-    }
-    let vocab_size = model.vocab_size();
-    if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
-        return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
-    }
-    let (len, new, context) = (sequence.len(), tokens.len(), model.context_length());
-    if len + new > context {
-        return Err(Error::ContextFull { len, new, context });
-    }
-    Ok(())
 }
 
 /// The inputs of a step, row by row.

@@ -3,6 +3,7 @@
 mod attention;
 mod decoder;
 mod deepseek;
+mod dense;
 mod ffn;
 mod gated_attention;
 mod gated_delta_net;
@@ -20,10 +21,11 @@ use std::path::Path;
 
 use moeflux_checkpoint::{Checkpoint, ModelConfig, OpenOptions};
 
+use self::attention::QkNorm;
 use crate::error::Error;
 use crate::graph::role::Logits;
 use crate::graph::{Graph, GraphBuilder, GraphError, Loader, StepShape, Tensor, WeightTable};
-use crate::sequence::{ModelId, Sequence};
+use crate::sequence::{KvType, ModelId, Sequence};
 use crate::text::Tokenizer;
 
 /// What a family's file provides: the forward pass as a graph.
@@ -62,8 +64,10 @@ impl Model {
             }
             ModelConfig::Glm4Moe(config) => Box::new(glm4_moe::load(config, &mut loader)?),
             ModelConfig::GptOss(config) => Box::new(gpt_oss::load(config, &mut loader)?),
+            ModelConfig::Llama(config) => Box::new(dense::load(config, QkNorm::None, &mut loader)?),
             ModelConfig::Mixtral(config) => Box::new(mixtral::load(config, &mut loader)?),
             ModelConfig::Olmoe(config) => Box::new(olmoe::load(config, &mut loader)?),
+            ModelConfig::Qwen3(config) => Box::new(dense::load(config, QkNorm::PerHead, &mut loader)?),
             ModelConfig::Qwen3Moe(config) => Box::new(qwen3_moe::load(config, &mut loader)?),
             ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => {
                 Box::new(qwen3_next::load(config, &mut loader)?)
@@ -84,9 +88,9 @@ impl Model {
         builder.finish(logits)
     }
 
-    /// An empty sequence.
-    pub fn sequence(&self) -> Sequence {
-        Sequence::new(self.id, self.weights.states())
+    /// An empty sequence for backends whose caches have elements of this type.
+    pub fn sequence(&self, kv_type: KvType) -> Sequence {
+        Sequence::new(self.id, self.weights.states(), kv_type)
     }
 
     /// Tells this model's sequences from another's.

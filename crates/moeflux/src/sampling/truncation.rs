@@ -1,6 +1,7 @@
-//! Which tokens remain to be drawn from: top-k, top-p, min-p.
+//! Which tokens remain to be drawn from: top-k, top-p, min-p, typical, XTC.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// A token that can be drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,6 +84,49 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
 pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32) {
     if p > 0.0 {
         candidates.retain(|candidate| candidate.weight >= f64::from(p));
+    }
+}
+
+/// Keeps the candidates whose information content `-ln(probability)` is nearest to the entropy, until they have
+/// probability `p` together, and those as near as the last of them (transformers' `TypicalLogitsWarper`;
+/// arXiv:2202.00666).
+pub(super) fn typical(candidates: &mut Vec<Candidate>, p: f32) {
+    if p >= 1.0 {
+        return;
+    }
+    candidates.retain(|candidate| candidate.weight > 0.0);
+    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+    let information = |candidate: &Candidate| total.ln() - candidate.weight.ln();
+    let entropy: f64 =
+        candidates.iter().map(|candidate| candidate.weight / total * information(candidate)).sum();
+    let distance = |candidate: &Candidate| (information(candidate) - entropy).abs();
+    let mut nearest: Vec<(f64, f64)> =
+        candidates.iter().map(|candidate| (distance(candidate), candidate.weight / total)).collect();
+    nearest.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let mut mass = 0.0;
+    let last = nearest.iter().find(|(_, probability)| {
+        mass += probability;
+        mass >= f64::from(p)
+    });
+    if let Some(&(limit, _)) = last.or(nearest.last()) {
+        candidates.retain(|candidate| distance(candidate) <= limit);
+    }
+}
+
+/// Of the candidates with probability `threshold` or more, keeps only the least likely (of equals, the highest id); does
+/// nothing if that would take away an exempt token. Exclude top choices, as its author defined it for
+/// text-generation-webui (its pull request 6335).
+pub(super) fn exclude_top_choices(candidates: &mut Vec<Candidate>, threshold: f32, exempt: &BTreeSet<u32>) {
+    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+    let is_top = |candidate: &Candidate| candidate.weight / total >= f64::from(threshold);
+    let Some(least) =
+        candidates.iter().filter(|candidate| is_top(candidate)).max_by(|a, b| by_likelihood(a, b)).copied()
+    else {
+        return;
+    };
+    let goes = |candidate: &Candidate| is_top(candidate) && candidate.token != least.token;
+    if !candidates.iter().any(|candidate| goes(candidate) && exempt.contains(&candidate.token)) {
+        candidates.retain(|candidate| !goes(candidate));
     }
 }
 

@@ -4,7 +4,8 @@ mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use state::{KvBlock, KvCache, LatentCache, Recurrent, State, StateMut};
+pub use moeflux_kernels::{KvBlock, KvType};
+pub use state::{KvCache, LatentCache, Recurrent, State, StateMut};
 
 use crate::graph::StateSpec;
 
@@ -30,16 +31,22 @@ impl ModelId {
 #[derive(Clone, Debug)]
 pub struct Sequence {
     model: ModelId,
+    kv_type: KvType,
     tokens: Vec<u32>,
     next_position: u32,
     states: Vec<State>,
 }
 
 impl Sequence {
-    /// An empty sequence for a model with these states.
-    pub fn new(model: ModelId, specs: &[StateSpec]) -> Self {
-        let states = specs.iter().map(State::new).collect();
-        Sequence { model, tokens: Vec::new(), next_position: 0, states }
+    /// An empty sequence for a model with these states, whose caches have elements of a type.
+    pub fn new(model: ModelId, specs: &[StateSpec], kv_type: KvType) -> Self {
+        let states = specs.iter().map(|spec| State::new(spec, kv_type)).collect();
+        Sequence { model, kv_type, tokens: Vec::new(), next_position: 0, states }
+    }
+
+    /// What the elements of its caches are.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
     }
 
     /// The tokens read so far.

@@ -1,6 +1,6 @@
 //! What a sequence remembers in each layer.
 
-use moeflux_kernels::{AttentionShape, KV_BLOCK, MlaShape};
+use moeflux_kernels::{AttentionShape, KV_BLOCK, KvBlock, KvType, MlaShape};
 
 use crate::graph::StateSpec;
 
@@ -32,23 +32,23 @@ pub enum StateMut<'a> {
 }
 
 impl State {
-    /// The state before the first token.
-    pub fn new(spec: &StateSpec) -> Self {
+    /// The state before the first token; a cache's elements are of the type given.
+    pub fn new(spec: &StateSpec, kv_type: KvType) -> Self {
         match *spec {
             StateSpec::Kv { kv_heads, head_dim, window } => {
-                State::Kv(KvCache::new(kv_heads, head_dim, window))
+                State::Kv(KvCache::new(kv_heads, head_dim, window, kv_type))
             }
-            StateSpec::Latent { rank, rope_dim } => State::Latent(LatentCache::new(rank, rope_dim)),
+            StateSpec::Latent { rank, rope_dim } => State::Latent(LatentCache::new(rank, rope_dim, kv_type)),
             StateSpec::Recurrent { len } => State::Recurrent(Recurrent::new(len)),
         }
     }
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        4 * match self {
-            State::Kv(cache) => cache.keys.len() + cache.values.len(),
-            State::Latent(cache) => cache.blocks.len(),
-            State::Recurrent(recurrent) => recurrent.current.len() + recurrent.next.len(),
+        match self {
+            State::Kv(cache) => cache.keys.bytes() + cache.values.bytes(),
+            State::Latent(cache) => cache.blocks.bytes(),
+            State::Recurrent(recurrent) => 4 * (recurrent.current.len() + recurrent.next.len()),
         }
     }
 
@@ -95,10 +95,6 @@ impl State {
     }
 }
 
-/// What is cached of [`KV_BLOCK`] tokens: keys or values `[kv_heads, KV_BLOCK, head_dim]`, or latents and rotary keys as
-/// [`MlaShape`] has them. Empty once no token to come sees any of them.
-pub type KvBlock = Box<[f32]>;
-
 /// Keys (after RoPE) and values of every token, or of those that a window still sees.
 #[derive(Clone, Debug)]
 pub struct KvCache {
@@ -108,9 +104,10 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    fn new(kv_heads: usize, head_dim: usize, window: Option<usize>) -> Self {
+    fn new(kv_heads: usize, head_dim: usize, window: Option<usize>, kv_type: KvType) -> Self {
         let shape = AttentionShape { heads: kv_heads, kv_heads, head_dim, window };
-        KvCache { shape, keys: Blocks::new(shape.block_len()), values: Blocks::new(shape.block_len()) }
+        let blocks = || Blocks::new(shape.block_len(), kv_type);
+        KvCache { shape, keys: blocks(), values: blocks() }
     }
 
     /// Blocks of keys and of values.
@@ -133,8 +130,8 @@ pub struct LatentCache {
 }
 
 impl LatentCache {
-    fn new(rank: usize, rope_dim: usize) -> Self {
-        LatentCache { blocks: Blocks::new(MlaShape { heads: 1, rank, rope_dim }.block_len()) }
+    fn new(rank: usize, rope_dim: usize, kv_type: KvType) -> Self {
+        LatentCache { blocks: Blocks::new(MlaShape { heads: 1, rank, rope_dim }.block_len(), kv_type) }
     }
 
     /// Its blocks.
@@ -143,36 +140,37 @@ impl LatentCache {
     }
 }
 
-/// Blocks of [`KV_BLOCK`] absolute positions.
+/// Blocks of [`KV_BLOCK`] absolute positions; empty once no token to come sees any of them.
 #[derive(Clone, Debug)]
 struct Blocks {
     block_len: usize,
+    kv_type: KvType,
     blocks: Vec<KvBlock>,
     /// How many at the start have been dropped.
     dropped: usize,
 }
 
 impl Blocks {
-    fn new(block_len: usize) -> Self {
-        Blocks { block_len, blocks: Vec::new(), dropped: 0 }
+    fn new(block_len: usize, kv_type: KvType) -> Self {
+        Blocks { block_len, kv_type, blocks: Vec::new(), dropped: 0 }
     }
 
-    /// Values held.
-    fn len(&self) -> usize {
-        (self.blocks.len() - self.dropped) * self.block_len
+    /// Memory held.
+    fn bytes(&self) -> usize {
+        (self.blocks.len() - self.dropped) * self.block_len * self.kv_type.bytes()
     }
 
     /// Allocates blocks for `len` tokens.
     fn reserve(&mut self, len: usize) {
         let blocks = len.div_ceil(KV_BLOCK).max(self.blocks.len());
-        self.blocks.resize_with(blocks, || vec![0.0; self.block_len].into_boxed_slice());
+        self.blocks.resize_with(blocks, || KvBlock::zeros(self.block_len, self.kv_type));
     }
 
     /// Gives back the memory of blocks that end before `position`.
     fn forget_before(&mut self, position: usize) {
         let end = (position / KV_BLOCK).min(self.blocks.len());
         for block in self.blocks.get_mut(self.dropped..end).unwrap_or_default() {
-            *block = Box::default();
+            *block = KvBlock::zeros(0, self.kv_type);
         }
         self.dropped = self.dropped.max(end);
     }

@@ -45,6 +45,16 @@ pub enum TextError {
     /// A text could not be split into tokens.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
+    /// The tokenizer knows what tokens say, and not how texts are split into them.
+    #[error(
+        "{}: good for decoding alone, so a text cannot be split into tokens; put the model's tokenizer.json or \
+         tokenizer.bin beside it, or pass token ids",
+        path.display()
+    )]
+    DecodeOnly {
+        /// The file.
+        path: PathBuf,
+    },
     /// Tokens could not be turned into text.
     #[error("the tokens cannot be decoded: {0}")]
     Decode(String),

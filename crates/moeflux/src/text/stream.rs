@@ -67,7 +67,7 @@ impl<'a> TokenStream<'a> {
                 State::Window(window) => {
                     window.ids.push(id);
                     // The text of a run of byte tokens is known only when the run ends.
-                    if !(window.byte_fallback && is_byte_token(&token)) {
+                    if !(window.byte_fallback && byte_of_token(&token).is_some()) {
                         window.advance(self.tokenizer, &mut self.piece)?;
                     }
                 }
@@ -114,11 +114,26 @@ impl DecoderKind {
         let parts = decoder["decoders"].as_array().map_or(std::slice::from_ref(&decoder), Vec::as_slice);
         Self::Contextual { byte_fallback: parts.iter().any(|part| part["type"] == "ByteFallback") }
     }
+
+    /// The bytes of a token where they do not depend on others; else `None`.
+    pub(super) fn token_bytes(self, token: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::ByteLevel => {
+                let mut bytes = Vec::new();
+                append_token_bytes(token, &mut bytes);
+                Some(bytes)
+            }
+            Self::Contextual { byte_fallback } => {
+                byte_of_token(token).filter(|_| byte_fallback).map(|byte| vec![byte])
+            }
+        }
+    }
 }
 
-fn is_byte_token(token: &str) -> bool {
-    let hex = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-    hex.is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok())
+/// The byte that a token `<0xNN>` stands for.
+fn byte_of_token(token: &str) -> Option<u8> {
+    let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    if hex.len() == 2 { u8::from_str_radix(hex, 16).ok() } else { None }
 }
 
 /// The bytes that a byte-level token stands for; a token with characters outside that alphabet is its own

@@ -23,6 +23,8 @@ pub struct Tokenizer {
     eos_ids: Vec<u32>,
     chat_template: Option<ChatTemplate>,
     generation_defaults: GenerationDefaults,
+    /// The file, if it is good for decoding alone.
+    decode_only: Option<PathBuf>,
 }
 
 impl Tokenizer {
@@ -32,11 +34,18 @@ impl Tokenizer {
             Some(metadata) => Self::from_gguf(metadata),
             None => {
                 let folder = checkpoint.text_folder();
-                let binary = folder.join("tokenizer.bin");
-                if folder.join("tokenizer.json").is_file() || !binary.is_file() {
-                    return Self::open(folder);
+                let (binary, vocab) = (folder.join("tokenizer.bin"), folder.join("vocab.bin"));
+                if folder.join("tokenizer.json").is_file() {
+                    Self::open(folder)
+                } else if binary.is_file() {
+                    let model_type = checkpoint.config().model_type();
+                    Self::with_files(folder, flash_moe::tokenizer(&binary, model_type)?)
+                } else if vocab.is_file() {
+                    let tokenizer = Self::with_files(folder, flash_moe::vocabulary(&vocab)?)?;
+                    Ok(Self { decode_only: Some(vocab), ..tokenizer })
+                } else {
+                    Self::open(folder)
                 }
-                Self::with_files(folder, flash_moe::tokenizer(&binary, checkpoint.config().model_type())?)
             }
         }
     }
@@ -80,12 +89,17 @@ impl Tokenizer {
             eos_ids,
             chat_template,
             generation_defaults,
+            decode_only: None,
             inner,
         }
     }
 
-    /// Token ids of a text. Special tokens in the text are recognised; none is added.
+    /// Token ids of a text. Special tokens in the text are recognised; none is added. [`TextError::DecodeOnly`] for a
+    /// tokenizer that was read from flash-moe's `vocab.bin`.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        if let Some(path) = &self.decode_only {
+            return Err(TextError::DecodeOnly { path: path.clone() });
+        }
         let encoding =
             self.inner.encode_fast(text, false).map_err(|error| TextError::Encode(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
@@ -127,6 +141,30 @@ impl Tokenizer {
     /// The id of a token, written as in `tokenizer.json`.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// The bytes that each token puts into a text, by id, as it does after another token; none for ids that have no
+    /// token. A text's tokens may cut characters apart.
+    pub fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TextError> {
+        let vocab = self.inner.get_vocab(true);
+        let len = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        // Decoders treat the first token of a text in their own way, so another goes before.
+        let before = match self.decoder {
+            DecoderKind::ByteLevel => Vec::new(),
+            DecoderKind::Contextual { .. } => self.encode("a")?,
+        };
+        let text_before = self.decode_known(&before, false)?;
+        let mut bytes = vec![Vec::new(); len];
+        for (token, id) in vocab {
+            bytes[id as usize] = match self.decoder.token_bytes(&token) {
+                Some(bytes) => bytes,
+                None => {
+                    let text = self.decode_known(&[before.as_slice(), &[id]].concat(), false)?;
+                    text.strip_prefix(&text_before).unwrap_or_default().as_bytes().to_vec()
+                }
+            };
+        }
+        Ok(bytes)
     }
 
     /// Whether a token is a special one (an added token with `special: true`).

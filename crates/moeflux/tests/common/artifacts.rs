@@ -6,6 +6,7 @@ use std::path::Path;
 
 use moeflux::Model;
 use moeflux::checkpoint::{Checkpoint, Dtype, OpenOptions, Tensor};
+use moeflux::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
 /// The parts of an expert in the order in which they are packed.
@@ -104,6 +105,18 @@ pub fn write_index(source: &Path, target: &Path) {
     assert!(reads.values().all(|reads| reads.len() == PARTS.len() * PROJECTIONS.len()));
     let index = json!({ "model_path": source.canonicalize().unwrap(), "expert_reads": reads });
     fs::write(target.join("expert_index.json"), index.to_string()).unwrap();
+}
+
+/// `vocab.bin` of a tokenizer: the bytes of each token by id.
+pub fn write_vocab(tokenizer: &Tokenizer, target: &Path) {
+    let tokens = tokenizer.token_bytes().unwrap();
+    let mut out = (tokens.len() as u32).to_le_bytes().to_vec();
+    out.extend((tokens.len() as u32 - 1).to_le_bytes());
+    for token in tokens {
+        out.extend((token.len() as u16).to_le_bytes());
+        out.extend(token);
+    }
+    fs::write(target.join("vocab.bin"), out).unwrap();
 }
 
 /// `tokenizer.bin` of a `tokenizer.json`.

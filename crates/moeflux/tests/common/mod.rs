@@ -7,6 +7,8 @@ pub mod artifacts;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use moeflux::convert::{self, RunOptions};
+use moeflux::{Model, ModelOptions};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -35,6 +37,17 @@ pub fn copy_with(folder: &Path, changes: &Value) -> TempDir {
     }
     std::fs::write(path, config.to_string()).unwrap();
     copy
+}
+
+/// A lossless pack of a checkpoint.
+pub fn pack(source: &Path) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("pack");
+    let model = Model::open(source, &ModelOptions::default()).unwrap();
+    let plan = convert::plan(&model, &"".parse().unwrap()).unwrap();
+    let options = RunOptions { threads: 2, restart: false };
+    convert::run(&plan, model.checkpoint(), &target, &options, &|_, _| {}).unwrap();
+    (folder, target)
 }
 
 /// All tensors of a reference file.

@@ -63,10 +63,11 @@ impl Io<'_> {
     }
 
     /// Writes one float tensor.
-    pub(super) fn write(&mut self, out: TensorId, body: impl FnOnce(&Self, &mut [f32])) {
+    pub(super) fn write<R>(&mut self, out: TensorId, body: impl FnOnce(&Self, &mut [f32]) -> R) -> R {
         let mut buffer = self.take_f32(out);
-        body(self, &mut buffer[..self.graph.tensor(out).len()]);
+        let result = body(self, &mut buffer[..self.graph.tensor(out).len()]);
         self.put_f32(out, buffer);
+        result
     }
 
     /// Writes two float tensors.

@@ -1,18 +1,27 @@
-//! The exact CPU backend: float32 throughout, weights dequantised as they are read.
+//! The CPU backend: float32 throughout, with weights dequantised as they are read, or in fast mode activations of 8 bits
+//! where they meet quantised weights.
 //!
 //! Each operation is one call of a kernel of the same meaning. Parallelism splits outputs, never sums, and every sum
 //! has a fixed order, so a token's bits depend on its own sequence alone.
 
 mod arena;
 mod rope;
+mod streamed;
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use moeflux_kernels::{self as kernels, ExpertScratch, MlaShape, PoolError, ThreadPool};
+use moeflux_experts::{ExpertStore, Fetch};
+use moeflux_kernels::{
+    self as kernels, AttentionScratch, ExpertScratch, Int8Scratch, KvType, MlaShape, Numbers, PoolError,
+    ThreadPool,
+};
 
 use self::arena::Arena;
 use self::rope::RopeTable;
+use self::streamed::Streamed;
 use super::{Backend, BackendError, Observer, Step};
+use crate::experts::HintMode;
 use crate::graph::{Graph, Op, Plan, TensorId};
 use crate::model::Model;
 use crate::sequence::StateMut;
@@ -21,23 +30,38 @@ use crate::sequence::StateMut;
 #[derive(Debug)]
 pub struct CpuBackend {
     pool: ThreadPool,
+    numbers: Numbers,
     arena: Arena,
+    int8: Int8Scratch,
+    attention: AttentionScratch,
     experts: ExpertScratch,
+    streamed: Option<Streamed>,
 }
 
 impl CpuBackend {
-    /// A backend with a pool of `threads` threads.
-    pub fn new(threads: usize) -> Result<Self, PoolError> {
+    /// A backend with a pool of `threads` threads. Experts are read in place; see [`streaming`](Self::streaming).
+    pub fn new(threads: usize, numbers: Numbers) -> Result<Self, PoolError> {
         Ok(CpuBackend {
             pool: ThreadPool::new(threads)?,
+            numbers,
             arena: Arena::default(),
+            int8: Int8Scratch::default(),
+            attention: AttentionScratch::default(),
             experts: ExpertScratch::default(),
+            streamed: None,
         })
     }
 
-    fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) {
-        let CpuBackend { pool, arena, experts: scratch } = self;
-        let Run { model, graph, plan, ropes, step } = run;
+    /// The same backend, taking experts from a store whose layers are those of the models' weight tables.
+    #[must_use]
+    pub fn streaming(self, store: Arc<ExpertStore>, hints: HintMode) -> Self {
+        CpuBackend { streamed: Some(Streamed::new(store, hints)), ..self }
+    }
+
+    fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) -> Result<(), BackendError> {
+        let CpuBackend { pool, numbers, arena, int8, attention, experts: scratch, streamed } = self;
+        let numbers = *numbers;
+        let Run { model, graph, plan, ropes, step, store, fetch } = run;
         let (checkpoint, weights) = (model.checkpoint(), model.weights());
         let matrix = |id: usize| checkpoint.view(&weights.matrices()[id].matrix);
         let vector = |id: usize| weights.vectors()[id].values.as_slice();
@@ -56,23 +80,30 @@ impl CpuBackend {
                 io.write(out, |io, y| kernels::rms_norm(pool, io.f32(x), vector(weight), eps, y));
             }
             Op::Linear { x, weight, bias, out } => io.write(out, |io, y| {
-                kernels::linear(pool, &matrix(weight), io.f32(x), y);
+                match numbers {
+                    Numbers::Exact => kernels::linear(pool, &matrix(weight), io.f32(x), y),
+                    Numbers::Fast => kernels::int8_linear(pool, &matrix(weight), io.f32(x), int8, y),
+                }
                 if let Some(bias) = bias {
                     kernels::add_to_rows(vector(bias), y);
                 }
             }),
-            Op::Add { a, b, out } => io.write(out, |io, y| kernels::add(io.f32(a), io.f32(b), y)),
+            Op::Add { a, b, out } => io.write(out, |io, y| kernels::add(pool, io.f32(a), io.f32(b), y)),
             Op::Columns { x, group, ref parts, out } => {
-                io.write(out, |io, y| kernels::gather_columns(io.f32(x), cols(x), group, parts, y));
+                io.write(out, |io, y| kernels::gather_columns(pool, io.f32(x), cols(x), group, parts, y));
             }
             Op::Rope { x, head_dim, rope, out } => io.write(out, |io, y| {
                 let (spec, table, heads) = (&weights.ropes()[rope], &ropes[rope], cols(x) / head_dim);
                 let (cos, sin) = (&table.cos, &table.sin);
-                kernels::rope(io.f32(x), heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, y);
+                kernels::rope(pool, io.f32(x), heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, y);
             }),
             Op::HeadLinear { x, weight, heads, transposed, out } => io.write(out, |io, y| {
-                let product = if transposed { kernels::head_linear_transposed } else { kernels::head_linear };
-                product(pool, &matrix(weight), heads, io.f32(x), y);
+                let (w, x) = (matrix(weight), io.f32(x));
+                match numbers {
+                    _ if transposed => kernels::head_linear_transposed(pool, &w, heads, x, y),
+                    Numbers::Exact => kernels::head_linear(pool, &w, heads, x, y),
+                    Numbers::Fast => kernels::int8_head_linear(pool, &w, heads, x, int8, y),
+                }
             }),
             Op::Attention { q, k, v, state, ref shape, sinks, scale, out } => io.write(out, |io, y| {
                 let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
@@ -85,10 +116,9 @@ impl CpuBackend {
                         unreachable!("the loader made state {state} a KV cache")
                     };
                     let (keys, values) = cache.blocks_mut();
-                    kernels::kv_write(&k[kv_rows.clone()], shape, first, keys);
-                    kernels::kv_write(&v[kv_rows], shape, first, values);
-                    let (q, y) = (&q[query_rows.clone()], &mut y[query_rows]);
-                    kernels::attention(pool, q, keys, values, sinks.map(vector), shape, first, scale, y);
+                    kernels::kv_write(&k[kv_rows.clone()], &v[kv_rows], shape, first, keys, values);
+                    let (q, y, sinks) = (&q[query_rows.clone()], &mut y[query_rows], sinks.map(vector));
+                    kernels::attention(pool, q, keys, values, sinks, shape, first, scale, attention, y);
                 }
             }),
             Op::MlaAttention { q, q_rope, latent, k_rope, state, ref shape, scale, out } => {
@@ -107,12 +137,12 @@ impl CpuBackend {
                         let blocks = cache.blocks_mut();
                         kernels::latent_write(latent, k_rope, shape, first, blocks);
                         let (q, q_rope, y) = (&q[query_rows.clone()], &q_rope[rope_rows], &mut y[query_rows]);
-                        kernels::mla_attention(pool, q, q_rope, blocks, shape, first, scale, y);
+                        kernels::mla_attention(pool, q, q_rope, blocks, shape, first, scale, attention, y);
                     }
                 });
             }
             Op::SigmoidGate { x, gate, out } => {
-                io.write(out, |io, y| kernels::sigmoid_gate(io.f32(x), io.f32(gate), y));
+                io.write(out, |io, y| kernels::sigmoid_gate(pool, io.f32(x), io.f32(gate), y));
             }
             Op::Conv1dSilu { x, weight, kernel, state, out } => io.write(out, |io, y| {
                 let (x, width) = (io.f32(x), cols(x));
@@ -131,6 +161,7 @@ impl CpuBackend {
             Op::DecayBeta { a, b, a_log, dt_bias, decay, beta } => {
                 io.write2(decay, beta, |io, decay, beta| {
                     kernels::decay_and_beta(
+                        pool,
                         io.f32(a),
                         io.f32(b),
                         vector(a_log),
@@ -163,23 +194,34 @@ impl CpuBackend {
             Op::Route { logits, correction_bias, ref routing, ids, weights } => {
                 io.write_choice(ids, weights, |io, ids, weights| {
                     let bias = correction_bias.map(vector);
-                    kernels::route(io.f32(logits), cols(logits), bias, routing, ids, weights);
+                    kernels::route(pool, io.f32(logits), cols(logits), bias, routing, ids, weights);
                 });
+                if let (Some(streamed), Some(store)) = (streamed, store) {
+                    *fetch = Some(streamed.routed(store, pool, numbers, model, &io, ids));
+                }
             }
             Op::Experts { x, ids, weights: expert_weights, experts, activation, k, out } => {
-                io.write(out, |io, y| {
-                    let expert = |id: u32| weights.expert(checkpoint, experts, id);
-                    let (x, ids, expert_weights) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
-                    kernels::experts(pool, x, ids, expert_weights, k, expert, activation, scratch, y);
+                return io.write(out, |io, y| {
+                    let (x, ids, shares) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
+                    if let Some(fetch) = fetch.take() {
+                        let mut run = scratch.begin(x, ids, shares, k, activation, numbers);
+                        streamed::compute(pool, &weights.experts()[experts], fetch, &mut run)?;
+                        run.finish(pool, y);
+                    } else {
+                        let expert = |id: u32| weights.expert(checkpoint, experts, id);
+                        kernels::experts(pool, x, ids, shares, k, expert, activation, numbers, scratch, y);
+                    }
+                    Ok(())
                 });
             }
             Op::Swiglu { gate, up, out } => {
-                io.write(out, |io, y| kernels::swiglu(io.f32(gate), io.f32(up), y));
+                io.write(out, |io, y| kernels::swiglu(pool, io.f32(gate), io.f32(up), y));
             }
             Op::ScaleBySigmoid { x, score, out } => {
-                io.write(out, |io, y| kernels::scale_rows_by_sigmoid(io.f32(x), io.f32(score), y));
+                io.write(out, |io, y| kernels::scale_rows_by_sigmoid(pool, io.f32(x), io.f32(score), y));
             }
         }
+        Ok(())
     }
 }
 
@@ -190,6 +232,10 @@ struct Run<'r, 'a, 's> {
     plan: &'r Plan,
     ropes: &'r [RopeTable],
     step: &'r mut Step<'a, 's>,
+    /// Where experts come from, if not from the checkpoint.
+    store: Option<&'r ExpertStore>,
+    /// What the last router chose, on its way.
+    fetch: Option<Fetch<'r>>,
 }
 
 impl Backend for CpuBackend {
@@ -208,7 +254,12 @@ impl Backend for CpuBackend {
         self.arena.fit(plan);
         let ropes: Vec<RopeTable> =
             model.weights().ropes().iter().map(|spec| RopeTable::new(spec, step.positions)).collect();
-        let mut run = Run { model, graph, plan, ropes: &ropes, step };
+        if let Some(streamed) = &mut self.streamed {
+            streamed.begin_step(graph);
+        }
+        let store = self.experts().cloned();
+        let store = store.as_deref();
+        let mut run = Run { model, graph, plan, ropes: &ropes, step, store, fetch: None };
         for op in graph.ops() {
             if run.step.cancel.is_some_and(super::CancelToken::is_cancelled) {
                 return Err(BackendError::Cancelled);
@@ -218,7 +269,7 @@ impl Backend for CpuBackend {
                 continue;
             }
             let start = Instant::now();
-            self.run_op(op, &mut run);
+            self.run_op(op, &mut run)?;
             if let Some(observer) = observer.as_deref_mut() {
                 observer.ran(op, start.elapsed());
                 for id in op.writes() {
@@ -226,10 +277,24 @@ impl Backend for CpuBackend {
                 }
             }
         }
+        if let Some(streamed) = &mut self.streamed {
+            streamed.end_step();
+        }
         Ok(self.arena.f32(graph, plan, graph.logits()))
     }
 
+    fn kv_type(&self) -> KvType {
+        match self.numbers {
+            Numbers::Exact => KvType::F32,
+            Numbers::Fast => KvType::F16,
+        }
+    }
+
     fn transient_bytes(&self) -> usize {
-        self.arena.bytes()
+        self.arena.bytes() + self.attention.bytes()
+    }
+
+    fn experts(&self) -> Option<&Arc<ExpertStore>> {
+        self.streamed.as_ref().map(Streamed::store)
     }
 }

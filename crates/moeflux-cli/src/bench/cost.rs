@@ -1,0 +1,113 @@
+//! What an operation must read, write and compute.
+
+use std::collections::HashMap;
+
+use moeflux::checkpoint::{Expert, Matrix};
+use moeflux::graph::{Graph, Op, StateSpec, TensorId, WeightRead, WeightTable};
+
+/// The least that an operation needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cost {
+    /// Weights, states and tensors, each read or written once.
+    pub(super) bytes: u64,
+    /// Multiplications and additions of matrix products, attention, recurrences and convolutions; of anything else one
+    /// for each value that it reads or writes.
+    pub(super) operations: u64,
+}
+
+/// What the costs of a step depend on besides its graph.
+pub(super) struct StepFacts<'a> {
+    /// Positions in the sequence before the step.
+    pub(super) first: usize,
+    /// Bytes of an element of a cache of keys and values or of latents.
+    pub(super) cache_element: usize,
+    /// Distinct experts visited, by the tensor that the choice was written to.
+    pub(super) visited: &'a HashMap<TensorId, usize>,
+}
+
+/// The cost of one operation of a step.
+pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFacts<'_>) -> Cost {
+    let n = graph.shape().n_tokens as u64;
+    let len = |id: TensorId| graph.tensor(id).len() as u64;
+    let values: u64 = op.reads().into_iter().chain(op.writes()).map(len).sum();
+    let mut cost = Cost { bytes: 4 * values, operations: values };
+    for read in op.weights() {
+        cost.bytes += match read {
+            WeightRead::Matrix(id) => table.matrices()[id].matrix.bytes(),
+            WeightRead::Row(id) => {
+                let matrix = &table.matrices()[id].matrix;
+                n * matrix.bytes() / matrix.rows as u64
+            }
+            WeightRead::Vector(id) => 4 * table.vectors()[id].values.len() as u64,
+            WeightRead::Experts { experts, .. } => {
+                let visited = match op {
+                    Op::Experts { ids, .. } => facts.visited.get(ids).copied().unwrap_or(0),
+                    _ => 0,
+                };
+                let expert = table.experts()[experts].experts.first();
+                visited as u64 * expert.map_or(0, |expert| of_expert(expert, Matrix::bytes))
+            }
+        };
+    }
+    // Positions that the step's tokens see, all together.
+    let seen = |window: Option<usize>| -> u64 {
+        let of = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX)) as u64;
+        (facts.first..facts.first + n as usize).map(of).sum()
+    };
+    match *op {
+        Op::Linear { weight, .. } => {
+            let matrix = &table.matrices()[weight].matrix;
+            cost.operations = 2 * graph.tensor(op.writes()[0]).rows as u64 * parameters(matrix);
+        }
+        Op::HeadLinear { weight, .. } => {
+            cost.operations = 2 * n * parameters(&table.matrices()[weight].matrix);
+        }
+        Op::Experts { experts, k, .. } => {
+            let expert = table.experts()[experts].experts.first();
+            cost.operations = 2 * n * k as u64 * expert.map_or(0, |expert| of_expert(expert, parameters));
+        }
+        Op::Attention { ref shape, state, .. } => {
+            let width = (shape.heads * shape.head_dim) as u64;
+            cost.operations = 4 * width * seen(shape.window);
+            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+        }
+        Op::MlaAttention { ref shape, state, .. } => {
+            let width = (shape.heads * (2 * shape.rank + shape.rope_dim)) as u64;
+            cost.operations = 2 * width * seen(None);
+            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+        }
+        Op::Conv1dSilu { kernel, state, .. } => {
+            cost.operations = n * 2 * (kernel * graph.tensor(op.writes()[0]).cols) as u64;
+            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+        }
+        Op::GatedDelta { ref shape, state, .. } => {
+            // Decay, recall, change and output: seven operations for each value of the state.
+            cost.operations = n * 7 * (shape.value_heads * shape.key_dim * shape.value_dim) as u64;
+            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+        }
+        _ => {}
+    }
+    cost
+}
+
+/// What a step reads and writes of a state.
+fn cache_bytes(spec: &StateSpec, n: u64, facts: &StepFacts<'_>) -> u64 {
+    let (per_position, window) = match *spec {
+        StateSpec::Kv { kv_heads, head_dim, window } => (2 * kv_heads * head_dim, window),
+        StateSpec::Latent { rank, rope_dim } => (rank + rope_dim, None),
+        StateSpec::Recurrent { len } => return 2 * 4 * len as u64,
+    };
+    let before = facts.first.min(window.unwrap_or(usize::MAX)) as u64;
+    // Those before are read; the step's own are written, and read from a cache.
+    (before + n) * (per_position * facts.cache_element) as u64
+}
+
+fn of_expert(expert: &Expert, count: impl Fn(&Matrix) -> u64) -> u64 {
+    let Expert { gate, up, down, biases } = expert;
+    let biases = biases.iter().flat_map(|biases| [&biases.gate, &biases.up, &biases.down]);
+    [gate, up, down].into_iter().chain(biases).map(count).sum()
+}
+
+fn parameters(matrix: &Matrix) -> u64 {
+    matrix.rows as u64 * matrix.cols as u64
+}

@@ -1,0 +1,179 @@
+//! `moeflux bench speed`: tokens a second, and how far that is from what memory allows.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use moeflux::Engine;
+use moeflux_kernels::{ThreadPool, read_bandwidth};
+use serde::Serialize;
+
+use super::workload::{self, WorkloadArgs, median};
+use crate::model_args::{EngineArgs, ModelArgs};
+use crate::stats::Bytes;
+use crate::terminal;
+
+/// Arguments of `bench speed`.
+#[derive(Args)]
+pub(crate) struct SpeedArgs {
+    /// Model folder, GGUF file, or name of a pulled model
+    #[arg(value_name = "MODEL")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    workload: WorkloadArgs,
+    /// Tokens decoded after the prompt, one by one; which ones does not depend on the logits
+    #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = "Measurement")]
+    decode: usize,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// What `bench speed` found.
+#[derive(Serialize)]
+struct Speed {
+    threads: usize,
+    context: usize,
+    prefill: Phase,
+    decode: Phase,
+    limit: Limit,
+}
+
+/// So many tokens, several times.
+#[derive(Serialize)]
+struct Phase {
+    tokens: usize,
+    /// Of each measurement.
+    seconds: Vec<f64>,
+    /// By the median.
+    tokens_per_second: f64,
+}
+
+/// What reading alone would take.
+#[derive(Serialize)]
+struct Limit {
+    /// Weights that one decoded token reads.
+    weight_bytes_per_token: u64,
+    /// KV cache and recurrent states, these read and written, halfway through decoding.
+    state_bytes_per_token: u64,
+    /// Measured with the same threads.
+    bandwidth_bytes_per_second: f64,
+    decode_tokens_per_second: f64,
+    /// Of the limit, decoding.
+    share: f64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
+    let SpeedArgs { workload, decode, .. } = args;
+    let mut engine = workload.engine(&args.engine, args.model.open(args.folder.as_deref())?)?;
+    workload.check(&engine, *decode)?;
+    let threads = args.engine.threads();
+    let bandwidth = read_bandwidth(&ThreadPool::new(threads)?);
+
+    measure(&mut engine, workload, *decode)?;
+    let mut state_bytes = 0;
+    let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
+    for _ in 0..workload.repeat {
+        let times = measure(&mut engine, workload, *decode)?;
+        prefills.push(times.prefill);
+        decodes.push(times.decode);
+        state_bytes = times.state_bytes;
+    }
+
+    let bytes = engine.model().summary()?.bytes_per_token;
+    let weight_bytes = bytes.dense + bytes.experts;
+    let prefill = Phase::new(workload.prompt, prefills);
+    let decode = Phase::new(*decode, decodes);
+    let limit = bandwidth / (weight_bytes + state_bytes) as f64;
+    let limit = Limit {
+        weight_bytes_per_token: weight_bytes,
+        state_bytes_per_token: state_bytes,
+        bandwidth_bytes_per_second: bandwidth,
+        decode_tokens_per_second: limit,
+        share: decode.tokens_per_second / limit,
+    };
+    let speed = Speed { threads, context: workload.context, prefill, decode, limit };
+    terminal::show(&if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&speed)?)
+    } else {
+        speed.table()?
+    })?;
+    Ok(())
+}
+
+/// Seconds of one measurement.
+struct Times {
+    prefill: f64,
+    decode: f64,
+    /// Held by the sequence at the middle of decoding.
+    state_bytes: u64,
+}
+
+fn measure(engine: &mut Engine, workload: &WorkloadArgs, decode: usize) -> Result<Times> {
+    let mut sequence = workload::sequence(engine, workload.context);
+    let tokens = workload::tokens(engine, workload.prompt + decode);
+    let (prompt, answer) = tokens.split_at(workload.prompt);
+    let start = Instant::now();
+    engine.eval(&mut sequence, prompt)?;
+    let prefill = start.elapsed().as_secs_f64();
+    let mut state_bytes = 0;
+    let start = Instant::now();
+    for (i, &token) in answer.iter().enumerate() {
+        engine.eval(&mut sequence, &[token])?;
+        if i == decode / 2 {
+            state_bytes = sequence.state_bytes() as u64;
+        }
+    }
+    Ok(Times { prefill, decode: start.elapsed().as_secs_f64(), state_bytes })
+}
+
+impl Phase {
+    fn new(tokens: usize, seconds: Vec<f64>) -> Self {
+        let tokens_per_second = tokens as f64 / median(seconds.iter().copied());
+        Phase { tokens, seconds, tokens_per_second }
+    }
+
+    /// The rates of the slowest and of the fastest measurement.
+    fn range(&self) -> (f64, f64) {
+        let rate = |seconds: f64| self.tokens as f64 / seconds;
+        let slowest = self.seconds.iter().copied().fold(0.0, f64::max);
+        let fastest = self.seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        (rate(slowest), rate(fastest))
+    }
+}
+
+impl Speed {
+    fn table(&self) -> Result<String> {
+        let Speed { threads, context, prefill, decode, limit } = self;
+        let mut table = String::new();
+        for (name, phase, before) in
+            [("prefill", prefill, *context), ("decode", decode, context + prefill.tokens)]
+        {
+            if phase.tokens > 0 {
+                let (tokens, rate, (least, most)) = (phase.tokens, phase.tokens_per_second, phase.range());
+                write!(table, "{name:<8} {tokens:6} tokens after {before:<6} {rate:9.2} tokens/s")?;
+                writeln!(table, "  ({least:.2} to {most:.2}, {} times)", phase.seconds.len())?;
+            }
+        }
+        if decode.tokens > 0 {
+            let bytes = limit.weight_bytes_per_token + limit.state_bytes_per_token;
+            let per_second = Bytes(limit.bandwidth_bytes_per_second as u64);
+            writeln!(
+                table,
+                "limit    {} a token at {per_second}/s: {:.2} tokens/s; decoding is at {:.0} %",
+                Bytes(bytes),
+                limit.decode_tokens_per_second,
+                100.0 * limit.share
+            )?;
+        }
+        writeln!(table, "threads  {threads}")?;
+        Ok(table)
+    }
+}

@@ -1,0 +1,403 @@
+//! AVX-512 with VNNI.
+
+#[allow(clippy::wildcard_imports)] // the instructions
+use std::arch::x86_64::*;
+
+use crate::encoding::Float;
+
+use super::activations::{FourColumns, GROUP, Pair, SUM, TOKENS, TileGroup};
+use super::weights::{Block, ByRow, Codes, E2M1, Offset, ROWS};
+
+/// The products of a block's rows with one token: see [`scalar::vector`](super::scalar::vector).
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(crate) fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+    match (block.codes, block.format.width) {
+        (Codes::Bytes, 16) => vector_of::<BYTES, 4>(block, x, y),
+        (Codes::Bytes, 32) => vector_of::<BYTES, 2>(block, x, y),
+        (Codes::Bytes, _) => vector_of::<BYTES, 1>(block, x, y),
+        (Codes::Nibbles, 32) => vector_of::<NIBBLES, 4>(block, x, y),
+        (Codes::Nibbles, _) => vector_of::<NIBBLES, 2>(block, x, y),
+        (Codes::E2m1, _) => vector_of::<E2M1_CODES, 4>(block, x, y),
+    }
+}
+
+const BYTES: u8 = 0;
+const NIBBLES: u8 = 1;
+const E2M1_CODES: u8 = 2;
+
+/// 64 bytes of each row at a time, which hold `SPANS` spans.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+fn vector_of<const CODES: u8, const SPANS: usize>(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+    let columns = if CODES == BYTES { 64 } else { 128 };
+    let width = columns / SPANS;
+    let bytes = block.rows[0].len();
+    let spans = block.scales.len();
+    assert!(block.rows.iter().all(|row| row.len() == bytes));
+    assert!(spans * width == block.cols && block.cols <= x.len() * 2 * GROUP);
+    let biased = block.format.offset == Offset::Biases;
+    let zero = match block.format.offset {
+        Offset::Biases => 0,
+        Offset::Zero(zero) => zero,
+    };
+    let rows: [*const u8; ROWS] = std::array::from_fn(|i| block.rows[i].as_ptr());
+    // Where the same rows of the next block lie, if blocks are neighbours.
+    let ahead = (rows[1] as usize).wrapping_sub(rows[0] as usize).wrapping_mul(ROWS);
+    let whole = bytes / 64;
+    let mut tails = [[0_u8; 64]; ROWS];
+    let mut tail_rows = rows;
+    if bytes > whole * 64 {
+        for i in 0..ROWS {
+            tails[i][..bytes - whole * 64].copy_from_slice(&block.rows[i][whole * 64..]);
+            tail_rows[i] = tails[i].as_ptr();
+        }
+    }
+    let mask = _mm512_set1_epi8(15);
+    let levels = _mm512_broadcast_i32x4(load128(&E2M1));
+
+    let mut y_sums = _mm512_setzero_ps();
+    for unit in 0..bytes.div_ceil(64) {
+        let (rows, at) = if unit < whole { (&rows, unit * 64) } else { (&tail_rows, 0) };
+        let pair = &x[unit * columns / (2 * GROUP)];
+        let in_pair = unit * columns % (2 * GROUP);
+        let (low, high) = if CODES == BYTES {
+            (load(&pair.codes.as_chunks().0[in_pair / 64]), _mm512_setzero_si512())
+        } else {
+            (load(&pair.halves.as_chunks().0[0]), load(&pair.halves.as_chunks().0[1]))
+        };
+        // Products added within each 16 bytes: of the `q`-th sums, 128 bits hold four rows from `4q` on.
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for q in 0..4 {
+            let mut of_rows = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                let row = rows[4 * q + i].wrapping_add(at);
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead).cast());
+                // SAFETY: `whole` counts whole 64 bytes of each row, and each tail has 64 bytes.
+                let codes = unsafe { _mm512_loadu_si512(row.cast()) };
+                let zero = _mm512_setzero_si512();
+                of_rows[i] = if CODES == BYTES {
+                    _mm512_dpbusd_epi32(zero, codes, low)
+                } else {
+                    let mut even = _mm512_and_si512(codes, mask);
+                    let mut odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
+                    if CODES == E2M1_CODES {
+                        even = _mm512_shuffle_epi8(levels, even);
+                        odd = _mm512_shuffle_epi8(levels, odd);
+                    }
+                    _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, even, low), odd, high)
+                };
+            }
+            let [a, b, c, d] = of_rows;
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            sums[q] = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        }
+        let sums = by_span::<SPANS>(sums);
+        for i in 0..SPANS {
+            let span = unit * SPANS + i;
+            if span >= spans {
+                break;
+            }
+            let at = in_pair + i * width;
+            let scale = pair.scales[at / GROUP];
+            let mut code_sum = 0;
+            for sum in 0..width / SUM {
+                code_sum += pair.sums[at / SUM + sum];
+            }
+            let products = _mm512_sub_epi32(sums[i], _mm512_set1_epi32(zero * code_sum));
+            let scaled = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(products));
+            y_sums = _mm512_fmadd_ps(load_floats(&block.scales[span].0), scaled, y_sums);
+            if biased {
+                let scaled = _mm512_set1_ps(scale * code_sum as f32);
+                y_sums = _mm512_fmadd_ps(load_floats(&block.biases[span].0), scaled, y_sums);
+            }
+        }
+    }
+    // SAFETY: `y` has 16 floats.
+    unsafe { _mm512_storeu_ps(y.as_mut_ptr(), y_sums) };
+}
+
+/// The sums of each of `SPANS` spans, by row.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+#[inline]
+fn by_span<const SPANS: usize>(sums: [__m512i; 4]) -> [__m512i; 4] {
+    let [a, b, c, d] = sums;
+    if SPANS == 4 {
+        let (ab, ab_high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
+        let (cd, cd_high) = (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xee>(c, d));
+        return [
+            _mm512_shuffle_i32x4::<0x88>(ab, cd),
+            _mm512_shuffle_i32x4::<0xdd>(ab, cd),
+            _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
+            _mm512_shuffle_i32x4::<0xdd>(ab_high, cd_high),
+        ];
+    }
+    let ab = _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+    let cd = _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+    let (first, second) = (_mm512_shuffle_i32x4::<0x88>(ab, cd), _mm512_shuffle_i32x4::<0xdd>(ab, cd));
+    let zero = _mm512_setzero_si512();
+    if SPANS == 2 { [first, second, zero, zero] } else { [_mm512_add_epi32(first, second), zero, zero, zero] }
+}
+
+/// The products of a block's rows, whose codes are bytes, with 16 tokens: `y` is `[tokens, rows]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(crate) fn tile(block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
+    assert!(block.codes == Codes::Bytes && block.rows.iter().all(|row| row.len() == block.cols));
+    match block.format.width {
+        16 => tile_of::<16>(block, x, y),
+        32 => tile_of::<32>(block, x, y),
+        _ => tile_of::<64>(block, x, y),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+fn tile_of<const WIDTH: usize>(block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
+    /// Rows that share what is loaded of the tokens.
+    const AT_ONCE: usize = 8;
+    let mut sums = [_mm512_setzero_ps(); ROWS];
+    for first_row in [0, AT_ONCE] {
+        let mut of_rows = [_mm512_setzero_ps(); AT_ONCE];
+        let rows: [&[u8]; AT_ONCE] = std::array::from_fn(|i| block.rows[first_row + i]);
+        for span in 0..block.scales.len() {
+            let (group, at) = (&x[span * WIDTH / GROUP], span * WIDTH % GROUP);
+            let mut products = [_mm512_setzero_si512(); AT_ONCE];
+            let codes: [&[u8; WIDTH]; AT_ONCE] = rows.map(|row| &row.as_chunks().0[span]);
+            for four in 0..WIDTH / 4 {
+                let x = load(group.codes[at / 4 + four].as_flattened().as_array().unwrap_or(&[0; 64]));
+                for i in 0..AT_ONCE {
+                    let codes = i32::from_le_bytes(codes[i].as_chunks().0[four]);
+                    products[i] = _mm512_dpbusd_epi32(products[i], _mm512_set1_epi32(codes), x);
+                }
+            }
+            let scaled = Scaled::new(block, group, at, WIDTH);
+            for i in 0..AT_ONCE {
+                of_rows[i] = scaled.add(block, span, first_row + i, products[i], of_rows[i]);
+            }
+        }
+        sums[first_row..first_row + AT_ONCE].copy_from_slice(&of_rows);
+    }
+    store_transposed(&sums, y);
+}
+
+/// What the rows of a span share.
+pub(super) struct Scaled {
+    /// The tokens' scales.
+    scales: __m512,
+    /// What is taken from the products.
+    zeros: __m512i,
+    /// The tokens' scales times their sums of codes.
+    sums: __m512,
+}
+
+impl Scaled {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+    #[inline]
+    pub(super) fn new(block: &Block<'_>, group: &TileGroup, at: usize, width: usize) -> Self {
+        let mut sums = _mm512_setzero_si512();
+        for of_columns in &group.sums[at / SUM..(at + width) / SUM] {
+            sums = _mm512_add_epi32(sums, load_ints(of_columns));
+        }
+        let scales = load_floats(&group.scales);
+        Scaled {
+            scales,
+            zeros: match block.format.offset {
+                Offset::Biases => _mm512_setzero_si512(),
+                Offset::Zero(zero) => _mm512_mullo_epi32(sums, _mm512_set1_epi32(zero)),
+            },
+            sums: _mm512_mul_ps(scales, _mm512_cvtepi32_ps(sums)),
+        }
+    }
+
+    /// The sums of one row with what a span adds to them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+    #[inline]
+    pub(super) fn add(
+        &self,
+        block: &Block<'_>,
+        span: usize,
+        row: usize,
+        products: __m512i,
+        sum: __m512,
+    ) -> __m512 {
+        let scale = _mm512_set1_ps(block.scales[span].0[row]);
+        let scaled = |products| _mm512_mul_ps(self.scales, _mm512_cvtepi32_ps(products));
+        match block.format.offset {
+            Offset::Biases => {
+                let sum = _mm512_fmadd_ps(scale, scaled(products), sum);
+                _mm512_fmadd_ps(_mm512_set1_ps(block.biases[span].0[row]), self.sums, sum)
+            }
+            Offset::Zero(_) => _mm512_fmadd_ps(scale, scaled(_mm512_sub_epi32(products, self.zeros)), sum),
+        }
+    }
+}
+
+/// `out[i][row] = by_row[row][i]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(crate) fn transpose(by_row: &[f32], out: &mut [ByRow]) {
+    let width = out.len();
+    assert_eq!(by_row.len(), ROWS * width);
+    let whole = width - width % ROWS;
+    for first in (0..whole).step_by(ROWS) {
+        let mut rows = [_mm512_setzero_si512(); ROWS];
+        for (i, row) in rows.iter_mut().enumerate() {
+            let values = by_row[i * width + first..][..ROWS].as_array().unwrap_or(&[0.0; ROWS]);
+            *row = _mm512_castps_si512(load_floats(values));
+        }
+        for (out, values) in out[first..].iter_mut().zip(transpose16(&rows)) {
+            // SAFETY: `out` has 16 floats.
+            unsafe { _mm512_storeu_ps(out.0.as_mut_ptr(), _mm512_castsi512_ps(values)) };
+        }
+    }
+    for i in whole..width {
+        for row in 0..ROWS {
+            out[i].0[row] = by_row[row * width + i];
+        }
+    }
+}
+
+/// The sums of each row with 16 tokens, by token.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+#[inline]
+pub(super) fn store_transposed(sums: &[__m512; ROWS], y: &mut [[f32; ROWS]; TOKENS]) {
+    let mut rows = [_mm512_setzero_si512(); ROWS];
+    for (row, &sum) in rows.iter_mut().zip(sums) {
+        *row = _mm512_castps_si512(sum);
+    }
+    for (y, values) in y.iter_mut().zip(transpose16(&rows)) {
+        // SAFETY: `y` has 16 floats.
+        unsafe { _mm512_storeu_ps(y.as_mut_ptr(), _mm512_castsi512_ps(values)) };
+    }
+}
+
+/// Sixteen rows of sixteen values, by column.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+#[inline]
+fn transpose16(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut quads = [_mm512_setzero_si512(); 16];
+    for q in 0..4 {
+        let [a, b, c, d] = [rows[4 * q], rows[4 * q + 1], rows[4 * q + 2], rows[4 * q + 3]];
+        let (ab, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (cd, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        quads[q] = _mm512_unpacklo_epi64(ab, cd);
+        quads[4 + q] = _mm512_unpackhi_epi64(ab, cd);
+        quads[8 + q] = _mm512_unpacklo_epi64(ab_high, cd_high);
+        quads[12 + q] = _mm512_unpackhi_epi64(ab_high, cd_high);
+    }
+    let mut columns = [_mm512_setzero_si512(); 16];
+    for i in 0..4 {
+        let of_quads = by_span::<4>([quads[4 * i], quads[4 * i + 1], quads[4 * i + 2], quads[4 * i + 3]]);
+        for (lane, column) in of_quads.into_iter().enumerate() {
+            columns[4 * lane + i] = column;
+        }
+    }
+    columns
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load(bytes: &[i8; 64]) -> __m512i {
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load128(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: 16 bytes.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_floats(values: &[f32; 16]) -> __m512 {
+    // SAFETY: 16 floats.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn load_ints(values: &[i32; 16]) -> __m512i {
+    // SAFETY: 16 integers.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+/// `out[i·repeat..][row]` becomes float `i` of each row.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+pub(crate) fn parameters(float: Float, rows: &[&[u8]; ROWS], repeat: usize, out: &mut [ByRow]) {
+    let count = out.len() / repeat;
+    assert!(rows.iter().all(|row| row.len() == count * float.bytes()));
+    for first in (0..count).step_by(ROWS) {
+        let here = ROWS.min(count - first);
+        let mask = ((1_u32 << here) - 1) as __mmask16;
+        let mut values = [_mm512_setzero_si512(); ROWS];
+        for i in 0..ROWS {
+            let at = rows[i].as_ptr().wrapping_add(first * float.bytes());
+            // SAFETY: the mask lets `here` values be loaded, which the row has from there.
+            values[i] = unsafe {
+                match float {
+                    Float::F32 => _mm512_maskz_loadu_epi32(mask, at.cast()),
+                    Float::Bf16 => {
+                        let halves = _mm256_maskz_loadu_epi16(mask, at.cast());
+                        _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))
+                    }
+                    Float::F16 => {
+                        let halves = _mm256_maskz_loadu_epi16(mask, at.cast());
+                        _mm512_castps_si512(_mm512_cvtph_ps(halves))
+                    }
+                }
+            };
+        }
+        let columns = transpose16(&values);
+        let out = &mut out[first * repeat..(first + here) * repeat];
+        for (out, column) in out.chunks_exact_mut(repeat).zip(columns) {
+            for out in out {
+                // SAFETY: `out` has 16 floats.
+                unsafe { _mm512_store_ps(out.0.as_mut_ptr(), _mm512_castsi512_ps(column)) };
+            }
+        }
+    }
+}
+
+/// Codes of `BITS` bits from a little-endian stream, each into a byte.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi2")]
+pub(crate) fn unpack<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    assert!(codes.len() * 8 == out.len() * BITS);
+    if BITS == 4 {
+        let (out, out_tail) = out.as_chunks_mut::<64>();
+        let (codes, codes_tail) = codes.as_chunks::<32>();
+        for (out, codes) in out.iter_mut().zip(codes) {
+            // SAFETY: 32 bytes are read and 64 written.
+            unsafe {
+                let wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(codes.as_ptr().cast()));
+                let apart = _mm512_or_si512(wide, _mm512_slli_epi16::<4>(wide));
+                let codes = _mm512_and_si512(apart, _mm512_set1_epi8(15));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), codes);
+            }
+        }
+        return unpack_words::<BITS>(codes_tail, out_tail);
+    }
+    unpack_words::<BITS>(codes, out);
+}
+
+#[target_feature(enable = "bmi2")]
+#[inline]
+fn unpack_words<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    let mask = 0x0101_0101_0101_0101 * ((1 << BITS) - 1);
+    for (out, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
+        let mut word = [0; 8];
+        word[..BITS].copy_from_slice(bytes);
+        *out = _pdep_u64(u64::from_le_bytes(word), mask).to_le_bytes();
+    }
+}
+
+/// `out[i][token]` becomes the token's columns from `4i` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(crate) fn regroup(tokens: &[&[i8; GROUP]; TOKENS], out: &mut FourColumns) {
+    let mut rows = [_mm512_setzero_si512(); TOKENS];
+    for i in 0..TOKENS {
+        rows[i] = load(tokens[i]);
+    }
+    for (out, columns) in out.iter_mut().zip(transpose16(&rows)) {
+        // SAFETY: `out` has 64 bytes.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), columns) };
+    }
+}

@@ -1,0 +1,278 @@
+//! Products of quantised weights with activations of 8 bits: [`Numbers::Fast`](crate::Numbers::Fast).
+//!
+//! **Activations.** Each 64 columns of a token (fewer at its end) share a scale `a = max|x| / 127`, and a code is
+//! `x · (127 / max|x|)`, rounded to the nearest integer, ties to even. Below `max|x| = 127·2^-126` scale and codes
+//! are 0. If an infinity or NaN is among the values, the scale is NaN and the codes are 0, so that the products are NaN.
+//!
+//! **Weights.** A row is a sequence of spans of 64, 32 or 16 columns: its groups, those of 128 columns as two spans.
+//! A span has codes `q ≥ 0`, a scale `s`, and either a bias `b` or, in the whole encoding, one integer `z`: its weights
+//! are `s·q + b` or `s·(q - z)`. (What GGML calls a minimum is `-b`.)
+//!
+//! **Sum.** Beginning from 0, for each span in order, with `dot = Σ q·x` and `sum = Σ x` over its columns, `x` being the
+//! activations' codes:
+//!
+//! ```text
+//! acc = fma(s, a · dot, acc);  acc = fma(b, a · sum, acc)        with a bias
+//! acc = fma(s, a · (dot - z·sum), acc)                           with z
+//! ```
+//!
+//! The integers are exact, each product with `a` is rounded to float32, and `fma` rounds once. So every instruction
+//! set gives the same bits, for one token or many. `scalar.rs` says it in code.
+//!
+//! Encodings: affine of every width, MXFP4, GGML's Q4_0, Q8_0, Q4_K, Q6_K and MXFP4. All others, plain floats among
+//! them, are computed with float32 activations, as in exact mode.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod groups;
+mod scalar;
+pub(crate) mod weights;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use self::activations::{Activations, FourColumns, GROUP, Pair, TOKENS, TileGroup, Tiles};
+use self::groups::Groups;
+use self::weights::{Block, BlockScratch, ByRow, Format, ROWS};
+use crate::encoding::{Encoding, Float};
+use crate::instruction_set::{InstructionSet, instruction_set};
+use crate::linear::{Rows, rows_per_task};
+use crate::matrix::Matrix;
+use crate::pool::ThreadPool;
+use crate::tile::{Tile, Tiling, for_each_tile};
+
+/// Memory for quantised activations that calls use again.
+#[derive(Debug, Default)]
+pub struct Int8Scratch(pub(crate) Groups);
+
+/// Whether products with weights of this encoding take activations of 8 bits.
+pub fn has_int8_products(encoding: Encoding) -> bool {
+    Format::of(encoding).is_some()
+}
+
+/// `y = x·wᵀ` with activations of 8 bits, as [the module](self) says: `x` is `[n, cols]`, `y` is `[n, rows]`. Of an
+/// encoding without such products: [`linear`](crate::linear()).
+pub fn int8_linear(pool: &ThreadPool, w: &Matrix<'_>, x: &[f32], scratch: &mut Int8Scratch, y: &mut [f32]) {
+    let Some(format) = Format::of(w.encoding()) else {
+        return crate::linear(pool, w, x, y);
+    };
+    let rows = Rows::all(x, w.cols());
+    let n = rows.len();
+    assert_eq!(y.len(), n * w.rows());
+    let groups = &mut scratch.0;
+    groups.quantize(pool, w.cols(), &rows);
+    groups.group(pool, w.cols(), std::iter::once(Tokens::Range(0..n)));
+    let x = groups.input(0, Tokens::Range(0..n));
+    let tiling = Tiling::columns(n, w.rows(), rows_per_task(pool, w, n).next_multiple_of(ROWS));
+    for_each_tile(pool, y, tiling, |_, y| product(w, format, y.first_column(), &x, y));
+}
+
+/// Tokens from which on tiles are faster than one token at a time.
+fn takes_tiles(n: usize) -> bool {
+    match instruction_set() {
+        InstructionSet::Amx => n >= 4,
+        InstructionSet::Avx512Vnni => n >= 8,
+        _ => false,
+    }
+}
+
+/// What a matrix is multiplied with.
+pub(crate) enum Input<'a> {
+    /// Rows of activations.
+    Tokens { activations: &'a Activations, tokens: Tokens<'a> },
+    /// `n` tokens in tiles from tile `first` on.
+    Tiles { tiles: &'a Tiles, first: usize, n: usize },
+}
+
+/// Which rows.
+#[derive(Clone)]
+pub(crate) enum Tokens<'a> {
+    /// These.
+    Chosen(&'a [u32]),
+    /// A range.
+    Range(Range<usize>),
+}
+
+/// Blocks that a tile of tokens is multiplied with while the caches hold it.
+const BLOCKS: usize = 4;
+
+/// `y[t][r] = w[first_row + r] · x[t]` for every row `t` and column `r` of the tile.
+pub(crate) fn product(w: &Matrix<'_>, format: Format, first_row: usize, x: &Input<'_>, y: &mut Tile<'_>) {
+    thread_local! {
+        static SCRATCH: RefCell<[BlockScratch; BLOCKS]> = RefCell::default();
+    }
+    let tiled = matches!(x, Input::Tiles { .. });
+    let kernels = Kernels::new(format, tiled);
+    SCRATCH.with_borrow_mut(|scratch| match x {
+        Input::Tokens { activations, tokens } => {
+            for first in (0..y.width()).step_by(ROWS) {
+                let rows = ROWS.min(y.width() - first);
+                let block = Block::load(w, format, first_row + first, rows, false, &mut scratch[0]);
+                for t in 0..tokens.len() {
+                    let mut values = [0.0; ROWS];
+                    kernels.vector(&block, activations.row(tokens.get(t)), &mut values);
+                    store(&values, &mut y.row(t)[first..first + rows]);
+                }
+            }
+        }
+        Input::Tiles { tiles, first: first_tile, n } => {
+            for first in (0..y.width()).step_by(BLOCKS * ROWS) {
+                let starts = (first..y.width()).step_by(ROWS);
+                let mut blocks = [const { None }; BLOCKS];
+                for ((block, first), scratch) in blocks.iter_mut().zip(starts).zip(scratch.iter_mut()) {
+                    let rows = ROWS.min(y.width() - first);
+                    let loaded = Block::load(w, format, first_row + first, rows, true, scratch);
+                    *block = Some((loaded, first..first + rows));
+                }
+                let mut values = [[0.0; ROWS]; TOKENS];
+                for tile in 0..n.div_ceil(TOKENS) {
+                    let x = tiles.tile(first_tile + tile);
+                    for (block, columns) in blocks.iter().flatten() {
+                        kernels.tile(block, x, &mut values);
+                        for (t, values) in (tile * TOKENS..*n).zip(&values) {
+                            store(values, &mut y.row(t)[columns.clone()]);
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The values of a block's rows, which may be fewer.
+#[inline(always)]
+fn store(values: &[f32; ROWS], y: &mut [f32]) {
+    match y.as_mut_array::<ROWS>() {
+        Some(y) => *y = *values,
+        None => y.copy_from_slice(&values[..y.len()]),
+    }
+}
+
+impl Tokens<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Tokens::Chosen(rows) => rows.len(),
+            Tokens::Range(rows) => rows.len(),
+        }
+    }
+
+    fn get(&self, t: usize) -> usize {
+        match self {
+            Tokens::Chosen(rows) => rows[t] as usize,
+            Tokens::Range(rows) => rows.start + t,
+        }
+    }
+}
+
+/// The kernels of the chosen instruction set.
+struct Kernels {
+    set: InstructionSet,
+    #[cfg(target_arch = "x86_64")]
+    tiles: Option<amx::Configured>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Kernels {
+    fn new(format: Format, tiled: bool) -> Self {
+        let set = instruction_set();
+        let tiles = (tiled && set == InstructionSet::Amx).then(|| amx::Configured::new(format.width));
+        Kernels { set, tiles }
+    }
+
+    fn vector(&self, block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+        match self.set {
+            // SAFETY: `instruction_set` names only what the processor was found to have; so below.
+            InstructionSet::Amx | InstructionSet::Avx512Vnni => unsafe { avx512::vector(block, x, y) },
+            // SAFETY: as above.
+            InstructionSet::AvxVnni => unsafe { avx2::vnni::vector(block, x, y) },
+            // SAFETY: as above.
+            InstructionSet::Avx512 | InstructionSet::Avx2 => unsafe { avx2::plain::vector(block, x, y) },
+            InstructionSet::Baseline => scalar::vector(block, x, y),
+        }
+    }
+
+    fn tile(&self, block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
+        match &self.tiles {
+            // SAFETY: as above.
+            Some(tiles) => unsafe { amx::tile(tiles, block, x, y) },
+            // SAFETY: as above; `takes_tiles` chooses them only for these sets.
+            None => unsafe { avx512::tile(block, x, y) },
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Kernels {
+    fn new(_: Format, _: bool) -> Self {
+        Kernels { set: instruction_set() }
+    }
+
+    fn vector(&self, block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+        scalar::vector(block, x, y);
+    }
+
+    fn tile(&self, _: &Block<'_>, _: &[TileGroup], _: &mut [[f32; ROWS]; TOKENS]) {
+        unreachable!("{:?} has no tiles", self.set)
+    }
+}
+
+/// `out[i][row] = by_row[row][i]`.
+fn transpose(by_row: &[f32], out: &mut [ByRow]) {
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx512Vnni {
+        // SAFETY: the processor was found to have it.
+        return unsafe { avx512::transpose(by_row, out) };
+    }
+    scalar::transpose(by_row, out);
+}
+
+/// `out[i][token]` becomes the token's columns from `4i` on.
+fn regroup(tokens: &[&[i8; GROUP]; TOKENS], out: &mut FourColumns) {
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx512Vnni {
+        // SAFETY: the processor was found to have it.
+        return unsafe { avx512::regroup(tokens, out) };
+    }
+    scalar::regroup(tokens, out);
+}
+
+/// Float `i` of each row becomes `out[i·repeat..][row]`.
+fn parameters(float: Float, rows: &[&[u8]; ROWS], repeat: usize, out: &mut [ByRow]) {
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx512Vnni {
+        // SAFETY: the processor was found to have it.
+        return unsafe { avx512::parameters(float, rows, repeat, out) };
+    }
+    scalar::parameters(float, rows, repeat, out);
+}
+
+/// A row's codes, one a byte.
+fn unpack(encoding: Encoding, codes: &[u8], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Encoding::Affine { bits: bits @ 2..=6, .. } = encoding
+        && instruction_set() >= InstructionSet::Avx512Vnni
+    {
+        // SAFETY: the processor was found to have it.
+        return unsafe {
+            match bits {
+                2 => avx512::unpack::<2>(codes, out),
+                3 => avx512::unpack::<3>(codes, out),
+                4 => avx512::unpack::<4>(codes, out),
+                5 => avx512::unpack::<5>(codes, out),
+                _ => avx512::unpack::<6>(codes, out),
+            }
+        };
+    }
+    weights::unpack(encoding, codes, out);
+}
+
+/// Whether AMX can be used.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn amx_is_available() -> bool {
+    amx::is_available()
+}

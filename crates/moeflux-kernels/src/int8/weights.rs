@@ -1,0 +1,238 @@
+//! Sixteen rows of a matrix as the kernels read them: codes as bytes or halves of bytes, parameters by span.
+
+use crate::dequant::e8m0;
+use crate::encoding::Encoding;
+use crate::ggml::Ggml;
+use crate::instruction_set::multiversion;
+use crate::matrix::Matrix;
+
+/// Rows of a block.
+pub(crate) const ROWS: usize = 16;
+
+/// What an encoding is to the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    /// Columns of a span: 16, 32 or 64.
+    pub(crate) width: usize,
+    /// What a code of 0 stands for.
+    pub(crate) offset: Offset,
+}
+
+/// What a code of 0 stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offset {
+    /// The bias of its span.
+    Biases,
+    /// Minus so many times the scale.
+    Zero(i32),
+}
+
+impl Format {
+    /// The format of an encoding whose products are computed with 8-bit activations.
+    pub(crate) fn of(encoding: Encoding) -> Option<Self> {
+        let (width, offset) = match encoding {
+            Encoding::Affine { group, .. } => (group.min(64), Offset::Biases),
+            Encoding::Mxfp4 | Encoding::Ggml(Ggml::Mxfp4) => (32, Offset::Zero(E2M1_ZERO)),
+            Encoding::Ggml(Ggml::Q4_0) => (32, Offset::Zero(8)),
+            Encoding::Ggml(Ggml::Q8_0) => (32, Offset::Zero(128)),
+            Encoding::Ggml(Ggml::Q4K) => (32, Offset::Biases),
+            Encoding::Ggml(Ggml::Q6K) => (16, Offset::Zero(32)),
+            _ => return None,
+        };
+        Some(Format { width, offset })
+    }
+}
+
+/// The code of 0 among those of [`E2M1`].
+const E2M1_ZERO: i32 = 12;
+/// Twice the value of each e2m1 code, plus [`E2M1_ZERO`].
+pub(crate) const E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+
+/// How a block's codes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Codes {
+    /// One a byte, by column.
+    Bytes,
+    /// Two a byte, the even column in the lower half.
+    Nibbles,
+    /// As [`Nibbles`](Self::Nibbles); a code stands for its entry of [`E2M1`].
+    E2m1,
+}
+
+/// A value for each row of a block: a line of the cache.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct ByRow(pub(crate) [f32; ROWS]);
+
+/// 64 codes: a line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Memory for a block that lasts.
+#[derive(Debug, Default)]
+pub(crate) struct BlockScratch {
+    codes: Vec<Line>,
+    by_row: Vec<f32>,
+    scales: Vec<ByRow>,
+    biases: Vec<ByRow>,
+}
+
+/// Sixteen rows. Where the matrix has fewer, the rest is anything.
+pub(crate) struct Block<'a> {
+    pub(crate) format: Format,
+    pub(crate) cols: usize,
+    pub(crate) codes: Codes,
+    /// Each row's codes.
+    pub(crate) rows: [&'a [u8]; ROWS],
+    /// Scales of each span, by row.
+    pub(crate) scales: &'a [ByRow],
+    /// Biases of each span, by row; none if the format has none.
+    pub(crate) biases: &'a [ByRow],
+}
+
+impl<'a> Block<'a> {
+    /// The rows from `first_row` on, `rows` of them. Codes of 4 bits stay in halves of bytes unless `as_bytes`.
+    pub(crate) fn load(
+        w: &Matrix<'a>,
+        format: Format,
+        first_row: usize,
+        rows: usize,
+        as_bytes: bool,
+        scratch: &'a mut BlockScratch,
+    ) -> Self {
+        let cols = w.cols();
+        let parts: [_; ROWS] = std::array::from_fn(|i| w.row(first_row + i.min(rows - 1)));
+        let in_place: [&[u8]; ROWS] = std::array::from_fn(|i| parts[i].0);
+        let spans = cols / format.width;
+
+        let BlockScratch { codes, by_row, scales, biases } = scratch;
+        scales.resize(spans, ByRow::default());
+        biases.resize(if format.offset == Offset::Biases { spans } else { 0 }, ByRow::default());
+        if let Encoding::Affine { group, params, .. } = w.encoding() {
+            let repeat = group / format.width;
+            super::parameters(params, &std::array::from_fn(|i| parts[i].1), repeat, scales);
+            super::parameters(params, &std::array::from_fn(|i| parts[i].2), repeat, biases);
+        } else {
+            by_row.resize(ROWS * spans, 0.0);
+            for (part, out) in [(Part::Scales, &mut *scales), (Part::Biases, &mut *biases)] {
+                if !out.is_empty() {
+                    for (parts, values) in parts.iter().zip(by_row.chunks_exact_mut(spans)) {
+                        parameters(w.encoding(), parts, part, values);
+                    }
+                    super::transpose(by_row, out);
+                }
+            }
+        }
+
+        let (codes, rows) = match w.encoding() {
+            Encoding::Affine { bits: 8, .. } if !as_bytes || stride(&in_place).is_some() => {
+                (Codes::Bytes, in_place)
+            }
+            Encoding::Affine { bits: 4, .. } if !as_bytes => (Codes::Nibbles, in_place),
+            Encoding::Mxfp4 if !as_bytes => (Codes::E2m1, in_place),
+            encoding => {
+                // A line more, or all rows would compete for the same sets of the cache.
+                let lines = cols.div_ceil(64) + 1;
+                codes.resize(ROWS * lines, Line([0; 64]));
+                for (out, codes) in codes.chunks_exact_mut(lines).zip(&in_place[..rows]) {
+                    super::unpack(encoding, codes, &mut bytes_mut(out)[..cols]);
+                }
+                let codes = &codes[..];
+                (Codes::Bytes, std::array::from_fn(|i| &bytes(&codes[i * lines..][..lines])[..cols]))
+            }
+        };
+        Block { format, cols, codes, rows, scales, biases }
+    }
+
+    /// The code of a column, before the format's offset.
+    #[inline(always)]
+    pub(crate) fn code(&self, row: usize, col: usize) -> u8 {
+        let nibble = || self.rows[row][col / 2] >> (col % 2 * 4) & 15;
+        match self.codes {
+            Codes::Bytes => self.rows[row][col],
+            Codes::Nibbles => nibble(),
+            Codes::E2m1 => E2M1[usize::from(nibble())],
+        }
+    }
+}
+
+fn bytes(lines: &[Line]) -> &[u8] {
+    // SAFETY: lines are bytes without padding.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+}
+
+fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: lines are bytes without padding.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+}
+
+/// Bytes from each row to the next, if they are the same for all.
+pub(crate) fn stride(rows: &[&[u8]; ROWS]) -> Option<usize> {
+    let at = |row: &[u8]| row.as_ptr() as usize;
+    let stride = at(rows[1]).wrapping_sub(at(rows[0]));
+    rows.windows(2).all(|rows| at(rows[1]).wrapping_sub(at(rows[0])) == stride).then_some(stride)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Scales,
+    Biases,
+}
+
+/// The scales or biases of a row's spans, of an encoding that keeps them otherwise than as floats.
+fn parameters(encoding: Encoding, row: &(&[u8], &[u8], &[u8]), part: Part, out: &mut [f32]) {
+    match encoding {
+        Encoding::Mxfp4 => {
+            for (out, &scale) in out.iter_mut().zip(row.1) {
+                *out = e8m0(scale) * 0.5;
+            }
+        }
+        Encoding::Ggml(ggml) => ggml.span_parameters(row.0, part == Part::Biases, out),
+        _ => unreachable!("{encoding:?} has float parameters or no format"),
+    }
+}
+
+multiversion! {
+    /// A row's codes, one a byte.
+    pub(crate) fn unpack(encoding: Encoding, codes: &[u8], out: &mut [u8]) {
+        match encoding {
+            Encoding::Affine { bits: 2, .. } => stream::<2>(codes, out),
+            Encoding::Affine { bits: 3, .. } => stream::<3>(codes, out),
+            Encoding::Affine { bits: 4, .. } => stream::<4>(codes, out),
+            Encoding::Affine { bits: 5, .. } => stream::<5>(codes, out),
+            Encoding::Affine { bits: 6, .. } => stream::<6>(codes, out),
+            Encoding::Affine { bits: 8, .. } => out.copy_from_slice(codes),
+            Encoding::Mxfp4 => {
+                stream::<4>(codes, out);
+                for code in out {
+                    *code = E2M1[usize::from(*code)];
+                }
+            }
+            Encoding::Ggml(ggml) => ggml.span_codes(codes, out),
+            _ => unreachable!("it is read in place or has no format"),
+        }
+    }
+}
+
+/// A little-endian stream of codes of `BITS` bits.
+#[inline(always)]
+fn stream<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    let mask = 0x0101_0101_0101_0101 * ((1 << BITS) - 1);
+    for (out, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
+        let mut word = [0; 8];
+        word[..BITS].copy_from_slice(bytes);
+        *out = spread::<BITS>(u64::from_le_bytes(word), mask).to_le_bytes();
+    }
+}
+
+/// Eight codes of `BITS` bits, each into a byte: fields are halved and moved apart until there is one a byte.
+#[inline(always)]
+fn spread<const BITS: usize>(word: u64, mask: u64) -> u64 {
+    let four = (1 << (4 * BITS)) - 1;
+    let word = word & four | (word >> (4 * BITS) & four) << 32;
+    let two = 0x0000_0001_0000_0001 * ((1 << (2 * BITS)) - 1);
+    let word = word & two | (word >> (2 * BITS) & two) << 16;
+    let one = 0x0001_0001_0001_0001 * ((1 << BITS) - 1);
+    (word & one | (word >> BITS & one) << 8) & mask
+}

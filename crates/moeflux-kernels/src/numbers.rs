@@ -1,0 +1,13 @@
+//! How exactly kernels compute.
+
+/// The precision of products with quantised weights. Either gives the same bits on every processor, for any number of
+/// tokens and threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Numbers {
+    /// Float32 activations, float32 products and sums, caches of float32.
+    #[default]
+    Exact,
+    /// Activations rounded to 8 bits in groups of 64 where weights are quantised ([`int8`](mod@crate::int8)), and
+    /// caches of keys and values of half floats ([`KvType::F16`](crate::KvType)).
+    Fast,
+}

@@ -1,0 +1,77 @@
+//! What a generation tells.
+
+use std::time::Duration;
+
+use crate::sampling::TokenLogprob;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A chunk of the prompt has been read.
+    Prefill {
+        /// Tokens read so far.
+        done: usize,
+        /// Tokens of the prompt.
+        total: usize,
+        /// Where they were asked for, the log-probabilities that are known since. All events together have each token of
+        /// the prompt once, in order.
+        logprobs: Vec<PromptLogprob>,
+    },
+    /// A token was chosen. Special tokens are text too: they delimit thoughts and tool calls.
+    Token {
+        /// The token.
+        id: u32,
+        /// Text that is certain now: empty while a character, or what may be a stop string, is incomplete.
+        text: String,
+        /// Log-probability that the model gave it, before all that sampling does.
+        logprob: f32,
+        /// As many of the tokens that the model found most likely as were asked for, the most likely first.
+        top_logprobs: Vec<TokenLogprob>,
+    },
+    /// The end; no event follows.
+    Done(Outcome),
+}
+
+/// What the model made of a token of the prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptLogprob {
+    /// The token.
+    pub token: u32,
+    /// Log-probability that the model gave it after the tokens before it; `None` for the first of the prompt, of which
+    /// the model was not asked.
+    pub logprob: Option<f32>,
+    /// The tokens that the model found most likely there, the most likely first.
+    pub top_logprobs: Vec<TokenLogprob>,
+}
+
+/// How a generation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Text that was still held back.
+    pub text: String,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// Tokens of the prompt that were read.
+    pub prompt_tokens: usize,
+    /// Tokens chosen, the end-of-sequence token included.
+    pub completion_tokens: usize,
+    /// Time to read the prompt.
+    pub prefill: Duration,
+    /// Time from there to the end, without the time that the caller took between events.
+    pub decode: Duration,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model chose this end-of-sequence token.
+    EndOfSequence(u32),
+    /// This stop string came up.
+    StopString(String),
+    /// As many tokens as allowed.
+    MaxTokens,
+    /// The model's context is full.
+    ContextFull,
+    /// Someone asked.
+    Cancelled,
+}

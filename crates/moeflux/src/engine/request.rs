@@ -1,0 +1,74 @@
+//! What is asked of a generation.
+
+use crate::backend::CancelToken;
+use crate::error::Error;
+use crate::sampling::{Constraint, MAX_TOP_LOGPROBS, SamplingOptions};
+
+/// What to generate.
+///
+/// The default asks for no token, greedily; name what differs, and later options change nothing:
+/// `GenerateRequest { prompt, max_tokens: 50, ..GenerateRequest::default() }`.
+#[derive(Clone, Debug, Default)]
+pub struct GenerateRequest {
+    /// Tokens to append to the sequence first.
+    pub prompt: Vec<u32>,
+    /// How many of the last tokens of sequence and prompt were chosen by an earlier generation of the same request that
+    /// this one goes on with: as if it had not stopped, with the same random numbers, penalties and place in the
+    /// constraint. `max_tokens` and `min_tokens` count new tokens, and stop strings are looked for in new text.
+    pub continued: usize,
+    /// How to choose each token.
+    pub sampling: SamplingOptions,
+    /// Most tokens to generate; with 0 the prompt is only read.
+    pub max_tokens: usize,
+    /// Before so many tokens the model can't choose to end, and stop strings are not looked for: they count from the text
+    /// of the next token on.
+    pub min_tokens: usize,
+    /// Strings that end the text; they are not part of it.
+    pub stop: Vec<String>,
+    /// Whether to go on after an end-of-sequence token.
+    pub ignore_eos: bool,
+    /// Tell with each token how many of the most likely ones, at most 20. See [`LogSoftmax`](crate::sampling::LogSoftmax)
+    /// for what the numbers are.
+    pub logprobs: Option<usize>,
+    /// The same for each token of the prompt, which is then read in smaller chunks.
+    pub prompt_logprobs: Option<usize>,
+    /// What the output must look like. Where the prompt ends with an opened thinking block, what comes after that block.
+    pub constraint: Option<Constraint>,
+    /// Most tokens inside thinking blocks (`<think>` to `</think>`): then the end of the block is chosen, whatever the
+    /// model would say. The prompt counts as inside if it ends with `<think>` and nothing but whitespace.
+    pub reasoning_budget: Option<usize>,
+    /// Stops the generation from elsewhere.
+    pub cancel: CancelToken,
+}
+
+impl GenerateRequest {
+    /// This request for the `index`-th of several completions of one prompt, on a copy of a sequence that has all of the
+    /// prompt but its last token: it reads that token, and has a seed of its own, `seed + index`. The first completion
+    /// is so the one that the request itself would get.
+    #[must_use]
+    pub fn nth_sample(&self, index: u64) -> Self {
+        let mut request = self.clone();
+        request.prompt.drain(..self.prompt.len().saturating_sub(1));
+        request.sampling.seed = self.sampling.seed.wrapping_add(index);
+        request
+    }
+
+    /// Checks what can be checked without a model.
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        for (option, n) in [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)] {
+            if let Some(n) = n.filter(|&n| n > MAX_TOP_LOGPROBS) {
+                return Err(Error::Option { option, expected: "at most 20", found: n.to_string() });
+            }
+        }
+        if self.min_tokens > self.max_tokens {
+            let found = format!("{} with max_tokens {}", self.min_tokens, self.max_tokens);
+            return Err(Error::Option { option: "min_tokens", expected: "at most max_tokens", found });
+        }
+        if let Some(constraint) = self.constraint.as_ref().filter(|_| self.ignore_eos) {
+            let expected = "not set with a constraint, since nothing can follow a complete output";
+            let found = format!("set with a {}", constraint.kind());
+            return Err(Error::Option { option: "ignore_eos", expected, found });
+        }
+        Ok(())
+    }
+}

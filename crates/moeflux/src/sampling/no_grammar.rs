@@ -1,0 +1,31 @@
+//! What stands in for constraints where the feature `grammar` is off.
+
+use super::{Constraint, ConstraintError, TokenSet};
+use crate::text::Tokenizer;
+
+/// Compiles constraints: here none.
+#[derive(Debug, Default)]
+pub struct GrammarCompiler(());
+
+impl GrammarCompiler {
+    /// [`ConstraintError::Unavailable`].
+    pub fn compile(&self, _: &Constraint, _: &Tokenizer) -> Result<Grammar, ConstraintError> {
+        Err(ConstraintError::Unavailable)
+    }
+}
+
+/// A constraint at some place of an output: there is none.
+#[derive(Debug)]
+pub enum Grammar {}
+
+impl Grammar {
+    /// Which tokens may come next.
+    pub fn allowed(&mut self) -> Result<TokenSet, ConstraintError> {
+        match *self {}
+    }
+
+    /// Takes the token that was chosen.
+    pub fn accept(&mut self, _: u32) -> Result<(), ConstraintError> {
+        match *self {}
+    }
+}

@@ -1,0 +1,96 @@
+//! Budgets that change while steps run, and prompts that are cancelled anywhere: always the same bits, never a deadlock, and
+//! no more memory than at the start. In a binary of its own, since other tests would change the memory.
+
+#![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{data, pack};
+use moeflux::experts::{ExpertOptions, needs};
+use moeflux::memory::{Machine, MemoryRequest};
+use moeflux::{CancelToken, Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions, StopReason};
+
+/// Pseudorandom numbers below `n` (Knuth's MMIX).
+fn random(state: &mut u64, n: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % n
+}
+
+/// Bits of the logits of every token.
+fn logits(engine: &mut Engine, tokens: &[u32]) -> Vec<u32> {
+    let mut sequence = engine.sequence();
+    engine.eval_all(&mut sequence, tokens).unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+/// How long: 20 seconds, or `MOEFLUX_SOAK_SECONDS`.
+#[test]
+fn soak() {
+    let seconds = std::env::var("MOEFLUX_SOAK_SECONDS").map_or(20, |seconds| seconds.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (_folder, pack) = pack(&data("qwen3_5_moe/mlx-mixed"));
+    let open = || Model::open(&pack, &ModelOptions::default()).unwrap();
+    let model = open();
+    let tokens: Vec<u32> = (0..40).map(|i| (i * 7919 + 13) % model.vocab_size() as u32).collect();
+    let expected = logits(&mut Engine::new(open(), &EngineOptions::default()).unwrap(), &tokens);
+    let least = needs(&model, 8, 0).unwrap().least_experts;
+    let memory = MemoryRequest { process: None, experts: Some(least) };
+    let experts = ExpertOptions { memory, ..ExpertOptions::default() };
+    let options = EngineOptions { prefill_chunk: Some(16), experts, ..EngineOptions::default() };
+    let mut engine = Engine::new(model, &options).unwrap();
+    let store = engine.experts().unwrap().clone();
+    let all = store.bytes_of_all();
+
+    let stop = AtomicBool::new(false);
+    let (mut cancelled, mut whole, mut rounds) = (0, 0, 0);
+    let mut resident = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut state = 7;
+            while !stop.load(Ordering::Relaxed) {
+                store.resize(least + random(&mut state, all - least)).unwrap();
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        });
+        let mut state = 1;
+        while Instant::now() < end {
+            let cancel = CancelToken::default();
+            let request = GenerateRequest {
+                prompt: tokens.clone(),
+                max_tokens: 1 + random(&mut state, 6) as usize,
+                ignore_eos: true,
+                cancel: cancel.clone(),
+                ..GenerateRequest::default()
+            };
+            let after = Duration::from_micros(random(&mut state, 30_000));
+            let mut sequence = engine.sequence();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    std::thread::sleep(after);
+                    cancel.cancel();
+                });
+                for event in engine.generate(&mut sequence, request).unwrap() {
+                    match event.unwrap() {
+                        Event::Done(outcome) if outcome.stop == StopReason::Cancelled => cancelled += 1,
+                        Event::Done(_) => whole += 1,
+                        _ => {}
+                    }
+                }
+            });
+            if logits(&mut engine, &tokens) != expected {
+                stop.store(true, Ordering::Relaxed);
+                unreachable!("round {rounds} gave other bits");
+            }
+            rounds += 1;
+            if rounds == 20 {
+                resident = Machine::measure().resident;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(rounds > 20 && cancelled > 0 && whole > 0, "{rounds} rounds, {cancelled} cancelled, {whole} not");
+    let after = Machine::measure().resident;
+    assert!(after < resident + (48 << 20) || resident == 0, "{resident} bytes resident, then {after}");
+}
