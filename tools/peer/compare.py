@@ -55,9 +55,8 @@ def main():
         best = max(statistics.median(result[what] for result in results) for results in peers.values())
         mine = statistics.median(result[what] for result in ours)
         print(f"| {what}, tokens/s | {best:.2f} | {mine:.2f} | {mine / best:.2f} |")
-    for what in ("peak_rss", "peak_group"):
-        if what in ours[0]:
-            print(f"| {what}, GiB | | {max(result[what] for result in ours) / 2**30:.2f} | |")
+    for what in list(ours[0])[2:]:
+        print(f"| {what} | | {statistics.median(result[what] for result in ours):.3g} | |")
 
 
 def peer(args, group):
@@ -72,22 +71,24 @@ def peer(args, group):
 
 
 def own(args, group):
-    command = [args.moeflux, "bench", "speed", args.model, "--prompt", str(args.prompt), "--tokens", str(args.tokens)]
-    command += ["--threads", str(args.threads), "--repeat", "1", "--json"]
-    if group:
-        command += ["--memory", f"{args.gib}GiB"]
-    output = json.loads(execute(command, group, [args.model]))
-    result = {"prefill": output["prefill"]["tokens_per_second"], "decode": output["decode"]["tokens_per_second"]}
-    if group:
-        result |= {"peak_rss": output["peak_rss_bytes"], "peak_group": group.peak()}
-    return result
+    command = [args.moeflux, "bench", "stream" if group else "speed", args.model, "--threads", str(args.threads)]
+    command += ["--prompt", str(args.prompt), "--json"]
+    if not group:
+        output = json.loads(execute([*command, "--decode", str(args.tokens), "--repeat", "1"]))
+        return {what: output[what]["tokens_per_second"] for what in ("prefill", "decode")}
+    command += ["--tokens", str(args.tokens), "--memory", f"{args.gib}GiB"]
+    [output] = json.loads(execute(command, group, [args.model]))["runs"]
+    result = {what: output[what]["tokens_per_second"] for what in ("prefill", "decode")}
+    result |= {f"{what} of limit": output[what]["share_of_limit"] for what in ("prefill", "decode")}
+    result["decode hits"] = output["decode"]["experts"]["hit_rate"]
+    return result | {"peak RSS, GiB": output["peak_resident_bytes"] / 2**30, "group's peak, GiB": group.peak() / 2**30}
 
 
 def report(run, who, result):
     print(f"run {run + 1}: {who}: " + ", ".join(f"{key} {value:.4g}" for key, value in result.items()), flush=True)
 
 
-def execute(command, group, files):
+def execute(command, group=None, files=()):
     """A command's output, under the limit and with cold caches if there is a limit."""
     enter = None
     if group:

@@ -2,7 +2,7 @@
 //!
 //! The cache is cut into blocks of [`KV_BLOCK`] absolute positions: a block of keys is `[kv_heads, head_dim, KV_BLOCK]`,
 //! so that a score's channels meet many positions at once, a block of values `[kv_heads, KV_BLOCK, head_dim]`. Sums are
-//! ordered as in [`flash`](mod@crate::flash), so bits depend on a query's own position alone.
+//! ordered as in `flash.rs`, so bits depend on a query's own position alone.
 
 use crate::flash::{AttentionScratch, Block, BlockScratch, Lines, Past, Queries, attend, widen};
 use crate::kv::{Floats, KV_BLOCK, KvBlock};

@@ -3,7 +3,7 @@
 //! weighted sums of latents.
 //!
 //! The cache is cut into blocks of [`KV_BLOCK`] absolute positions, each `[KV_BLOCK, rank]` latents, then
-//! `[KV_BLOCK, rope_dim]` rotary keys. Sums are ordered as in [`flash`](mod@crate::flash), channels of latents before those
+//! `[KV_BLOCK, rope_dim]` rotary keys. Sums are ordered as in `flash.rs`, channels of latents before those
 //! of rotary keys.
 
 use crate::flash::{AttentionScratch, Block, BlockScratch, Lines, Past, Queries, attend, widen};
