@@ -63,7 +63,8 @@ def peer(args, group):
     """Prefill from an empty cache, decode after the prompt: two runs, so that each is timed alone."""
     command = [args.llama_bench, "-m", args.gguf, "-t", str(args.threads), "-r", "1", "-o", "json"]
     if args.mode == "stream":
-        command.append("--no-warmup")
+        # Repacked weights would be a copy that has to stay in memory: the kernel kills it.
+        command += ["--no-warmup", "--load-mode", "mmap", "--repack", "0"]
     prefill = json.loads(execute([*command, "-p", str(args.prompt), "-n", "0"], group, [args.gguf]))
     tokens = args.peer_tokens or args.tokens
     decode = json.loads(execute([*command, "-p", "0", "-n", str(tokens), "-d", str(args.prompt)], group, [args.gguf]))
