@@ -33,6 +33,11 @@ impl Matrix {
         (self.rows * (row.codes + row.biases) + self.encoding.scale_rows(self.rows) * row.scales) as u64
     }
 
+    /// Number of its weights.
+    pub fn parameters(&self) -> u64 {
+        self.rows as u64 * self.cols as u64
+    }
+
     /// The matrix over copies of its spans' bytes, as the kernels take it; empty slices for parts that it lacks.
     pub fn over<'a>(
         &self,
@@ -108,6 +113,16 @@ impl Expert {
             [("gate_bias", gate), ("up_bias", up), ("down_bias", down)]
         });
         [("gate", &self.gate), ("up", &self.up), ("down", &self.down)].into_iter().chain(biases)
+    }
+
+    /// Bytes of all its matrices.
+    pub fn bytes(&self) -> u64 {
+        self.matrices().map(|(_, matrix)| matrix.bytes()).sum()
+    }
+
+    /// Number of its weights, biases included.
+    pub fn parameters(&self) -> u64 {
+        self.matrices().map(|(_, matrix)| matrix.parameters()).sum()
     }
 
     /// The range that holds all of it, if its parts lie behind one another with nothing between them but what aligns

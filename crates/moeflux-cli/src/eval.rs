@@ -89,11 +89,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
 
     let mean_nll = nll / scored as f64;
     let score = Score { tokens: tokens.len(), scored, window, stride, mean_nll, perplexity: mean_nll.exp() };
-    terminal::show(&if args.json {
-        format!("{}\n", serde_json::to_string_pretty(&score)?)
-    } else {
-        table(&score)
-    })?;
+    terminal::show(&if args.json { terminal::json(&score)? } else { table(&score) })?;
     Ok(())
 }
 

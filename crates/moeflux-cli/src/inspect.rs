@@ -55,7 +55,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let summary = model.summary()?;
     let tensors = args.tensors.then(|| tensors(model.checkpoint()));
     let text = if args.json {
-        format!("{}\n", serde_json::to_string_pretty(&JsonSummary { summary: &summary, tensors })?)
+        terminal::json(&JsonSummary { summary: &summary, tensors })?
     } else {
         page(&model, &summary, tensors.as_deref())?
     };

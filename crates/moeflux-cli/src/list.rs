@@ -50,7 +50,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     }
     if args.json {
         let models: Vec<_> = models.into_iter().map(JsonModel::from).collect();
-        return Ok(terminal::show(&format!("{}\n", serde_json::to_string_pretty(&models)?))?);
+        return Ok(terminal::show(&terminal::json(&models)?)?);
     }
     if models.is_empty() {
         note(format_args!("no models in {}: `moeflux pull OWNER/NAME` brings one", store.root().display()));

@@ -89,11 +89,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
         None => (Hits::Even, "the assumption that all experts are used alike"),
     };
     let plan = Plan::new(&model, &decision, &facts, &hits, hit_rate_from)?;
-    terminal::show(&if args.json {
-        format!("{}\n", serde_json::to_string_pretty(&plan)?)
-    } else {
-        plan.text()?
-    })?;
+    terminal::show(&if args.json { terminal::json(&plan)? } else { plan.text()? })?;
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
 /// Writes one line to stderr. A stderr that nobody reads any more is no reason to stop.
 pub(crate) fn note(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
@@ -13,6 +15,11 @@ pub(crate) fn show(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+/// A value as JSON over several lines, for [`show`].
+pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// Writes `text` to stderr at once, dimmed on a terminal unless `NO_COLOR` asks for none.

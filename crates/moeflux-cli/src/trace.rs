@@ -95,8 +95,7 @@ fn replay(args: &ReplayArgs) -> Result<()> {
         budgets.push(JsonBudget { percent, bytes, policies: policies.map(json_policy).collect() });
     }
     let replay = JsonReplay { uses, expert_bytes, budgets };
-    let text =
-        if args.json { format!("{}\n", serde_json::to_string_pretty(&replay)?) } else { table(&replay) };
+    let text = if args.json { terminal::json(&replay)? } else { table(&replay) };
     Ok(terminal::show(&text)?)
 }
 

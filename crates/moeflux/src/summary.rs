@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
-use moeflux_checkpoint::{Checkpoint, Expert, Matrix, Tensor};
+use moeflux_checkpoint::{Checkpoint, Expert, Tensor};
 use serde::Serialize;
 
 use crate::graph::{Graph, GraphError, NamedMatrix, Op, StateSpec, StepShape, WeightRead, WeightTable};
@@ -285,14 +285,14 @@ fn parts(model: &Model) -> Vec<PartSize> {
     for NamedMatrix { name, matrix } in table.matrices() {
         // A tied embedding is the output projection too.
         if counted.insert((matrix.codes, matrix.runs)) {
-            part(Part::of(name), 0, 0, parameters(matrix));
+            part(Part::of(name), 0, 0, matrix.parameters());
         }
     }
     for vector in table.vectors() {
         part(Part::of(&vector.name), 0, 0, vector.values.len() as u64);
     }
     for experts in table.experts() {
-        let count = experts.experts.iter().map(|expert| of_expert(expert, parameters)).sum();
+        let count = experts.experts.iter().map(Expert::parameters).sum();
         part(Part::of(&experts.name), 0, 0, count);
     }
     parts.into_values().collect()
@@ -305,7 +305,7 @@ fn token_cost(graph: &Graph, table: &WeightTable) -> (u64, TokenBytes) {
         match read {
             WeightRead::Matrix(id) => {
                 let matrix = &table.matrices()[id].matrix;
-                active += parameters(matrix);
+                active += matrix.parameters();
                 bytes.dense += matrix.bytes();
             }
             WeightRead::Row(id) => {
@@ -320,8 +320,8 @@ fn token_cost(graph: &Graph, table: &WeightTable) -> (u64, TokenBytes) {
             }
             WeightRead::Experts { experts, k } => {
                 if let Some(expert) = table.experts()[experts].experts.first() {
-                    active += k as u64 * of_expert(expert, parameters);
-                    bytes.experts += k as u64 * of_expert(expert, Matrix::bytes);
+                    active += k as u64 * expert.parameters();
+                    bytes.experts += k as u64 * expert.bytes();
                 }
             }
         }
@@ -360,16 +360,6 @@ pub(crate) fn sequence_bytes(table: &WeightTable) -> SequenceBytes {
         }
     }
     bytes
-}
-
-fn of_expert(expert: &Expert, count: impl Fn(&Matrix) -> u64) -> u64 {
-    let Expert { gate, up, down, biases } = expert;
-    let biases = biases.iter().flat_map(|biases| [&biases.gate, &biases.up, &biases.down]);
-    [gate, up, down].into_iter().chain(biases).map(count).sum()
-}
-
-fn parameters(matrix: &Matrix) -> u64 {
-    matrix.rows as u64 * matrix.cols as u64
 }
 
 #[cfg(test)]

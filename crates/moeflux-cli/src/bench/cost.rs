@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use moeflux::checkpoint::{Expert, Matrix};
+use moeflux::checkpoint::Expert;
 use moeflux::graph::{Graph, Op, StateSpec, TensorId, WeightRead, WeightTable};
 
 /// The least that an operation needs.
@@ -45,7 +45,7 @@ pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFact
                     _ => 0,
                 };
                 let expert = table.experts()[experts].experts.first();
-                visited as u64 * expert.map_or(0, |expert| of_expert(expert, Matrix::bytes))
+                visited as u64 * expert.map_or(0, Expert::bytes)
             }
         };
     }
@@ -57,14 +57,14 @@ pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFact
     match *op {
         Op::Linear { weight, .. } => {
             let matrix = &table.matrices()[weight].matrix;
-            cost.operations = 2 * graph.tensor(op.writes()[0]).rows as u64 * parameters(matrix);
+            cost.operations = 2 * graph.tensor(op.writes()[0]).rows as u64 * matrix.parameters();
         }
         Op::HeadLinear { weight, .. } => {
-            cost.operations = 2 * n * parameters(&table.matrices()[weight].matrix);
+            cost.operations = 2 * n * table.matrices()[weight].matrix.parameters();
         }
         Op::Experts { experts, k, .. } => {
             let expert = table.experts()[experts].experts.first();
-            cost.operations = 2 * n * k as u64 * expert.map_or(0, |expert| of_expert(expert, parameters));
+            cost.operations = 2 * n * k as u64 * expert.map_or(0, Expert::parameters);
         }
         Op::Attention { ref shape, state, .. } => {
             let width = (shape.heads * shape.head_dim) as u64;
@@ -100,14 +100,4 @@ fn cache_bytes(spec: &StateSpec, n: u64, facts: &StepFacts<'_>) -> u64 {
     let before = facts.first.min(window.unwrap_or(usize::MAX)) as u64;
     // Those before are read; the step's own are written, and read from a cache.
     (before + n) * (per_position * facts.cache_element) as u64
-}
-
-fn of_expert(expert: &Expert, count: impl Fn(&Matrix) -> u64) -> u64 {
-    let Expert { gate, up, down, biases } = expert;
-    let biases = biases.iter().flat_map(|biases| [&biases.gate, &biases.up, &biases.down]);
-    [gate, up, down].into_iter().chain(biases).map(count).sum()
-}
-
-fn parameters(matrix: &Matrix) -> u64 {
-    matrix.rows as u64 * matrix.cols as u64
 }

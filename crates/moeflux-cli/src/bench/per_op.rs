@@ -91,11 +91,7 @@ pub(crate) fn run(args: &PerOpArgs) -> Result<()> {
         decode,
         prefill,
     };
-    terminal::show(&if args.json {
-        format!("{}\n", serde_json::to_string_pretty(&found)?)
-    } else {
-        found.table()?
-    })?;
+    terminal::show(&if args.json { terminal::json(&found)? } else { found.table()? })?;
     Ok(())
 }
 

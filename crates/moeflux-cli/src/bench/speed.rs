@@ -100,11 +100,7 @@ pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
         share: decode.tokens_per_second / limit,
     };
     let speed = Speed { threads, context: workload.context, prefill, decode, limit };
-    terminal::show(&if args.json {
-        format!("{}\n", serde_json::to_string_pretty(&speed)?)
-    } else {
-        speed.table()?
-    })?;
+    terminal::show(&if args.json { terminal::json(&speed)? } else { speed.table()? })?;
     Ok(())
 }
 

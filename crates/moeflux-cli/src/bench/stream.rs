@@ -144,7 +144,7 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
     let report =
         Report { model: folder, threads: args.engine.threads(), expert_bytes, disk, dense_seconds, runs };
     if args.json {
-        terminal::show(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+        terminal::show(&terminal::json(&report)?)?;
     } else {
         terminal::show(&report.foot()?)?;
     }

@@ -80,13 +80,7 @@ impl CpuBackend {
                 io.write(out, |io, y| kernels::rms_norm(pool, io.f32(x), vector(weight), eps, y));
             }
             Op::Linear { x, weight, bias, out } => io.write(out, |io, y| {
-                match numbers {
-                    Numbers::Exact => kernels::linear(pool, &matrix(weight), io.f32(x), y),
-                    Numbers::Fast => kernels::int8_linear(pool, &matrix(weight), io.f32(x), int8, y),
-                }
-                if let Some(bias) = bias {
-                    kernels::add_to_rows(vector(bias), y);
-                }
+                linear(pool, numbers, &matrix(weight), bias.map(vector), io.f32(x), int8, y);
             }),
             Op::Add { a, b, out } => io.write(out, |io, y| kernels::add(pool, io.f32(a), io.f32(b), y)),
             Op::Columns { x, group, ref parts, out } => {
@@ -222,6 +216,25 @@ impl CpuBackend {
             }
         }
         Ok(())
+    }
+}
+
+/// `y = x·wᵀ + bias`.
+fn linear(
+    pool: &ThreadPool,
+    numbers: Numbers,
+    w: &kernels::Matrix<'_>,
+    bias: Option<&[f32]>,
+    x: &[f32],
+    int8: &mut Int8Scratch,
+    y: &mut [f32],
+) {
+    match numbers {
+        Numbers::Exact => kernels::linear(pool, w, x, y),
+        Numbers::Fast => kernels::int8_linear(pool, w, x, int8, y),
+    }
+    if let Some(bias) = bias {
+        kernels::add_to_rows(bias, y);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use moeflux_checkpoint::Expert;
 use moeflux_experts::{ExpertStore, Fetch, StoreError};
 use moeflux_kernels::{self as kernels, ExpertRun, Int8Scratch, Numbers, Routing, ThreadPool};
 
@@ -179,15 +180,8 @@ impl Scratch {
         self.logits.resize(n * experts, 0.0);
         self.ids.resize(n * k, 0);
         self.weights.resize(n * k, 0.0);
-        match numbers {
-            Numbers::Exact => kernels::linear(pool, &matrix, &self.x, &mut self.logits),
-            Numbers::Fast => {
-                kernels::int8_linear(pool, &matrix, &self.x, &mut self.int8, &mut self.logits);
-            }
-        }
-        if let Some(bias) = bias {
-            kernels::add_to_rows(vector(bias), &mut self.logits);
-        }
+        let bias = bias.map(vector);
+        super::linear(pool, numbers, &matrix, bias, &self.x, &mut self.int8, &mut self.logits);
         let correction = router.correction_bias.map(vector);
         kernels::route(
             pool,
@@ -205,7 +199,7 @@ impl Scratch {
 /// Bytes of an expert of a layer.
 fn bytes_of_one(model: &Model, layer: usize) -> u64 {
     let first = model.weights().experts()[layer].experts.first();
-    first.map_or(1, |expert| expert.matrices().map(|(_, matrix)| matrix.bytes()).sum()).max(1)
+    first.map_or(1, Expert::bytes).max(1)
 }
 
 fn distinct(ids: &[u32]) -> Vec<u32> {
