@@ -57,6 +57,20 @@ pub fn kv_write(
     }
 }
 
+/// Reads keys and values back, `[n, kv_heads, head_dim]`, of the positions from 0 on, as they were rounded.
+pub fn kv_read(keys: &[KvBlock], values: &[KvBlock], shape: &AttentionShape, k: &mut [f32], v: &mut [f32]) {
+    let AttentionShape { kv_heads, head_dim, .. } = *shape;
+    let width = kv_heads * head_dim;
+    assert!(k.len().is_multiple_of(width) && k.len() == v.len());
+    for (position, (k, v)) in k.chunks_exact_mut(width).zip(v.chunks_exact_mut(width)).enumerate() {
+        let (block, at) = (position / KV_BLOCK, position % KV_BLOCK);
+        keys[block].read(at, KV_BLOCK, k);
+        for (head, v) in v.chunks_exact_mut(head_dim).enumerate() {
+            values[block].read((head * KV_BLOCK + at) * head_dim, 1, v);
+        }
+    }
+}
+
 /// `y = softmax(scale · q·kᵀ)·v` per head: `q` and `y` are `[n, heads, head_dim]`; query `i` sits at
 /// `first_position + i` and sees the positions of its window up to its own. `sinks` (`[heads]`), if any, are scores that
 /// take part in the softmax without a value of their own. Blocks that no query sees may be empty.

@@ -63,6 +63,17 @@ pub enum HeadOrder {
 }
 
 impl DeltaShape {
+    /// Where value head `head` stands if value heads are [`Grouped`](HeadOrder::Grouped).
+    pub fn grouped(&self, head: usize) -> usize {
+        match self.order {
+            HeadOrder::Grouped => head,
+            HeadOrder::Tiled => {
+                let per_key_head = self.value_heads / self.key_heads;
+                head % self.key_heads * per_key_head + head / self.key_heads
+            }
+        }
+    }
+
     /// The key head of value head `head`.
     fn key_head(&self, head: usize) -> usize {
         match self.order {

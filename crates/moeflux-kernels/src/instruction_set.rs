@@ -5,8 +5,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// What the compiler and the kernels may use. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InstructionSet {
-    /// The target's minimum: SSE2 on x86-64, NEON on AArch64.
+    /// The target's minimum: SSE2 on x86-64, what the compiler makes of NEON on AArch64.
     Baseline,
+    /// AArch64 with kernels for NEON.
+    Neon,
+    /// NEON with products of four 8-bit integers (`dotprod`).
+    NeonDotprod,
+    /// NEON with products of matrices of 8-bit integers (`i8mm`) as well.
+    NeonI8mm,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// AVX2 with AVX-VNNI.
@@ -20,9 +26,12 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// All of them, from the least. A processor may have one and lack a lesser one.
-    pub const ALL: [InstructionSet; 6] = [
+    /// All of them, from the least of each architecture. A processor may have one and lack a lesser one.
+    pub const ALL: [InstructionSet; 9] = [
         InstructionSet::Baseline,
+        InstructionSet::Neon,
+        InstructionSet::NeonDotprod,
+        InstructionSet::NeonI8mm,
         InstructionSet::Avx2,
         InstructionSet::AvxVnni,
         InstructionSet::Avx512,
@@ -67,6 +76,7 @@ impl InstructionSet {
         };
         match self {
             InstructionSet::Baseline => true,
+            InstructionSet::Neon | InstructionSet::NeonDotprod | InstructionSet::NeonI8mm => false,
             InstructionSet::Avx2 => avx2(),
             InstructionSet::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
             InstructionSet::Avx512 => avx512(),
@@ -75,7 +85,19 @@ impl InstructionSet {
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn is_available(self) -> bool {
+        use std::arch::is_aarch64_feature_detected;
+        let dotprod = || is_aarch64_feature_detected!("dotprod");
+        match self {
+            InstructionSet::Baseline | InstructionSet::Neon => true,
+            InstructionSet::NeonDotprod => dotprod(),
+            InstructionSet::NeonI8mm => dotprod() && is_aarch64_feature_detected!("i8mm"),
+            _ => false,
+        }
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn is_available(self) -> bool {
         self == InstructionSet::Baseline
     }

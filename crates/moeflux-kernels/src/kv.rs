@@ -1,5 +1,7 @@
 //! What attention keeps of the past: blocks of [`KV_BLOCK`] absolute positions, of float32 or of half floats.
 
+use std::sync::Arc;
+
 /// Positions in a block of a cache.
 pub const KV_BLOCK: usize = 64;
 
@@ -57,12 +59,14 @@ impl F16 {
 }
 
 /// One block of a cache; without elements where nothing is kept any more.
+///
+/// A clone shares the elements; whoever writes to a shared block gets a copy of its own first.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KvBlock {
     /// float32.
-    F32(Box<[f32]>),
+    F32(Arc<[f32]>),
     /// Half floats.
-    F16(Box<[F16]>),
+    F16(Arc<[F16]>),
 }
 
 /// A part of a block.
@@ -102,11 +106,44 @@ impl KvBlock {
         self.len() == 0
     }
 
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.kv_type().bytes()
+    }
+
+    /// Whether another block has the same elements in the same memory.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            KvBlock::F32(block) => Arc::strong_count(block) > 1,
+            KvBlock::F16(block) => Arc::strong_count(block) > 1,
+        }
+    }
+
     /// Makes each element what `value` gives next, rounded as it must be.
     pub fn fill_with(&mut self, mut value: impl FnMut() -> f32) {
         match self {
-            KvBlock::F32(block) => block.fill_with(value),
-            KvBlock::F16(block) => block.fill_with(|| F16::from_f32(value())),
+            KvBlock::F32(block) => Arc::make_mut(block).fill_with(value),
+            KvBlock::F16(block) => Arc::make_mut(block).fill_with(|| F16::from_f32(value())),
+        }
+    }
+
+    /// Its elements as they lie in files, little-endian.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        match self {
+            KvBlock::F32(block) => block.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            KvBlock::F16(block) => block.iter().flat_map(|x| x.0.to_le_bytes()).collect(),
+        }
+    }
+
+    /// The block that lies in these bytes; a rest that is no whole element is left out.
+    pub fn from_le_bytes(bytes: &[u8], kv_type: KvType) -> Self {
+        match kv_type {
+            KvType::F32 => {
+                KvBlock::F32(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+            }
+            KvType::F16 => KvBlock::F16(
+                bytes.as_chunks().0.iter().map(|&bytes| F16(u16::from_le_bytes(bytes))).collect(),
+            ),
         }
     }
 
@@ -114,13 +151,29 @@ impl KvBlock {
     pub(crate) fn write(&mut self, at: usize, step: usize, x: &[f32]) {
         match self {
             KvBlock::F32(block) => {
-                for (to, x) in block[at..].iter_mut().step_by(step).zip(x) {
+                for (to, x) in Arc::make_mut(block)[at..].iter_mut().step_by(step).zip(x) {
                     *to = *x;
                 }
             }
             KvBlock::F16(block) => {
-                for (to, x) in block[at..].iter_mut().step_by(step).zip(x) {
+                for (to, x) in Arc::make_mut(block)[at..].iter_mut().step_by(step).zip(x) {
                     *to = F16::from_f32(*x);
+                }
+            }
+        }
+    }
+
+    /// Reads the elements `at`, `at + step`, and so on into `x`.
+    pub(crate) fn read(&self, at: usize, step: usize, x: &mut [f32]) {
+        match self {
+            KvBlock::F32(block) => {
+                for (x, from) in x.iter_mut().zip(block[at..].iter().step_by(step)) {
+                    *x = *from;
+                }
+            }
+            KvBlock::F16(block) => {
+                for (x, from) in x.iter_mut().zip(block[at..].iter().step_by(step)) {
+                    *x = from.to_f32();
                 }
             }
         }

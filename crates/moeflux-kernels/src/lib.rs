@@ -45,7 +45,7 @@ mod tile;
 mod vector;
 mod weighted_sum;
 
-pub use attention::{AttentionShape, attention, kv_write};
+pub use attention::{AttentionShape, attention, kv_read, kv_write};
 pub use conv::causal_conv1d_silu;
 pub use delta::{DeltaShape, HeadOrder, decay_and_beta, gated_delta_rule};
 pub use dequant::decode_floats;

@@ -245,6 +245,104 @@ mod x86 {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
+#[cfg(target_arch = "aarch64")]
+#[allow(clippy::wildcard_imports)] // instructions come in dozens
+mod arm {
+    use std::arch::aarch64::*;
+    use std::arch::asm;
+
+    use super::{F16, LANES, Vector};
+
+    /// Four registers of NEON.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon([float32x4_t; LANES / 4]);
+
+    impl Neon {
+        #[inline(always)]
+        fn zip(self, other: Self, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Self {
+            Neon(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+        }
+    }
+
+    // SAFETY of every block below: every processor of this architecture has NEON, and the slices were cut to the sixteen
+    // elements that are read or written.
+    impl Vector for Neon {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: see above.
+            Neon([unsafe { vdupq_n_f32(x) }; LANES / 4])
+        }
+
+        #[inline(always)]
+        fn load(x: &[f32]) -> Self {
+            let x = x[..LANES].as_ptr();
+            // SAFETY: see above.
+            Neon(std::array::from_fn(|i| unsafe { vld1q_f32(x.add(4 * i)) }))
+        }
+
+        #[inline(always)]
+        fn load_f16(x: &[F16]) -> Self {
+            let x = x[..LANES].as_ptr().cast::<u16>();
+            Neon(std::array::from_fn(|i| {
+                let wide: float32x4_t;
+                // SAFETY: see above; an `F16` is two bytes of a half float. (Stable Rust has no function for this.)
+                unsafe {
+                    let halves = vld1_u16(x.add(4 * i));
+                    asm!(
+                        "fcvtl {wide:v}.4s, {halves:v}.4h",
+                        wide = lateout(vreg) wide,
+                        halves = in(vreg) halves,
+                        options(pure, nomem, nostack, preserves_flags)
+                    );
+                }
+                wide
+            }))
+        }
+
+        #[inline(always)]
+        fn store(self, y: &mut [f32]) {
+            for (y, values) in y[..LANES].as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
+                // SAFETY: see above.
+                unsafe { vst1q_f32(y.as_mut_ptr(), values) };
+            }
+        }
+
+        #[inline(always)]
+        fn prefetch(address: *const u8) {
+            // SAFETY: a prefetch reads nothing that the program sees, and bears any address.
+            unsafe {
+                asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
+            }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see above.
+            self.zip(other, |a, b| unsafe { vaddq_f32(a, b) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see above.
+            self.zip(other, |a, b| unsafe { vsubq_f32(a, b) })
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see above.
+            self.zip(other, |a, b| unsafe { vmulq_f32(a, b) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, term: Self) -> Self {
+            // SAFETY: see above.
+            Neon(std::array::from_fn(|i| unsafe { vfmaq_f32(term.0[i], self.0[i], factor.0[i]) }))
+        }
+    }
+}
+#[cfg(target_arch = "aarch64")]
+pub(crate) use arm::Neon;
+
 /// Defines a function that runs `body::<V>` with the [`Vector`] of the instruction set chosen.
 macro_rules! with_vector {
     ($(#[$attribute:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) => $body:ident) => {
@@ -269,6 +367,10 @@ macro_rules! with_vector {
                     set if set >= $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
                     _ => {}
                 }
+            }
+            #[cfg(target_arch = "aarch64")]
+            if $crate::instruction_set::instruction_set() >= $crate::InstructionSet::Neon {
+                return $body::<$crate::vector::Neon>($($arg),*);
             }
             $body::<$crate::vector::Portable>($($arg),*);
         }

@@ -3,11 +3,13 @@
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _mm512_setzero_ps, _xgetbv};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::activations::{GROUP, TOKENS, TileGroup};
 use super::avx512::{self, Scaled};
-use super::weights::{Block, Codes, ROWS, stride};
+use super::tiles::{SPANS, Square, Sums};
+use super::weights::{Block, ROWS};
 
 /// Whether the processor has tiles of 8-bit integers and the system lets this process use them. Asks it once.
 pub(crate) fn is_available() -> bool {
@@ -70,13 +72,14 @@ struct Config {
 }
 
 impl Configured {
-    /// Register 0 takes sums, 1 weights, 2 activations. Needs [`is_available`].
+    /// Registers 0 and 3 take products, 1 and 4 weights, 2 activations. Needs [`is_available`].
     pub(crate) fn new(width: usize) -> Self {
         assert!(is_available() && matches!(width, 16 | 32 | 64));
         let mut config =
             Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        for (register, (row_bytes, rows)) in [(64, 16), (width, 16), (64, width / 4)].into_iter().enumerate()
-        {
+        let (products, weights, tokens) = ((64, 16), (width, 16), (64, width / 4));
+        let registers = [products, weights, tokens, products, weights];
+        for (register, (row_bytes, rows)) in registers.into_iter().enumerate() {
             config.row_bytes[register] = row_bytes as u16;
             config.rows[register] = rows as u8;
         }
@@ -93,52 +96,111 @@ impl Drop for Configured {
     }
 }
 
-/// The products of a block's rows, whose codes are bytes, with 16 tokens: `y` is `[tokens, rows]`. The tiles must be
-/// configured for the block's spans.
+/// See [`tiles::multiply`](super::tiles::multiply): adds what these spans give to the sums of one or two blocks, or begins
+/// them if the spans are the first. The tiles must be configured for the blocks' spans.
+///
+/// While a core multiplies tiles, and for about 40 ns after, it has only one of its two 512-bit units for floats. So the
+/// products of a few spans are computed before their sums.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub(crate) fn tile(_: &Configured, block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
-    match block.format.width {
-        16 => tile_of::<16>(block, x, y),
-        32 => tile_of::<32>(block, x, y),
-        _ => tile_of::<64>(block, x, y),
+pub(crate) fn add_spans<const WIDTH: usize>(
+    configured: &Configured,
+    blocks: &[Block<'_>],
+    weights: &[&[[[u8; WIDTH]; ROWS]]],
+    x: &[TileGroup],
+    spans: Range<usize>,
+    products: &mut Products,
+    sums: &mut [Sums],
+) {
+    for first in spans.clone().step_by(SPANS) {
+        for (i, span) in (first..spans.end).take(SPANS).enumerate() {
+            let (group, at) = (&x[span * WIDTH / GROUP], span * WIDTH % GROUP);
+            let of_blocks = |block: usize| &weights[block][span - spans.start];
+            multiply(configured, weights.len(), of_blocks, group, at, &mut products.0[i]);
+        }
+        for (block, (of_block, sums)) in blocks.iter().zip(&mut *sums).enumerate() {
+            let mut of_rows = [_mm512_setzero_ps(); ROWS];
+            if first > 0 {
+                for row in 0..ROWS {
+                    of_rows[row] = avx512::load_floats(&sums.0[row]);
+                }
+            }
+            for (span, products) in (first..spans.end).zip(&products.0) {
+                let (group, at) = (&x[span * WIDTH / GROUP], span * WIDTH % GROUP);
+                let scaled = Scaled::new(of_block, group, at, WIDTH);
+                for row in 0..ROWS {
+                    let products = avx512::load_ints(&products[block].0[row]);
+                    of_rows[row] = scaled.add(of_block, span, row, products, of_rows[row]);
+                }
+            }
+            for row in 0..ROWS {
+                avx512::store_floats(of_rows[row], &mut sums.0[row]);
+            }
+        }
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-fn tile_of<const WIDTH: usize>(block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
-    let spans = block.scales.len();
-    let stride = stride(&block.rows).unwrap_or_else(|| unreachable!("bytes lie at equal distances"));
-    assert!(block.codes == Codes::Bytes && block.rows.iter().all(|row| row.len() == spans * WIDTH));
-    assert!(x.len() * GROUP >= spans * WIDTH);
-    let mut sums = [_mm512_setzero_ps(); ROWS];
-    let mut products = Products([[0; TOKENS]; ROWS]);
-    for span in 0..spans {
-        let (group, at) = (&x[span * WIDTH / GROUP], span * WIDTH % GROUP);
-        // SAFETY: the tiles are configured; the tile of weights is `WIDTH` bytes of 16 rows at that stride, that of tokens
-        // `WIDTH / 4` rows of 64 bytes within their group, and the results are 16 rows of 64 bytes.
-        unsafe {
+/// The products of one span of one or two blocks with 16 tokens.
+#[inline(always)]
+fn multiply<'w, const WIDTH: usize>(
+    _: &Configured,
+    blocks: usize,
+    weights: impl Fn(usize) -> &'w [[u8; WIDTH]; ROWS],
+    x: &TileGroup,
+    at: usize,
+    products: &mut [Square<i32>; PAIR],
+) {
+    let codes = x.codes[at / 4..][..WIDTH / 4].as_ptr();
+    // SAFETY: the tiles are configured; a tile of weights is 16 rows of `WIDTH` bytes, that of tokens `WIDTH / 4` lines of 64
+    // bytes within their group, and the results are 16 such lines for each block.
+    unsafe {
+        if blocks == 1 {
             asm!(
                 "tilezero tmm0",
-                "tileloadd tmm1, [{weights} + {stride}*1]",
                 "tileloadd tmm2, [{tokens} + {line}*1]",
+                "tileloadd tmm1, [{weights} + {width}*1]",
                 "tdpbusd tmm0, tmm1, tmm2",
                 "tilestored [{products} + {line}*1], tmm0",
-                weights = in(reg) block.rows[0].as_ptr().wrapping_add(span * WIDTH),
-                tokens = in(reg) group.codes[at / 4..].as_ptr(),
-                stride = in(reg) stride,
+                weights = in(reg) weights(0).as_ptr(),
+                tokens = in(reg) codes,
+                width = in(reg) WIDTH,
                 line = in(reg) 64_usize,
-                products = in(reg) &raw mut products.0,
+                products = in(reg) products.as_mut_ptr(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _,
                 options(nostack),
             );
-        }
-        let scaled = Scaled::new(block, group, at, WIDTH);
-        for row in 0..ROWS {
-            sums[row] = scaled.add(block, span, row, avx512::load_ints(&products.0[row]), sums[row]);
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm3",
+                "tileloadd tmm2, [{tokens} + {line}*1]",
+                "tileloadd tmm1, [{first} + {width}*1]",
+                "tdpbusd tmm0, tmm1, tmm2",
+                "tileloadd tmm4, [{second} + {width}*1]",
+                "tdpbusd tmm3, tmm4, tmm2",
+                "tilestored [{products} + {line}*1], tmm0",
+                "tilestored [{products} + {line}*1 + 1024], tmm3",
+                first = in(reg) weights(0).as_ptr(),
+                second = in(reg) weights(1).as_ptr(),
+                tokens = in(reg) codes,
+                width = in(reg) WIDTH,
+                line = in(reg) 64_usize,
+                products = in(reg) products.as_mut_ptr(),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
+                options(nostack),
+            );
         }
     }
-    avx512::store_transposed(&sums, y);
 }
 
-#[repr(C, align(64))]
-struct Products([[i32; TOKENS]; ROWS]);
+/// Blocks of rows that share what is loaded of the tokens.
+pub(crate) const PAIR: usize = 2;
+
+/// The products of some spans of a pair of blocks.
+#[derive(Debug)]
+pub(crate) struct Products([[Square<i32>; PAIR]; SPANS]);
+
+impl Default for Products {
+    fn default() -> Self {
+        Products([[Square([[0; TOKENS]; ROWS]); PAIR]; SPANS])
+    }
+}

@@ -2,10 +2,12 @@
 
 #[allow(clippy::wildcard_imports)] // the instructions
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use crate::encoding::Float;
 
 use super::activations::{FourColumns, GROUP, Pair, SUM, TOKENS, TileGroup};
+use super::tiles::Sums;
 use super::weights::{Block, ByRow, Codes, E2M1, Offset, ROWS};
 
 /// The products of a block's rows with one token: see [`scalar::vector`](super::scalar::vector).
@@ -138,33 +140,31 @@ fn by_span<const SPANS: usize>(sums: [__m512i; 4]) -> [__m512i; 4] {
     if SPANS == 2 { [first, second, zero, zero] } else { [_mm512_add_epi32(first, second), zero, zero, zero] }
 }
 
-/// The products of a block's rows, whose codes are bytes, with 16 tokens: `y` is `[tokens, rows]`.
+/// See [`tiles::multiply`](super::tiles::multiply): adds what these spans give.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub(crate) fn tile(block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
-    assert!(block.codes == Codes::Bytes && block.rows.iter().all(|row| row.len() == block.cols));
-    match block.format.width {
-        16 => tile_of::<16>(block, x, y),
-        32 => tile_of::<32>(block, x, y),
-        _ => tile_of::<64>(block, x, y),
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-fn tile_of<const WIDTH: usize>(block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
+pub(crate) fn add_spans<const WIDTH: usize>(
+    block: &Block<'_>,
+    weights: &[[[u8; WIDTH]; ROWS]],
+    x: &[TileGroup],
+    spans: Range<usize>,
+    sums: &mut Sums,
+) {
     /// Rows that share what is loaded of the tokens.
     const AT_ONCE: usize = 8;
-    let mut sums = [_mm512_setzero_ps(); ROWS];
     for first_row in [0, AT_ONCE] {
         let mut of_rows = [_mm512_setzero_ps(); AT_ONCE];
-        let rows: [&[u8]; AT_ONCE] = std::array::from_fn(|i| block.rows[first_row + i]);
-        for span in 0..block.scales.len() {
+        if spans.start > 0 {
+            for i in 0..AT_ONCE {
+                of_rows[i] = load_floats(&sums.0[first_row + i]);
+            }
+        }
+        for (span, weights) in spans.clone().zip(weights) {
             let (group, at) = (&x[span * WIDTH / GROUP], span * WIDTH % GROUP);
             let mut products = [_mm512_setzero_si512(); AT_ONCE];
-            let codes: [&[u8; WIDTH]; AT_ONCE] = rows.map(|row| &row.as_chunks().0[span]);
             for four in 0..WIDTH / 4 {
                 let x = load(group.codes[at / 4 + four].as_flattened().as_array().unwrap_or(&[0; 64]));
                 for i in 0..AT_ONCE {
-                    let codes = i32::from_le_bytes(codes[i].as_chunks().0[four]);
+                    let codes = i32::from_le_bytes(weights[first_row + i].as_chunks().0[four]);
                     products[i] = _mm512_dpbusd_epi32(products[i], _mm512_set1_epi32(codes), x);
                 }
             }
@@ -173,9 +173,58 @@ fn tile_of<const WIDTH: usize>(block: &Block<'_>, x: &[TileGroup], y: &mut [[f32
                 of_rows[i] = scaled.add(block, span, first_row + i, products[i], of_rows[i]);
             }
         }
-        sums[first_row..first_row + AT_ONCE].copy_from_slice(&of_rows);
+        for i in 0..AT_ONCE {
+            store_floats(of_rows[i], &mut sums.0[first_row + i]);
+        }
     }
-    store_transposed(&sums, y);
+}
+
+/// The sums by token.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(crate) fn transpose_sums(sums: &Sums, y: &mut [[f32; ROWS]; TOKENS]) {
+    let mut rows = [_mm512_setzero_si512(); ROWS];
+    for (row, sums) in rows.iter_mut().zip(&sums.0) {
+        *row = _mm512_castps_si512(load_floats(sums));
+    }
+    for (y, values) in y.iter_mut().zip(transpose16(&rows)) {
+        // SAFETY: `y` has 16 floats.
+        unsafe { _mm512_storeu_ps(y.as_mut_ptr(), _mm512_castsi512_ps(values)) };
+    }
+}
+
+/// A row's codes of 4 bits, one a byte, into their places in `[spans, rows, width]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) fn unpack4_spans<const WIDTH: usize>(
+    codes: &[u8],
+    row: usize,
+    weights: &mut [[[u8; WIDTH]; ROWS]],
+) {
+    for (codes, weights) in codes.chunks_exact(WIDTH / 2).zip(weights) {
+        let out = &mut weights[row];
+        // SAFETY: as many bytes are read as `codes` has, and not more written than `out` has.
+        unsafe {
+            match WIDTH {
+                64 => {
+                    let wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(codes.as_ptr().cast()));
+                    let apart = _mm512_or_si512(wide, _mm512_slli_epi16::<4>(wide));
+                    let codes = _mm512_and_si512(apart, _mm512_set1_epi8(15));
+                    _mm512_storeu_si512(out.as_mut_ptr().cast(), codes);
+                }
+                32 => {
+                    let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(codes.as_ptr().cast()));
+                    let apart = _mm256_or_si256(wide, _mm256_slli_epi16::<4>(wide));
+                    let codes = _mm256_and_si256(apart, _mm256_set1_epi8(15));
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), codes);
+                }
+                _ => {
+                    let wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(codes.as_ptr().cast()));
+                    let apart = _mm_or_si128(wide, _mm_slli_epi16::<4>(wide));
+                    let codes = _mm_and_si128(apart, _mm_set1_epi8(15));
+                    _mm_storeu_si128(out.as_mut_ptr().cast(), codes);
+                }
+            }
+        }
+    }
 }
 
 /// What the rows of a span share.
@@ -254,20 +303,6 @@ pub(crate) fn transpose(by_row: &[f32], out: &mut [ByRow]) {
     }
 }
 
-/// The sums of each row with 16 tokens, by token.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-#[inline]
-pub(super) fn store_transposed(sums: &[__m512; ROWS], y: &mut [[f32; ROWS]; TOKENS]) {
-    let mut rows = [_mm512_setzero_si512(); ROWS];
-    for (row, &sum) in rows.iter_mut().zip(sums) {
-        *row = _mm512_castps_si512(sum);
-    }
-    for (y, values) in y.iter_mut().zip(transpose16(&rows)) {
-        // SAFETY: `y` has 16 floats.
-        unsafe { _mm512_storeu_ps(y.as_mut_ptr(), _mm512_castsi512_ps(values)) };
-    }
-}
-
 /// Sixteen rows of sixteen values, by column.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 #[inline]
@@ -308,9 +343,16 @@ fn load128(bytes: &[u8; 16]) -> __m128i {
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn load_floats(values: &[f32; 16]) -> __m512 {
+pub(super) fn load_floats(values: &[f32; 16]) -> __m512 {
     // SAFETY: 16 floats.
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn store_floats(values: __m512, out: &mut [f32; 16]) {
+    // SAFETY: 16 floats.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), values) };
 }
 
 #[target_feature(enable = "avx512f")]

@@ -30,13 +30,16 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod groups;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
+mod tiles;
 pub(crate) mod weights;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use self::activations::{Activations, FourColumns, GROUP, Pair, TOKENS, TileGroup, Tiles};
+use self::activations::{Activations, FourColumns, GROUP, Pair, TOKENS, Tiles};
 use self::groups::Groups;
 use self::weights::{Block, BlockScratch, ByRow, Format, ROWS};
 use crate::encoding::{Encoding, Float};
@@ -76,7 +79,7 @@ pub fn int8_linear(pool: &ThreadPool, w: &Matrix<'_>, x: &[f32], scratch: &mut I
 fn takes_tiles(n: usize) -> bool {
     match instruction_set() {
         InstructionSet::Amx => n >= 4,
-        InstructionSet::Avx512Vnni => n >= 8,
+        InstructionSet::Avx512Vnni | InstructionSet::NeonDotprod | InstructionSet::NeonI8mm => n >= 8,
         _ => false,
     }
 }
@@ -98,50 +101,48 @@ pub(crate) enum Tokens<'a> {
     Range(Range<usize>),
 }
 
-/// Blocks that a tile of tokens is multiplied with while the caches hold it.
-const BLOCKS: usize = 4;
-
 /// `y[t][r] = w[first_row + r] · x[t]` for every row `t` and column `r` of the tile.
 pub(crate) fn product(w: &Matrix<'_>, format: Format, first_row: usize, x: &Input<'_>, y: &mut Tile<'_>) {
     thread_local! {
-        static SCRATCH: RefCell<[BlockScratch; BLOCKS]> = RefCell::default();
+        static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
-    let tiled = matches!(x, Input::Tiles { .. });
-    let kernels = Kernels::new(format, tiled);
-    SCRATCH.with_borrow_mut(|scratch| match x {
+    SCRATCH.with_borrow_mut(|Scratch { blocks, tiled }| match x {
         Input::Tokens { activations, tokens } => {
             for first in (0..y.width()).step_by(ROWS) {
                 let rows = ROWS.min(y.width() - first);
-                let block = Block::load(w, format, first_row + first, rows, false, &mut scratch[0]);
+                let block = Block::load(w, format, first_row + first, rows, false, &mut blocks[0]);
                 for t in 0..tokens.len() {
                     let mut values = [0.0; ROWS];
-                    kernels.vector(&block, activations.row(tokens.get(t)), &mut values);
+                    vector(&block, activations.row(tokens.get(t)), &mut values);
                     store(&values, &mut y.row(t)[first..first + rows]);
                 }
             }
         }
-        Input::Tiles { tiles, first: first_tile, n } => {
+        Input::Tiles { tiles: of_tokens, first: first_tile, n } => {
             for first in (0..y.width()).step_by(BLOCKS * ROWS) {
-                let starts = (first..y.width()).step_by(ROWS);
-                let mut blocks = [const { None }; BLOCKS];
-                for ((block, first), scratch) in blocks.iter_mut().zip(starts).zip(scratch.iter_mut()) {
-                    let rows = ROWS.min(y.width() - first);
-                    let loaded = Block::load(w, format, first_row + first, rows, true, scratch);
-                    *block = Some((loaded, first..first + rows));
-                }
-                let mut values = [[0.0; ROWS]; TOKENS];
-                for tile in 0..n.div_ceil(TOKENS) {
-                    let x = tiles.tile(first_tile + tile);
-                    for (block, columns) in blocks.iter().flatten() {
-                        kernels.tile(block, x, &mut values);
-                        for (t, values) in (tile * TOKENS..*n).zip(&values) {
-                            store(values, &mut y.row(t)[columns.clone()]);
-                        }
-                    }
-                }
+                let end = y.width().min(first + BLOCKS * ROWS);
+                let starts = (first..end).step_by(ROWS);
+                let loaded: Vec<_> = starts
+                    .zip(&mut *blocks)
+                    .map(|(first, scratch)| {
+                        Block::load(w, format, first_row + first, ROWS.min(end - first), true, scratch)
+                    })
+                    .collect();
+                let x = |tile: usize| of_tokens.tile(first_tile + tile);
+                tiles::multiply(&loaded, x, tiled, &mut y.rows(0..*n).columns(first..end));
             }
         }
     });
+}
+
+/// Blocks that a tile of tokens is multiplied with while the caches hold it.
+const BLOCKS: usize = 4;
+
+/// A thread's memory for [`product`].
+#[derive(Default)]
+struct Scratch {
+    blocks: [BlockScratch; BLOCKS],
+    tiled: tiles::Scratch,
 }
 
 /// The values of a block's rows, which may be fewer.
@@ -169,55 +170,28 @@ impl Tokens<'_> {
     }
 }
 
-/// The kernels of the chosen instruction set.
-struct Kernels {
-    set: InstructionSet,
-    #[cfg(target_arch = "x86_64")]
-    tiles: Option<amx::Configured>,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Kernels {
-    fn new(format: Format, tiled: bool) -> Self {
-        let set = instruction_set();
-        let tiles = (tiled && set == InstructionSet::Amx).then(|| amx::Configured::new(format.width));
-        Kernels { set, tiles }
-    }
-
-    fn vector(&self, block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
-        match self.set {
-            // SAFETY: `instruction_set` names only what the processor was found to have; so below.
-            InstructionSet::Amx | InstructionSet::Avx512Vnni => unsafe { avx512::vector(block, x, y) },
-            // SAFETY: as above.
-            InstructionSet::AvxVnni => unsafe { avx2::vnni::vector(block, x, y) },
-            // SAFETY: as above.
-            InstructionSet::Avx512 | InstructionSet::Avx2 => unsafe { avx2::plain::vector(block, x, y) },
-            InstructionSet::Baseline => scalar::vector(block, x, y),
-        }
-    }
-
-    fn tile(&self, block: &Block<'_>, x: &[TileGroup], y: &mut [[f32; ROWS]; TOKENS]) {
-        match &self.tiles {
-            // SAFETY: as above.
-            Some(tiles) => unsafe { amx::tile(tiles, block, x, y) },
-            // SAFETY: as above; `takes_tiles` chooses them only for these sets.
-            None => unsafe { avx512::tile(block, x, y) },
-        }
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-impl Kernels {
-    fn new(_: Format, _: bool) -> Self {
-        Kernels { set: instruction_set() }
-    }
-
-    fn vector(&self, block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
-        scalar::vector(block, x, y);
-    }
-
-    fn tile(&self, _: &Block<'_>, _: &[TileGroup], _: &mut [[f32; ROWS]; TOKENS]) {
-        unreachable!("{:?} has no tiles", self.set)
+/// The products of a block's rows with one token.
+fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+    match instruction_set() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `instruction_set` names only what the processor was found to have; so below.
+        InstructionSet::Amx | InstructionSet::Avx512Vnni => unsafe { avx512::vector(block, x, y) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::AvxVnni => unsafe { avx2::vnni::vector(block, x, y) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::Avx512 | InstructionSet::Avx2 => unsafe { avx2::plain::vector(block, x, y) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        InstructionSet::NeonI8mm => unsafe { neon::i8mm::vector(block, x, y) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        InstructionSet::NeonDotprod => unsafe { neon::dotprod::vector(block, x, y) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        InstructionSet::Neon => unsafe { neon::plain::vector(block, x, y) },
+        _ => scalar::vector(block, x, y),
     }
 }
 

@@ -67,46 +67,31 @@ pub(crate) struct ByRow(pub(crate) [f32; ROWS]);
 /// 64 codes: a line of the cache.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(crate) struct Line([u8; 64]);
+
+impl Line {
+    pub(crate) const ZERO: Line = Line([0; 64]);
+}
 
 /// Memory for a block that lasts.
 #[derive(Debug, Default)]
 pub(crate) struct BlockScratch {
     codes: Vec<Line>,
+    parameters: Parameters,
+}
+
+#[derive(Debug, Default)]
+struct Parameters {
     by_row: Vec<f32>,
     scales: Vec<ByRow>,
     biases: Vec<ByRow>,
 }
 
-/// Sixteen rows. Where the matrix has fewer, the rest is anything.
-pub(crate) struct Block<'a> {
-    pub(crate) format: Format,
-    pub(crate) cols: usize,
-    pub(crate) codes: Codes,
-    /// Each row's codes.
-    pub(crate) rows: [&'a [u8]; ROWS],
-    /// Scales of each span, by row.
-    pub(crate) scales: &'a [ByRow],
-    /// Biases of each span, by row; none if the format has none.
-    pub(crate) biases: &'a [ByRow],
-}
-
-impl<'a> Block<'a> {
-    /// The rows from `first_row` on, `rows` of them. Codes of 4 bits stay in halves of bytes unless `as_bytes`.
-    pub(crate) fn load(
-        w: &Matrix<'a>,
-        format: Format,
-        first_row: usize,
-        rows: usize,
-        as_bytes: bool,
-        scratch: &'a mut BlockScratch,
-    ) -> Self {
-        let cols = w.cols();
-        let parts: [_; ROWS] = std::array::from_fn(|i| w.row(first_row + i.min(rows - 1)));
-        let in_place: [&[u8]; ROWS] = std::array::from_fn(|i| parts[i].0);
-        let spans = cols / format.width;
-
-        let BlockScratch { codes, by_row, scales, biases } = scratch;
+impl Parameters {
+    /// Scales and biases of each span, by row.
+    fn load(&mut self, w: &Matrix<'_>, format: Format, parts: &RowParts<'_>) -> (&[ByRow], &[ByRow]) {
+        let spans = w.cols() / format.width;
+        let Parameters { by_row, scales, biases } = self;
         scales.resize(spans, ByRow::default());
         biases.resize(if format.offset == Offset::Biases { spans } else { 0 }, ByRow::default());
         if let Encoding::Affine { group, params, .. } = w.encoding() {
@@ -124,17 +109,50 @@ impl<'a> Block<'a> {
                 }
             }
         }
+        (scales, biases)
+    }
+}
+
+/// Sixteen rows. Where the matrix has fewer, the rest is anything.
+pub(crate) struct Block<'a> {
+    pub(crate) format: Format,
+    pub(crate) cols: usize,
+    pub(crate) codes: Codes,
+    /// Each row's codes.
+    pub(crate) rows: [&'a [u8]; ROWS],
+    /// Scales of each span, by row.
+    pub(crate) scales: &'a [ByRow],
+    /// Biases of each span, by row; none if the format has none.
+    pub(crate) biases: &'a [ByRow],
+}
+
+/// Bytes of a row's codes, of its scales and of its biases.
+type RowParts<'a> = [(&'a [u8], &'a [u8], &'a [u8]); ROWS];
+
+impl<'a> Block<'a> {
+    /// The rows from `first_row` on, `rows` of them. For `tiles` codes of 4 bits are plain.
+    pub(crate) fn load(
+        w: &Matrix<'a>,
+        format: Format,
+        first_row: usize,
+        rows: usize,
+        tiles: bool,
+        scratch: &'a mut BlockScratch,
+    ) -> Self {
+        let cols = w.cols();
+        let parts: RowParts<'_> = std::array::from_fn(|i| w.row(first_row + i.min(rows - 1)));
+        let in_place: [&[u8]; ROWS] = std::array::from_fn(|i| parts[i].0);
+        let BlockScratch { codes, parameters } = scratch;
+        let (scales, biases) = parameters.load(w, format, &parts);
 
         let (codes, rows) = match w.encoding() {
-            Encoding::Affine { bits: 8, .. } if !as_bytes || stride(&in_place).is_some() => {
-                (Codes::Bytes, in_place)
-            }
-            Encoding::Affine { bits: 4, .. } if !as_bytes => (Codes::Nibbles, in_place),
-            Encoding::Mxfp4 if !as_bytes => (Codes::E2m1, in_place),
+            Encoding::Affine { bits: 8, .. } => (Codes::Bytes, in_place),
+            Encoding::Affine { bits: 4, .. } => (Codes::Nibbles, in_place),
+            Encoding::Mxfp4 if !tiles => (Codes::E2m1, in_place),
             encoding => {
                 // A line more, or all rows would compete for the same sets of the cache.
                 let lines = cols.div_ceil(64) + 1;
-                codes.resize(ROWS * lines, Line([0; 64]));
+                codes.resize(ROWS * lines, Line::ZERO);
                 for (out, codes) in codes.chunks_exact_mut(lines).zip(&in_place[..rows]) {
                     super::unpack(encoding, codes, &mut bytes_mut(out)[..cols]);
                 }
@@ -162,16 +180,9 @@ fn bytes(lines: &[Line]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
 }
 
-fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
+pub(crate) fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
     // SAFETY: lines are bytes without padding.
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
-}
-
-/// Bytes from each row to the next, if they are the same for all.
-pub(crate) fn stride(rows: &[&[u8]; ROWS]) -> Option<usize> {
-    let at = |row: &[u8]| row.as_ptr() as usize;
-    let stride = at(rows[1]).wrapping_sub(at(rows[0]));
-    rows.windows(2).all(|rows| at(rows[1]).wrapping_sub(at(rows[0])) == stride).then_some(stride)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

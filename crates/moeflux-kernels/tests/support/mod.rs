@@ -195,6 +195,13 @@ pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
+/// A digest of bits (FNV-1a by word), to compare processors that no one machine has.
+pub(crate) fn digest(bits: impl IntoIterator<Item = u32>) -> u64 {
+    bits.into_iter().fold(0xcbf2_9ce4_8422_2325, |digest, bits| {
+        (digest ^ u64::from(bits)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// Each value within `tolerance · max(1, |expected|)`.
 #[track_caller]
 pub(crate) fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
