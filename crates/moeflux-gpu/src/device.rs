@@ -1,0 +1,266 @@
+//! Devices: which there are, what they can do, memory on them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::buffer::{Dropped, View};
+use crate::encoder::Encoder;
+use crate::error::GpuError;
+use crate::pipeline::{Pipelines, Program};
+
+/// How long a device may take for one submission.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Bytes of small parameters that shaders need: Vulkan promises no more.
+const IMMEDIATES: u32 = 128;
+
+/// Storage buffers that a shader binds at most.
+const BINDINGS: u32 = 8;
+
+/// What a device is.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// `vulkan`, `metal` or `dx12`.
+    pub api: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Whether it is the processor itself.
+    pub is_cpu: bool,
+    /// Whether it shares the host's memory.
+    pub is_integrated: bool,
+    /// The largest buffer a shader can bind, in bytes.
+    pub binding_limit: u64,
+    /// The fewest and the most invocations of a subgroup.
+    pub subgroup: (u32, u32),
+}
+
+/// All devices there are, in the order in which [`Device::open`] counts them: real ones first.
+pub fn devices() -> Vec<DeviceInfo> {
+    adapters().iter().map(DeviceInfo::of).collect()
+}
+
+impl DeviceInfo {
+    fn of(adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        DeviceInfo {
+            name: info.name,
+            api: info.backend.to_str().to_owned(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+            is_integrated: info.device_type == wgpu::DeviceType::IntegratedGpu,
+            binding_limit: adapter.limits().max_storage_buffer_binding_size,
+            subgroup: (info.subgroup_min_size, info.subgroup_max_size),
+        }
+    }
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let mut adapters = block_on(instance.enumerate_adapters(backends));
+    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    adapters
+}
+
+/// An open device with the pipelines compiled for it, which clones share.
+#[derive(Clone, Debug)]
+pub struct Device {
+    pub(crate) raw: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    info: DeviceInfo,
+    pipelines: Arc<Mutex<Pipelines>>,
+    lost: Arc<OnceLock<String>>,
+    /// What the device complained of outside of any call, so that it is not lost.
+    complaint: Arc<Mutex<Option<String>>>,
+    dropped: Dropped,
+    allocated: Arc<AtomicU64>,
+    none: View,
+}
+
+impl Device {
+    /// Opens the device `index` of [`devices`].
+    pub fn open(index: usize) -> Result<Self, GpuError> {
+        let adapters = adapters();
+        let adapter = adapters.get(index).ok_or(GpuError::NoDevice { index, found: adapters.len() })?;
+        let info = DeviceInfo::of(adapter);
+        let limits = adapter.limits();
+        let unsupported = |what: String| GpuError::Unsupported { name: info.name.clone(), what };
+        if !adapter.features().contains(wgpu::Features::IMMEDIATES) || limits.max_immediate_size < IMMEDIATES
+        {
+            return Err(unsupported(format!("{IMMEDIATES} bytes of immediate data")));
+        }
+        if limits.max_storage_buffers_per_shader_stage < BINDINGS {
+            return Err(unsupported(format!("{BINDINGS} storage buffers for a shader")));
+        }
+        let (raw, queue) = block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("moeflux"),
+            required_features: wgpu::Features::IMMEDIATES,
+            required_limits: limits,
+            ..Default::default()
+        }))
+        .map_err(|error| GpuError::Open { name: info.name.clone(), cause: error.to_string() })?;
+
+        let lost = Arc::new(OnceLock::new());
+        let cause = Arc::clone(&lost);
+        raw.set_device_lost_callback(move |reason, message| {
+            // Only the first reason counts.
+            let _ = cause.set(format!("{reason:?}: {message}"));
+        });
+        let complaint = Arc::new(Mutex::new(None));
+        let heard = Arc::clone(&complaint);
+        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            heard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+
+        let dropped = Dropped::default();
+        let allocated = Arc::new(AtomicU64::new(0));
+        let none = view(&raw, 64, 0, &dropped);
+        let pipelines = Arc::default();
+        Ok(Device { raw, queue, info, pipelines, lost, complaint, dropped, allocated, none })
+    }
+
+    /// What it is.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Memory for `len` elements, zeroed. `what` it is for is said if there is none.
+    pub fn alloc(&self, what: &str, len: usize) -> Result<View, GpuError> {
+        let bytes = len.max(1) as u64 * 4;
+        let limit = self.info.binding_limit;
+        if bytes > limit {
+            return Err(GpuError::BufferTooLarge { what: what.to_owned(), bytes, limit });
+        }
+        let id = self.allocated.fetch_add(1, Ordering::Relaxed) + 1;
+        let memory = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = view(&self.raw, len, id, &self.dropped);
+        match block_on(memory.pop()) {
+            None => self.usable().map(|()| buffer),
+            Some(_) => Err(GpuError::OutOfMemory { what: what.to_owned(), bytes }),
+        }
+    }
+
+    /// A copy of `values` (elements of 32 bits) on the device.
+    pub fn upload<T: bytemuck::Pod>(&self, what: &str, values: &[T]) -> Result<View, GpuError> {
+        let view = self.alloc(what, size_of_val(values) / 4)?;
+        self.write(&view, values);
+        Ok(view)
+    }
+
+    /// Writes `values` to the start of a view, before what is submitted next.
+    pub fn write<T: bytemuck::Pod>(&self, view: &View, values: &[T]) {
+        assert!(size_of_val(values).is_multiple_of(4) && size_of_val(values) / 4 <= view.len());
+        if !values.is_empty() {
+            self.queue.write_buffer(&view.buffer().raw, view.bytes().start, bytemuck::cast_slice(values));
+        }
+    }
+
+    /// A copy of a view's elements on the host, after everything submitted.
+    pub fn download<T: bytemuck::Pod>(&self, view: &View) -> Result<Vec<T>, GpuError> {
+        if view.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = view.bytes();
+        let staging = self.raw.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("download"),
+            size: bytes.end - bytes.start,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut commands = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        commands.copy_buffer_to_buffer(&view.buffer().raw, bytes.start, &staging, 0, bytes.end - bytes.start);
+        self.queue.submit([commands.finish()]);
+        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        self.wait("download")?;
+        let failed = |cause: String| GpuError::Failed { op: "download".to_owned(), cause };
+        let mapped = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
+        Ok(bytemuck::pod_collect_to_vec(&mapped))
+    }
+
+    /// Begins to record commands.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
+    /// Waits until everything submitted has run; `op` is what the wait is for.
+    pub fn wait(&self, op: &str) -> Result<(), GpuError> {
+        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        let polled = self.raw.poll(poll);
+        self.usable()?;
+        match polled {
+            Ok(_) => Ok(()),
+            Err(wgpu::PollError::Timeout) => Err(GpuError::Timeout { op: op.to_owned(), after: PATIENCE }),
+            Err(error) => Err(GpuError::Failed { op: op.to_owned(), cause: error.to_string() }),
+        }
+    }
+
+    /// Whether the device has neither gone nor complained.
+    pub(crate) fn usable(&self) -> Result<(), GpuError> {
+        if let Some(cause) = self.lost.get() {
+            return Err(GpuError::Lost { cause: cause.clone() });
+        }
+        match self.complaint.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(cause) => Err(GpuError::Failed { op: "submission".to_owned(), cause }),
+            None => Ok(()),
+        }
+    }
+
+    /// What a shader that needs no view in a place is given.
+    pub(crate) fn none(&self) -> &View {
+        &self.none
+    }
+
+    /// The pipelines, without what has gone.
+    pub(crate) fn pipelines(&self) -> std::sync::MutexGuard<'_, Pipelines> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        pipelines.forget(&self.dropped.take());
+        pipelines
+    }
+
+    /// Every program compiled so far, with its whole source (WGSL).
+    pub fn shaders(&self) -> Vec<(&'static Program, String)> {
+        self.pipelines().shaders()
+    }
+
+    /// Gives the device up, as if it were lost: for tests of what happens then.
+    pub fn destroy(&self) {
+        self.raw.destroy();
+    }
+}
+
+fn view(raw: &wgpu::Device, len: usize, id: u64, dropped: &Dropped) -> View {
+    let buffer = raw.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: len.max(1) as u64 * 4,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    View::new(buffer, id, len, dropped.clone())
+}
+
+/// Runs a future that needs no one else to make progress.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    let start = Instant::now();
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        if start.elapsed() > Duration::from_millis(1) {
+            std::thread::sleep(Duration::from_millis(1));
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}

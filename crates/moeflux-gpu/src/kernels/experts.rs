@@ -1,0 +1,131 @@
+//! The routed experts of a mixture-of-experts layer, straight from their stacks by indices that are on the device.
+
+use moeflux_kernels::Activation;
+
+use crate::device::Device;
+use crate::matrix::GpuMatrix;
+use crate::{Encoder, GpuError, Program, View};
+
+use super::linear::{Input, Product, TILE, Tiles};
+use super::{EACH, LANES, grid};
+
+static GROUP: Program =
+    Program { name: "experts_group", entry: "main", source: &[include_str!("experts_group.wgsl")] };
+static COMBINE: Program =
+    Program { name: "experts_combine", entry: "main", source: &[include_str!("experts_combine.wgsl")] };
+
+/// The linear maps of all experts of a layer, each map's one after the other.
+#[derive(Clone, Debug)]
+pub struct GpuExperts {
+    /// How many experts there are.
+    pub count: usize,
+    /// `[count, intermediate, hidden]`.
+    pub gate: GpuMatrix,
+    /// `[count, intermediate, hidden]`.
+    pub up: GpuMatrix,
+    /// `[count, hidden, intermediate]`.
+    pub down: GpuMatrix,
+    /// What is added to the products, if anything.
+    pub biases: Option<GpuExpertBiases>,
+}
+
+/// The biases of all experts.
+#[derive(Clone, Debug)]
+pub struct GpuExpertBiases {
+    /// `[count, intermediate]`.
+    pub gate: View,
+    /// `[count, intermediate]`.
+    pub up: View,
+    /// `[count, hidden]`.
+    pub down: View,
+}
+
+/// Memory that layers of experts use again.
+#[derive(Debug)]
+pub struct ExpertScratch {
+    gate: View,
+    up: View,
+    down: View,
+    tiles: View,
+    order: View,
+}
+
+impl ExpertScratch {
+    /// Memory for `choices` choices of experts with these widths, `count` of them a layer.
+    pub fn new(
+        device: &Device,
+        choices: usize,
+        hidden: usize,
+        intermediate: usize,
+        count: usize,
+    ) -> Result<Self, GpuError> {
+        let floats = |width| device.alloc("the experts' activations", choices * width);
+        Ok(ExpertScratch {
+            gate: floats(intermediate)?,
+            up: floats(intermediate)?,
+            down: floats(hidden)?,
+            tiles: device.alloc("the experts' tiles", tiles(choices, count) * 3)?,
+            order: device.alloc("the experts' choices", choices)?,
+        })
+    }
+}
+
+/// The most tiles that choices of `count` experts make.
+fn tiles(choices: usize, count: usize) -> usize {
+    choices / TILE + count.min(choices)
+}
+
+/// Choices from which on they are grouped by expert, so that weights are read once for several.
+const GROUPED: usize = 64;
+
+/// `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k` experts, in ascending order of expert index; biases
+/// are added to the products where experts have them.
+///
+/// `x` and `y` are `[n, hidden]`, `ids` (u32, below `experts.count`) and `weights` `[n, k]`; `scratch` has room for
+/// `n·k` choices.
+pub fn experts(
+    enc: &mut Encoder<'_>,
+    experts: &GpuExperts,
+    x: &View,
+    ids: &View,
+    weights: &View,
+    k: usize,
+    activation: Activation,
+    scratch: &ExpertScratch,
+    y: &View,
+) {
+    let (choices, hidden) = (ids.len(), experts.gate.cols());
+    let intermediate = experts.down.cols();
+    assert!(choices.is_multiple_of(k) && weights.len() == choices && x.len() == y.len());
+    assert_eq!(x.len(), choices / k * hidden);
+    let gate = scratch.gate.slice(0..choices * intermediate);
+    let up = scratch.up.slice(0..choices * intermediate);
+    let down = scratch.down.slice(0..choices * hidden);
+    let order = scratch.order.slice(0..choices);
+    let table = scratch.tiles.slice(0..tiles(choices, experts.count) * 3);
+    let is_grouped = choices >= GROUPED;
+    if is_grouped {
+        let constants = [("LANES", LANES as u32), ("EXPERTS", experts.count as u32), ("TILE", TILE as u32)];
+        let params = [choices as u32, (table.len() / 3) as u32];
+        enc.dispatch(&GROUP, &constants, &[ids, &table, &order], &params, [1, 1, 1]);
+    }
+    let tiles =
+        || if is_grouped { Tiles::Grouped { tiles: &table, order: &order } } else { Tiles::Each(ids) };
+    let biases = experts.biases.as_ref();
+    for (w, bias, y) in [
+        (&experts.gate, biases.map(|biases| &biases.gate), &gate),
+        (&experts.up, biases.map(|biases| &biases.up), &up),
+    ] {
+        let product = Product::new(w, intermediate, x, y);
+        Product { bias, tiles: tiles(), choices: k, ..product }.record(enc);
+    }
+    let input = match activation {
+        Activation::Swiglu => Input::Swiglu(&up),
+        Activation::ClampedSwiglu { alpha, limit } => Input::ClampedSwiglu { up: &up, alpha, limit },
+    };
+    let bias = biases.map(|biases| &biases.down);
+    let product = Product::new(&experts.down, hidden, &gate, &down);
+    Product { bias, input, tiles: tiles(), ..product }.record(enc);
+    let params = [y.len() as u32, hidden as u32, k as u32];
+    enc.dispatch(&COMBINE, &EACH, &[&down, ids, weights, y], &params, grid(y.len().div_ceil(LANES)));
+}

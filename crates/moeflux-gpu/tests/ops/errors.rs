@@ -1,0 +1,63 @@
+use std::time::{Duration, Instant};
+
+use moeflux_gpu::{Device, GpuError, Program};
+
+use crate::support::Gpu;
+
+#[test]
+fn a_shader_that_does_not_compile_is_named() {
+    static WRONG: Program = Program {
+        name: "wrong",
+        entry: "main",
+        source: &["@compute @workgroup_size(1) fn main() { let x: u32 = 1.0; }"],
+    };
+    let gpu = Gpu::new();
+    let (a, y) = (gpu.up(&[1.0, 2.0]), gpu.out(2));
+    let mut enc = gpu.0.encoder();
+    enc.dispatch(&WRONG, &[], &[], &[], [1, 1, 1]);
+    moeflux_gpu::add(&mut enc, &a, &a, &y);
+    match enc.submit() {
+        Err(GpuError::Compile { op, cause }) => {
+            assert_eq!(op, "wrong");
+            assert!(!cause.is_empty());
+        }
+        other => panic!("{other:?}"),
+    }
+    // The device goes on.
+    gpu.run(|enc| moeflux_gpu::add(enc, &a, &a, &y));
+    assert_eq!(gpu.down(&y), [2.0, 4.0]);
+}
+
+#[test]
+fn what_is_too_large_is_named() {
+    let gpu = Gpu::new();
+    let limit = gpu.0.info().binding_limit;
+    match gpu.0.alloc("a matrix", limit as usize / 4 + 1) {
+        Err(GpuError::BufferTooLarge { what, bytes, limit: found }) => {
+            assert_eq!((what.as_str(), bytes, found), ("a matrix", limit / 4 * 4 + 4, limit));
+        }
+        other => panic!("{other:?}"),
+    }
+    gpu.0.alloc("a vector", 16).unwrap();
+}
+
+#[test]
+fn a_device_that_is_not_there() {
+    match Device::open(99) {
+        Err(GpuError::NoDevice { index: 99, found }) => assert_eq!(found, moeflux_gpu::devices().len()),
+        other => panic!("{:?}", other.map(|device| device.info().clone())),
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_no_hang() {
+    let start = Instant::now();
+    let gpu = Gpu::new();
+    let (a, y) = (gpu.up(&[1.0]), gpu.out(1));
+    gpu.0.destroy();
+    let mut enc = gpu.0.encoder();
+    moeflux_gpu::add(&mut enc, &a, &a, &y);
+    let outcome = enc.submit().and_then(|()| gpu.0.download::<f32>(&y).map(|_| ()));
+    assert!(matches!(outcome, Err(GpuError::Lost { .. } | GpuError::Failed { .. })), "{outcome:?}");
+    assert!(start.elapsed() < Duration::from_mins(1));
+}

@@ -1,0 +1,101 @@
+use moeflux_gpu::{ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix};
+use moeflux_kernels::{
+    self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, Float, Matrix, Numbers,
+};
+
+use crate::support::{Gpu, POOL, Random, assert_close, bits};
+use crate::weights::Weights;
+
+#[test]
+fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
+    let (gpu, mut random) = (Gpu::new(), Random(21));
+    let affine = Encoding::Affine { bits: 4, group: 64, params: Float::Bf16 };
+    let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 0.7 };
+    for (encoding, activation, count, k, hidden, intermediate) in [
+        (affine, Activation::Swiglu, 32, 8, 256, 128),
+        (Encoding::Mxfp4, clamped, 5, 3, 96, 64),
+        (Encoding::Float(Float::Bf16), Activation::Swiglu, 3, 1, 40, 24),
+    ] {
+        let maps = |random: &mut Random, rows, cols| -> Vec<Weights> {
+            (0..count).map(|_| Weights::random(random, rows, cols, encoding)).collect()
+        };
+        let gate = maps(&mut random, intermediate, hidden);
+        let up = maps(&mut random, intermediate, hidden);
+        let down = maps(&mut random, hidden, intermediate);
+        let float = Encoding::Float(Float::F32);
+        let biases = (activation != Activation::Swiglu).then(|| {
+            [intermediate, intermediate, hidden].map(|rows| {
+                (0..count).map(|_| Weights::random(&mut random, rows, 1, float)).collect::<Vec<_>>()
+            })
+        });
+        let stack = |maps: &[Weights]| {
+            let maps: Vec<Matrix<'_>> = maps.iter().map(Weights::matrix).collect();
+            GpuMatrix::stack(&gpu.0, "experts", &maps).unwrap()
+        };
+        let column = |maps: &[Weights]| gpu.up(&maps.iter().flat_map(Weights::values).collect::<Vec<f32>>());
+        let on_device = GpuExperts {
+            count,
+            gate: stack(&gate),
+            up: stack(&up),
+            down: stack(&down),
+            biases: biases.as_ref().map(|[gate, up, down]| GpuExpertBiases {
+                gate: column(gate),
+                up: column(up),
+                down: column(down),
+            }),
+        };
+        let expert = |id: u32| {
+            let id = id as usize;
+            ExpertWeights {
+                gate: gate[id].matrix(),
+                up: up[id].matrix(),
+                down: down[id].matrix(),
+                biases: biases.as_ref().map(|[gate, up, down]| ExpertBiases {
+                    gate: gate[id].matrix(),
+                    up: up[id].matrix(),
+                    down: down[id].matrix(),
+                }),
+            }
+        };
+        let tokens = 70;
+        let x = random.floats(tokens * hidden, 1.0);
+        let weights = random.floats(tokens * k, 1.0);
+        let ids: Vec<u32> = (0..tokens)
+            .flat_map(|_| {
+                let mut left: Vec<u32> = (0..count as u32).collect();
+                (0..k).map(|_| left.swap_remove(random.next() as usize % left.len())).collect::<Vec<_>>()
+            })
+            .collect();
+        let mut expected = vec![0.0; tokens * hidden];
+        let mut scratch = cpu::ExpertScratch::default();
+        cpu::experts(
+            &POOL,
+            &x,
+            &ids,
+            &weights,
+            k,
+            expert,
+            activation,
+            Numbers::Exact,
+            &mut scratch,
+            &mut expected,
+        );
+        let scratch = ExpertScratch::new(&gpu.0, tokens * k, hidden, intermediate, count).unwrap();
+        let (gx, gids, gweights) = (gpu.up(&x), gpu.up_u32(&ids), gpu.up(&weights));
+        let mut all = Vec::new();
+        for n in [tokens, 1, 2, 9] {
+            let y = gpu.out(n * hidden);
+            gpu.run(|enc| {
+                let (x, ids) = (gx.slice(0..n * hidden), gids.slice(0..n * k));
+                let weights = gweights.slice(0..n * k);
+                moeflux_gpu::experts(enc, &on_device, &x, &ids, &weights, k, activation, &scratch, &y);
+            });
+            let y = gpu.down(&y);
+            assert_close(&format!("experts in {encoding:?}, {n} tokens"), &y, &expected[..n * hidden]);
+            if all.is_empty() {
+                all.clone_from(&y);
+            }
+            assert_eq!(bits(&y), bits(&all[..n * hidden]), "{n} tokens");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+use moeflux_kernels as cpu;
+
+use crate::support::{Gpu, POOL, Random, assert_close, bits};
+
+#[test]
+fn norms_are_those_of_the_cpu() {
+    let (gpu, mut random) = (Gpu::new(), Random(1));
+    for (rows, dim) in [(1, 1), (3, 16), (7, 129), (512, 128), (1, 2048), (5, 7168)] {
+        let (x, gate) = (random.floats(rows * dim, 3.0), random.floats(rows * dim, 8.0));
+        let weight = random.floats(dim, 2.0);
+        let (gx, ggate, gweight) = (gpu.up(&x), gpu.up(&gate), gpu.up(&weight));
+        let (rms, gated, l2) = (gpu.out(rows * dim), gpu.out(rows * dim), gpu.out(rows * dim));
+        gpu.run(|enc| {
+            moeflux_gpu::rms_norm(enc, &gx, &gweight, 1e-6, &rms);
+            moeflux_gpu::gated_rms_norm(enc, &gx, &ggate, &gweight, 1e-6, &gated);
+            moeflux_gpu::l2_norm(enc, &gx, dim, 1e-6, 0.25, &l2);
+        });
+        let mut y = vec![0.0; rows * dim];
+        cpu::rms_norm(&POOL, &x, &weight, 1e-6, &mut y);
+        assert_close(&format!("rms_norm {rows}x{dim}"), &gpu.down(&rms), &y);
+        cpu::gated_rms_norm(&POOL, &x, &gate, &weight, 1e-6, &mut y);
+        assert_close(&format!("gated_rms_norm {rows}x{dim}"), &gpu.down(&gated), &y);
+        cpu::l2_norm(&POOL, &x, dim, 1e-6, 0.25, &mut y);
+        assert_close(&format!("l2_norm {rows}x{dim}"), &gpu.down(&l2), &y);
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_among_others() {
+    let (gpu, mut random) = (Gpu::new(), Random(2));
+    let (rows, dim) = (64, 200);
+    let (x, weight) = (gpu.up(&random.floats(rows * dim, 1.0)), gpu.up(&random.floats(dim, 1.0)));
+    let (all, one) = (gpu.out(rows * dim), gpu.out(dim));
+    gpu.run(|enc| {
+        moeflux_gpu::rms_norm(enc, &x, &weight, 1e-6, &all);
+        moeflux_gpu::rms_norm(enc, &x.slice(37 * dim..38 * dim), &weight, 1e-6, &one);
+    });
+    assert_eq!(bits(&gpu.down(&all)[37 * dim..38 * dim]), bits(&gpu.down(&one)));
+}
