@@ -151,6 +151,14 @@ impl ExpertStore {
         }
     }
 
+    /// The budget in bytes; of mapped experts 0, since there is none.
+    pub fn budget(&self) -> u64 {
+        match &self.backing {
+            Backing::Slots(shared) => shared.lock().budget(),
+            Backing::Mapped(_) => 0,
+        }
+    }
+
     /// The budget that holds all experts: the bytes of their slots.
     pub fn bytes_of_all(&self) -> u64 {
         let plan = self.plan();

@@ -4,6 +4,8 @@
 //! is asked for, so what is evicted is decided as late as possible, and a queue of any length fits any budget. Nothing
 //! here blocks, reads or waits: readers and consumers call in, and [`Table::take_wakes`] says whom to wake.
 
+mod consumers;
+mod loads;
 mod schedule;
 
 use crate::counters::Counters;
@@ -252,178 +254,6 @@ impl Table {
         self.pump();
     }
 
-    /// Gives a fetch what is ready.
-    pub(crate) fn take(&mut self, serial: u64) -> Taken {
-        let Some(at) = self.fetches.iter().position(|fetch| fetch.serial == serial) else {
-            return Taken::Done;
-        };
-        let fetch = &mut self.fetches[at];
-        if let Some(error) = &fetch.failed {
-            return Taken::Failed(error.clone());
-        }
-        if fetch.remaining.is_empty() {
-            return Taken::Done;
-        }
-        // Where slots are short, half of them: reads go on in the others while these compute.
-        let most = if self.crowded { self.budget / 2 } else { u64::MAX };
-        let mut given = Vec::new();
-        fetch.remaining.retain(|&id| {
-            let expert = &mut self.experts[id as usize];
-            let Place::Resident(slot) = expert.place else { return true };
-            let bytes = self.slots.size(slot);
-            if !given.is_empty() && fetch.leased_bytes + bytes > most {
-                return true;
-            }
-            expert.wanted -= 1;
-            expert.leases += 1;
-            fetch.leased_bytes += bytes;
-            self.leased_bytes += bytes;
-            given.push((id, self.slots.address(slot, 0)));
-            false
-        });
-        if given.is_empty() { Taken::NotYet } else { Taken::Experts(given) }
-    }
-
-    /// Says that a fetch's consumer waits now, or no more.
-    pub(crate) fn set_waiting(&mut self, serial: u64, waiting: bool) {
-        if let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.serial == serial) {
-            fetch.waiting = waiting;
-            if waiting {
-                self.pump();
-            }
-        }
-    }
-
-    /// Whether [`take`](Self::take) has an answer.
-    pub(crate) fn is_ready(&self, serial: u64) -> bool {
-        let fetch = self.fetches.iter().find(|fetch| fetch.serial == serial);
-        fetch.is_none_or(|fetch| self.has_answer(fetch))
-    }
-
-    fn has_answer(&self, fetch: &FetchState) -> bool {
-        let resident = |&id: &u32| matches!(self.experts[id as usize].place, Place::Resident(_));
-        fetch.failed.is_some() || fetch.remaining.iter().any(resident)
-    }
-
-    /// Changes with everything that a fetch without a slot can hope for; `None` while reads are in flight.
-    pub(crate) fn standstill(&self) -> Option<u64> {
-        self.loads.is_empty().then_some(self.progress)
-    }
-
-    /// Whether nothing is in flight, nobody who waits has an answer, and all leases are theirs.
-    pub(crate) fn deadlocked(&self) -> bool {
-        let waiting = || self.fetches.iter().filter(|fetch| fetch.waiting);
-        self.loads.is_empty()
-            && waiting().map(|fetch| fetch.leased_bytes).sum::<u64>() == self.leased_bytes
-            && !waiting().any(|fetch| self.has_answer(fetch))
-    }
-
-    /// Fails a fetch that finds no slot.
-    pub(crate) fn starve(&mut self, serial: u64) -> StoreError {
-        let fetch = self.fetches.iter().find(|fetch| fetch.serial == serial);
-        let id = fetch.and_then(|fetch| fetch.remaining.first()).copied().unwrap_or_default();
-        let (layer, expert) = self.plan.place(id);
-        let error = StoreError::Starved {
-            layer: layer.name.clone(),
-            expert,
-            leased: self.leased_bytes,
-            budget: self.budget,
-        };
-        self.fail_fetches(|fetch| fetch.serial == serial, &error);
-        error
-    }
-
-    /// Ends a fetch; its leases may live on.
-    pub(crate) fn end_fetch(&mut self, serial: u64) {
-        if let Some(at) = self.fetches.iter().position(|fetch| fetch.serial == serial) {
-            let fetch = self.fetches.swap_remove(at);
-            self.unwant(&fetch.remaining);
-            self.pump();
-        }
-    }
-
-    /// Takes a lease back that `serial` was given.
-    pub(crate) fn end_lease(&mut self, id: u32, serial: u64) {
-        let bytes = self.plan.slot_bytes(id);
-        self.leased_bytes -= bytes;
-        if let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.serial == serial) {
-            fetch.leased_bytes -= bytes;
-        }
-        self.experts[id as usize].leases -= 1;
-        self.progress += 1;
-        self.release_if_idle(id);
-        self.pump();
-        self.wakes.fetches |= self.loads.is_empty() && self.crowded;
-    }
-
-    /// The next read, if there is one: of the expert that comes first, so that readers together finish one expert after
-    /// the other, and what waits for them can begin with the first.
-    pub(crate) fn take_read(&mut self) -> Option<ReadTask> {
-        let has_reads = |load: &&mut Load| {
-            load.failed.is_none() && load.range < self.plan.expert(load.ticket.id).reads.len()
-        };
-        let load = self.loads.iter_mut().filter(has_reads).min_by_key(|load| load.ticket)?;
-        let id = load.ticket.id;
-        let range = self.plan.expert(id).reads[load.range];
-        let len = (range.len - load.taken).min(self.chunk);
-        let to = self.slots.address(load.slot, range.slot_offset + load.taken);
-        let needed = range.used.1.saturating_sub(load.taken).min(len) as usize;
-        let offset = range.offset + load.taken;
-        load.taken += len;
-        if load.taken == range.len {
-            load.range += 1;
-            load.taken = 0;
-        }
-        load.in_flight += 1;
-        self.reads_in_flight += 1;
-        self.busy_since.get_or_insert_with(Instant::now);
-        Some(ReadTask { id, file: range.file, offset, len: len as usize, needed, to })
-    }
-
-    /// Takes the outcome of a read.
-    pub(crate) fn finished(
-        &mut self,
-        task: &ReadTask,
-        outcome: Result<(), StoreError>,
-        time: Duration,
-    ) -> Finished {
-        self.counters.reads += 1;
-        self.counters.read_time += time;
-        self.counters.failed_reads += u64::from(outcome.is_err());
-        self.counters.bytes_read += if outcome.is_ok() { task.needed as u64 } else { 0 };
-        self.reads_in_flight -= 1;
-        if self.reads_in_flight == 0 {
-            self.counters.busy_time += self.busy_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        }
-        let Some(at) = self.loads.iter().position(|load| load.ticket.id == task.id) else {
-            return Finished::Nothing;
-        };
-        let plan = self.plan.clone();
-        let plan = plan.expert(task.id);
-        let load = &mut self.loads[at];
-        load.in_flight -= 1;
-        if let Err(error) = outcome {
-            load.failed.get_or_insert(error);
-        }
-        if load.in_flight > 0 || (load.failed.is_none() && load.range < plan.reads.len()) {
-            return Finished::Nothing;
-        }
-        if let (true, None, Some(expected)) = (self.verify, &load.failed, plan.checksum) {
-            let address = self.slots.address(load.slot, 0);
-            return Finished::Check { address, range: plan.reads[0], expected };
-        }
-        self.end_load(at);
-        Finished::Nothing
-    }
-
-    /// Takes the outcome of [`Finished::Check`].
-    pub(crate) fn checked(&mut self, id: u32, outcome: Result<(), StoreError>) {
-        if let Some(at) = self.loads.iter().position(|load| load.ticket.id == id) {
-            self.loads[at].failed = outcome.err();
-            self.end_load(at);
-        }
-    }
-
     /// Sets the budget; what cannot go at once goes when its leases do.
     pub(crate) fn resize(&mut self, budget: u64) -> Result<(), StoreError> {
         check_budget(&self.plan, budget, |id| self.experts[id as usize].pinned)?;
@@ -431,6 +261,10 @@ impl Table {
         self.ranking.memory_holds(self.plan.experts_in(budget));
         self.pump();
         Ok(())
+    }
+
+    pub(crate) fn budget(&self) -> u64 {
+        self.budget
     }
 
     pub(crate) fn add_stall(&mut self, time: Duration) {
@@ -464,44 +298,6 @@ impl Table {
     /// Whom to wake for what was done since the last call.
     pub(crate) fn take_wakes(&mut self) -> Wakes {
         std::mem::take(&mut self.wakes)
-    }
-
-    /// Makes a loaded expert resident, or fails whoever wants it.
-    fn end_load(&mut self, at: usize) {
-        let Load { ticket, slot, began, failed, .. } = self.loads.swap_remove(at);
-        let id = ticket.id;
-        let expert = &mut self.experts[id as usize];
-        match failed {
-            None => {
-                expert.place = Place::Resident(slot);
-                let hinted = expert.speculative;
-                self.ranking.loaded(id, hinted);
-                self.release_if_idle(id);
-            }
-            Some(error) => {
-                expert.place = Place::Absent;
-                self.slots.free(slot);
-                self.fail_expert(id, began, &error);
-            }
-        }
-        self.progress += 1;
-        self.wakes.fetches = true;
-        self.pump();
-    }
-
-    /// Fails the fetches that wanted an absent expert when its read began. For those that came later, which may know
-    /// of an earlier failure, the disk is tried again.
-    fn fail_expert(&mut self, id: u32, began: u64, error: &StoreError) {
-        let speculative = std::mem::take(&mut self.experts[id as usize].speculative);
-        self.counters.hints_wasted += u64::from(speculative);
-        let failed = self.fail_fetches(|fetch| fetch.serial <= began && fetch.remaining.contains(&id), error);
-        let later =
-            self.fetches.iter().filter(|fetch| fetch.remaining.contains(&id)).map(|fetch| fetch.serial).min();
-        if let Some(serial) = later {
-            self.demand_again(id, serial);
-        } else if !failed {
-            tracing::warn!("an expert that no step waits for: {error}");
-        }
     }
 
     /// Fails some fetches, which then want nothing any more; says whether there were any.

@@ -311,6 +311,72 @@ fn a_fault_at_any_read_fails_that_fetch_alone() {
     }
 }
 
+/// The same where an expert lies in several ranges, in several files, as in a checkpoint in place.
+#[test]
+fn a_fault_in_any_range_of_an_expert_fails_it() {
+    let model = Model::new(1, 4, false, 22);
+    let all = [0, 1, 2, 3];
+    let faults = Faults::new(|_| None);
+    model.run(&model.open(&with_faults(model.full_budget(), &faults)), 0, &all).unwrap();
+    let reads = faults.reads();
+    assert!(reads > 4, "experts have several ranges: {reads}");
+    for fault in [Fault::Error(5), Fault::Short(0)] {
+        for site in 0..reads {
+            let faults = Faults::new(move |read| {
+                (read == site || read > site && matches!(fault, Fault::Short(_))).then_some(fault)
+            });
+            let store = model.open(&StoreOptions { readers: 1, ..with_faults(model.full_budget(), &faults) });
+            let error = model.run(&store, 0, &all).unwrap_err();
+            let StoreError::Read { layer, path, len, .. } = &error else { panic!("{error}") };
+            assert!(layer == "layers.0.mlp.experts" && path.exists() && *len > 0, "{error}");
+            faults.set(|_| None);
+            model.run(&store, 0, &all).unwrap();
+        }
+    }
+}
+
+/// What was read because it is pinned, or was hot, and failed: nobody is failed, and who wants it reads it.
+#[test]
+fn a_failed_read_that_nobody_waits_for_is_made_again() {
+    for pinned in [vec![(0, 1), (0, 2)], Vec::new()] {
+        let model = Model::new(1, 4, true, 23);
+        let heat = {
+            let store = model.open(&StoreOptions::new(model.full_budget()));
+            model.run(&store, 0, &[1, 2]).unwrap();
+            store.heat()
+        };
+        let faults = Faults::new(|_| Some(Fault::Error(5)));
+        let store =
+            model.open(&StoreOptions { pinned: pinned.clone(), ..with_faults(model.full_budget(), &faults) });
+        if pinned.is_empty() {
+            store.warm(&heat).unwrap();
+        }
+        while store.counters().failed_reads < 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        faults.set(|_| None);
+        model.run(&store, 0, &[0, 1, 2, 3]).unwrap();
+        store.reset_counters();
+        model.run(&store, 0, &[0, 1, 2, 3]).unwrap();
+        assert_eq!(store.counters().misses, 0);
+    }
+}
+
+#[test]
+fn a_mapped_expert_is_verified_when_it_is_first_wanted() {
+    let mut model = Model::new(1, 4, true, 24);
+    let at = model.layout.layers[0].experts[2][1].offset as usize;
+    model.bytes[0][at] ^= 1;
+    model.write_files();
+    let open = |verify| model.open(&StoreOptions { io: Io::Mapped, verify, ..StoreOptions::new(0) });
+    let store = open(true);
+    model.run(&store, 0, &[0, 1, 3]).unwrap();
+    let error = model.run(&store, 0, &[2]).unwrap_err();
+    assert!(matches!(&error, StoreError::Checksum { expert: 2, .. }), "{error}");
+    model.run(&store, 0, &[0, 1, 3]).unwrap();
+    model.run(&open(false), 0, &[2]).unwrap();
+}
+
 #[test]
 fn a_bit_flip_is_not_seen_without_verification() {
     let model = Model::new(1, 2, true, 13);
