@@ -14,7 +14,9 @@ use crate::sampling_args::SamplingArgs;
 use crate::stats::Stats;
 use crate::terminal::{note, show_dim};
 
-const HELP: &str = r#"/reset         forget the conversation, but not the system message
+const HELP: &str = r#"/retry         answer the last message again
+/undo          take back the last message and its answer
+/reset         forget the conversation, but not the system message
 /system TEXT   set the system message; without TEXT there is none
 /think on|off  let the model think before it answers
 /stats         what the last answer took
@@ -63,7 +65,8 @@ enum Next {
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let engine = args.engine.engine(args.model.open(args.argument.as_deref())?)?;
+    let model = args.model.open_with(args.argument.as_deref(), args.output.wants_mtp())?;
+    let engine = args.engine.engine(model)?;
     let mut conversation = Conversation::new(engine);
     conversation.set_system(args.system.as_deref().unwrap_or_default());
     let mut chat = Chat { args, conversation, think: args.think, last: None };
@@ -98,17 +101,19 @@ impl Chat<'_> {
             return Ok(Next::GoOn);
         }
         let Some(command) = line.strip_prefix('/') else {
-            self.ask(line, interrupt)?;
+            self.answer(Some(line), interrupt)?;
             return Ok(Next::GoOn);
         };
         let (command, argument) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
-        self.command(command, argument.trim())
+        self.command(command, argument.trim(), interrupt)
     }
 
-    fn command(&mut self, command: &str, argument: &str) -> Result<Next> {
+    fn command(&mut self, command: &str, argument: &str, interrupt: &Interrupt) -> Result<Next> {
         match (command, argument) {
             ("quit" | "exit", "") => return Ok(Next::Quit),
             ("help", "") => note(HELP),
+            ("retry", "") => self.answer(None, interrupt)?,
+            ("undo", "") => self.conversation.undo()?,
             ("reset", "") => self.conversation.reset(),
             ("system", text) => self.conversation.set_system(text),
             ("think", "on") => self.think = true,
@@ -129,10 +134,14 @@ impl Chat<'_> {
         Ok(Next::GoOn)
     }
 
-    fn ask(&mut self, question: &str, interrupt: &Interrupt) -> Result<()> {
+    /// Has the model answer a question, or the last one again.
+    fn answer(&mut self, question: Option<&str>, interrupt: &Interrupt) -> Result<()> {
         let defaults = self.conversation.engine().model().tokenizer().generation_defaults();
         let request = self.args.output.request(self.args.sampling.options(defaults))?;
-        let stats = self.conversation.ask(question, self.think, request, interrupt)?;
+        let stats = match question {
+            Some(question) => self.conversation.ask(question, self.think, request, interrupt)?,
+            None => self.conversation.retry(self.think, request, interrupt)?,
+        };
         if self.args.output.stats {
             note(&stats);
         } else if let Some(experts) = &stats.experts {

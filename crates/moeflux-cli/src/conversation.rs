@@ -5,15 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use moeflux::text::{ChatRequest, Message};
-use moeflux::{Engine, GenerateRequest, Sequence};
+use moeflux::{Engine, GenerateRequest, Sequence, Truncated};
 
 use crate::answer::answer;
 use crate::interrupt::Interrupt;
 use crate::reasoning::ReasoningSplitter;
 use crate::stats::Stats;
 
-/// Messages and what was evaluated of them. The sequence is kept from turn to turn, so only what is new is
-/// read.
+/// Messages and what was evaluated of them. The sequence is kept from turn to turn and cut where the conversation turns
+/// another way, so only what is new is read.
 pub(crate) struct Conversation {
     engine: Engine,
     sequence: Sequence,
@@ -75,10 +75,35 @@ impl Conversation {
         let result = self.answer(think, request, interrupt);
         if result.is_err() {
             self.messages.pop();
-            // It may hold a part of the question.
-            self.sequence = self.engine.sequence();
         }
         result
+    }
+
+    /// Answers the last question again, instead of as before. After an error the conversation is what it was before.
+    pub(crate) fn retry(
+        &mut self,
+        think: bool,
+        request: GenerateRequest,
+        interrupt: &Interrupt,
+    ) -> Result<Stats> {
+        let question = self.last_question().context("there is no message to answer again")?;
+        let before = self.messages.split_off(question + 1);
+        let result = self.answer(think, request, interrupt);
+        if result.is_err() {
+            self.messages.extend(before);
+        }
+        result
+    }
+
+    /// Takes back the last question and its answer.
+    pub(crate) fn undo(&mut self) -> Result<()> {
+        let question = self.last_question().context("there is no message to take back")?;
+        self.messages.truncate(question);
+        Ok(())
+    }
+
+    fn last_question(&self) -> Option<usize> {
+        self.messages.iter().rposition(|message| message.role == "user")
     }
 
     fn answer(&mut self, think: bool, request: GenerateRequest, interrupt: &Interrupt) -> Result<Stats> {
@@ -90,14 +115,12 @@ impl Conversation {
             ..ChatRequest::default()
         })?;
         let tokens = tokenizer.encode(&prompt)?;
-        let new = match tokens.strip_prefix(self.sequence.tokens()) {
-            Some(new) if !new.is_empty() => new.to_vec(),
-            _ => {
-                self.sequence = self.engine.sequence();
-                tokens
-            }
-        };
-        let cached_tokens = self.sequence.len();
+        // What was read of another question, or of an answer that was taken back, is dropped.
+        let known = self.sequence.reusable(&tokens);
+        let Truncated { replayed } = self.engine.truncate(&mut self.sequence, known)?;
+        // Where the last answer ends is where the next question may be taken back.
+        self.sequence.mark();
+        let (new, cached_tokens) = (tokens[known..].to_vec(), known - replayed);
         let seed = request.sampling.seed;
         let splitter = ReasoningSplitter::after(&prompt);
         let answer = interrupt.during(|cancel| {

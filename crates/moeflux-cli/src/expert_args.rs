@@ -1,14 +1,17 @@
 //! How much memory a model may take, and how its experts are streamed.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use moeflux::experts::{self, ExpertOptions, Heat, HintMode, Io, PolicyKind, StoreOptions};
 use moeflux::memory::MemoryRequest;
 use moeflux::{Engine, Model};
 
 use crate::size::{Amount, Size};
+use crate::store_args::cache_folder;
+use crate::terminal::note;
 
 /// Flags about memory and streaming. None changes the output.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +34,7 @@ pub(crate) struct ExpertArgs {
     #[arg(long, value_enum, default_value = "auto")]
     hints: HintArg,
     /// Start with the experts that were used most when the program last ran with this file, and note in it what is used
-    /// now
+    /// now; `auto` is a file of the model's own in the cache folder
     #[arg(long, value_name = "FILE")]
     warm: Option<PathBuf>,
     /// Compare the checksums of what is read, where the model has them (packs do)
@@ -113,17 +116,51 @@ impl ExpertArgs {
             let budget = self.expert_budget.map_or(0, |amount| amount.of(store.bytes_of_all()));
             store.resize(budget)?;
         }
-        if let Some(path) = self.warm.as_deref().filter(|path| path.exists()) {
-            store.warm(&Heat::load(path)?)?;
+        if let Some(path) = self.heat_file(engine.model())?.filter(|path| path.exists()) {
+            let warmed = Heat::load(&path).and_then(|heat| store.warm(&heat));
+            // Another model may have lain here before; a file that was named is what it should be.
+            if let Err(error) = warmed {
+                if !self.warm_is_auto() {
+                    return Err(error.into());
+                }
+                note(format!("{}: starts cold: {error}", path.display()));
+            }
         }
         Ok(())
     }
 
     /// Writes the file of `--warm`.
     pub(crate) fn finish(&self, engine: &Engine) -> Result<()> {
-        if let (Some(store), Some(path)) = (engine.experts(), &self.warm) {
-            store.heat().save(path)?;
+        if let (Some(store), Some(path)) = (engine.experts(), self.heat_file(engine.model())?) {
+            if let Some(folder) = path.parent().filter(|_| self.warm_is_auto()) {
+                fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+            }
+            store.heat().save(&path)?;
         }
         Ok(())
     }
+
+    fn warm_is_auto(&self) -> bool {
+        self.warm.as_deref() == Some(Path::new("auto"))
+    }
+
+    /// The file of `--warm`.
+    fn heat_file(&self, model: &Model) -> Result<Option<PathBuf>> {
+        if !self.warm_is_auto() {
+            return Ok(self.warm.clone());
+        }
+        let cache = cache_folder().context("--warm auto: there is no cache folder; name a file")?;
+        Ok(Some(cache.join("moeflux/heat").join(heat_name(model.checkpoint().path()))))
+    }
+}
+
+/// A name for the model in a folder or file, which keeps apart those of one name in different places.
+fn heat_name(model: &Path) -> String {
+    let path = fs::canonicalize(model).unwrap_or_else(|_| model.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // FNV-1a.
+    let hash = path.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{name}-{hash:016x}.json")
 }

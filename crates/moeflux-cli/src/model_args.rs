@@ -85,11 +85,16 @@ impl ModelArgs {
 
     /// Opens that model.
     pub(crate) fn open(&self, argument: Option<&Path>) -> Result<Model> {
+        self.open_with(argument, false)
+    }
+
+    /// The same, with its layer for multi-token prediction if `mtp` asks for it and there is one.
+    pub(crate) fn open_with(&self, argument: Option<&Path>, mtp: bool) -> Result<Model> {
         let checkpoint = OpenOptions {
             ignored_config_fields: self.ignored_config_fields.clone(),
             ..OpenOptions::default()
         };
-        self.store.open(&self.folder(argument)?, &ModelOptions { checkpoint })
+        self.store.open(&self.folder(argument)?, &ModelOptions { checkpoint, mtp })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use moeflux::{GenerateRequest, SamplingOptions};
+use moeflux::{GenerateRequest, SamplingOptions, Speculate};
 
 use crate::constraint_args::ConstraintArgs;
 
@@ -25,6 +25,10 @@ pub(crate) struct OutputArgs {
     /// Think for at most N tokens
     #[arg(long, value_name = "N")]
     reasoning_budget: Option<usize>,
+    /// Guess tokens to be faster, which changes no text: off, auto (as it pays), ngram (what followed before), mtp or
+    /// mtp:DEPTH (the model's own layer for it)
+    #[arg(long, value_name = "HOW", default_value_t = Speculate::Off)]
+    speculate: Speculate,
     #[command(flatten)]
     constraint: ConstraintArgs,
     /// Print times, rates and memory to stderr after an answer
@@ -43,8 +47,14 @@ impl OutputArgs {
             ignore_eos: self.ignore_eos,
             constraint: self.constraint.constraint()?,
             reasoning_budget: self.reasoning_budget,
+            speculate: self.speculate,
             ..GenerateRequest::default()
         })
+    }
+
+    /// Whether the model's layer for multi-token prediction is of use.
+    pub(crate) fn wants_mtp(&self) -> bool {
+        matches!(self.speculate, Speculate::Auto | Speculate::Mtp { .. })
     }
 
     /// The most tokens an answer may have.

@@ -1,7 +1,7 @@
 //! `moeflux plan`: whether and how fast a model will run here.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -38,7 +38,7 @@ pub(crate) struct PlanArgs {
 
 /// What the command expects.
 #[derive(Serialize)]
-struct Plan {
+pub(crate) struct Plan {
     model: PathBuf,
     threads: usize,
     /// Memory that the process may take.
@@ -54,25 +54,29 @@ struct Plan {
     hit_rate: f64,
     /// What the hit rate is taken from.
     hit_rate_from: &'static str,
-    decode: Expected,
-    prefill: Expected,
+    pub(crate) decode: Expected,
+    pub(crate) prefill: Expected,
     advice: Vec<String>,
 }
 
 /// Seconds of a step and what they are made of.
 #[derive(Clone, Copy, Serialize)]
-struct Expected {
+pub(crate) struct Expected {
     /// Of a step.
     tokens: usize,
     compute_seconds: f64,
     read_bytes: f64,
     read_seconds: f64,
     seconds: f64,
-    tokens_per_second: f64,
+    pub(crate) tokens_per_second: f64,
 }
 
-/// Reading and computing overlap but for what waits for a router: of the shorter one, this part comes on top.
-const NOT_OVERLAPPED: f64 = 0.35;
+/// Reading and computing overlap but for what waits for a router: of the shorter one, this part comes on top in decoding.
+const DECODE_NOT_OVERLAPPED: f64 = 0.45;
+/// And in a prompt's steps, which look ahead.
+const PREFILL_NOT_OVERLAPPED: f64 = 0.1;
+/// Tokens of the prompt that a plan is made for.
+const PROMPT: usize = 512;
 /// Of the rate of matrix products alone, what a prompt's steps reach with all that is beside the products.
 const PRODUCT_SHARE: f64 = 0.75;
 /// Of memory's bandwidth, what decoding reaches.
@@ -84,17 +88,14 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
     let options = args.engine.options(&model)?;
     let decision = experts::decide(&model, &options)?;
     let facts = Facts::measure(&model, &options, decision.prefill_chunk)?;
-    let (hits, hit_rate_from) = match &args.heat {
-        Some(path) => (Hits::of(&Heat::load(path)?), "the heat file: the hottest experts stay in memory"),
-        None => (Hits::Even, "the assumption that all experts are used alike"),
-    };
-    let plan = Plan::new(&model, &decision, &facts, &hits, hit_rate_from)?;
+    let hits = Hits::load(args.heat.as_deref())?;
+    let plan = Plan::new(&model, &decision, &facts, &hits, PROMPT)?;
     terminal::show(&if args.json { terminal::json(&plan)? } else { plan.text()? })?;
     Ok(())
 }
 
 /// What was measured.
-struct Facts {
+pub(crate) struct Facts {
     threads: usize,
     disk: f64,
     bandwidth: f64,
@@ -103,7 +104,8 @@ struct Facts {
 }
 
 impl Facts {
-    fn measure(model: &Model, options: &EngineOptions, chunk: usize) -> Result<Self> {
+    /// Measures for two seconds.
+    pub(crate) fn measure(model: &Model, options: &EngineOptions, chunk: usize) -> Result<Self> {
         let pool = ThreadPool::new(options.threads)?;
         let DiskSpeed { bytes_per_second: disk, .. } =
             experts::measure(&experts::layout(model), options.experts.store.io, Duration::from_millis(700))?;
@@ -116,29 +118,52 @@ impl Facts {
     }
 }
 
-/// Which share of the uses a share of the experts gets.
-enum Hits {
+/// How experts are expected to be used.
+pub(crate) enum Hits {
+    /// All alike.
     Even,
-    /// Uses, the largest first.
-    ByHeat(Vec<u64>),
+    /// As often as these, by layer.
+    ByHeat(Vec<Vec<u64>>),
 }
 
 impl Hits {
-    fn of(heat: &Heat) -> Self {
-        let mut uses: Vec<u64> = heat.layers.iter().flat_map(|layer| layer.uses.iter().copied()).collect();
-        uses.sort_unstable_by(|a, b| b.cmp(a));
-        Hits::ByHeat(uses)
+    /// By a heat file, if there is one.
+    pub(crate) fn load(heat: Option<&Path>) -> Result<Self> {
+        let Some(path) = heat else { return Ok(Hits::Even) };
+        Ok(Hits::ByHeat(Heat::load(path)?.layers.into_iter().map(|layer| layer.uses).collect()))
     }
 
+    pub(crate) fn source(&self) -> &'static str {
+        match self {
+            Hits::Even => "the assumption that all experts are used alike",
+            Hits::ByHeat(_) => "the heat file: the hottest experts stay in memory",
+        }
+    }
+
+    /// Which share of the uses a share of the experts gets, if it is the hottest.
     fn rate(&self, share: f64) -> f64 {
         let share = share.clamp(0.0, 1.0);
-        match self {
-            Hits::ByHeat(uses) if uses.iter().any(|&uses| uses > 0) => {
-                let held = (uses.len() as f64 * share) as usize;
-                uses[..held].iter().sum::<u64>() as f64 / uses.iter().sum::<u64>() as f64
-            }
-            _ => share,
+        let Hits::ByHeat(layers) = self else { return share };
+        let mut uses: Vec<u64> = layers.concat();
+        uses.sort_unstable_by(|a, b| b.cmp(a));
+        let held = (uses.len() as f64 * share) as usize;
+        match uses.iter().sum::<u64>() {
+            0 => share,
+            all => uses[..held].iter().sum::<u64>() as f64 / all as f64,
         }
+    }
+
+    /// Which share of the experts some tokens visit, each of which chooses `k` of a layer.
+    fn visited(&self, tokens: usize, k: usize, experts: usize) -> f64 {
+        let by_one_or_more = |by_one: f64| 1.0 - (1.0 - by_one.min(1.0)).powi(tokens as i32);
+        let even = by_one_or_more(k as f64 / experts.max(1) as f64);
+        let Hits::ByHeat(layers) = self else { return even };
+        let of_layer = |uses: &Vec<u64>| match uses.iter().sum::<u64>() {
+            0 => even * uses.len() as f64,
+            all => uses.iter().map(|&uses| by_one_or_more(k as f64 * uses as f64 / all as f64)).sum(),
+        };
+        let experts: usize = layers.iter().map(Vec::len).sum();
+        layers.iter().map(of_layer).sum::<f64>() / experts.max(1) as f64
     }
 }
 
@@ -187,12 +212,13 @@ fn operations(graph: &Graph, model: &Model) -> f64 {
 }
 
 impl Plan {
-    fn new(
+    /// What to expect where the experts live so, of a prompt of so many tokens with no expert in memory yet.
+    pub(crate) fn new(
         model: &Model,
         decision: &Decision,
         facts: &Facts,
         hits: &Hits,
-        hit_rate_from: &'static str,
+        prompt: usize,
     ) -> Result<Self> {
         let &Decision { needs, residence, prefill_chunk, .. } = decision;
         let summary = model.summary()?;
@@ -201,6 +227,7 @@ impl Plan {
             Residence::Streamed { budget } => budget.min(needs.experts),
         };
         let share = budget as f64 / needs.experts.max(1) as f64;
+        let streamed = residence != Residence::Mapped;
         let graph = model.graph(StepShape { n_tokens: prefill_chunk, n_outputs: 1 })?;
         let expect = |share: f64, facts: &Facts| {
             let hit_rate = hits.rate(share);
@@ -211,19 +238,23 @@ impl Plan {
                 computed / (facts.bandwidth * BANDWIDTH_SHARE),
                 active.experts as f64 * (1.0 - hit_rate),
                 facts.disk,
+                DECODE_NOT_OVERLAPPED,
             );
-            // A step of a prompt visits each expert that any of its tokens chooses, and finds the resident ones there.
-            let tokens = prefill_chunk.min(512);
-            let k_of_n = summary.experts.active as f64 / summary.experts.total.max(1) as f64;
-            let visited = 1.0 - (1.0 - k_of_n).powi(tokens as i32);
+            // A step of a prompt visits each expert that any of its tokens chooses.
+            let tokens = prefill_chunk.min(prompt);
+            let visited = hits.visited(tokens, summary.experts.active, summary.experts.total);
             let operations = operations(&graph, model) * tokens as f64 / prefill_chunk as f64;
-            let missing = needs.experts as f64 * visited * (1.0 - share);
-            let prefill =
-                Expected::new(tokens, operations / (facts.products * PRODUCT_SHARE), missing, facts.disk);
+            let missing = if streamed { needs.experts as f64 * visited } else { 0.0 };
+            let prefill = Expected::new(
+                tokens,
+                operations / (facts.products * PRODUCT_SHARE),
+                missing,
+                facts.disk,
+                PREFILL_NOT_OVERLAPPED,
+            );
             (hit_rate, decode, prefill)
         };
         let (hit_rate, decode, prefill) = expect(share, facts);
-        let streamed = residence != Residence::Mapped;
 
         let mut advice = Vec::new();
         let mut consider = |what: String, (_, faster, _): (f64, Expected, Expected)| {
@@ -264,7 +295,7 @@ impl Plan {
             disk_bytes_per_second: facts.disk,
             memory_bytes_per_second: facts.bandwidth,
             hit_rate: if streamed { hit_rate } else { 1.0 },
-            hit_rate_from,
+            hit_rate_from: hits.source(),
             decode,
             prefill,
             advice: advice.into_iter().map(|(_, text)| text).collect(),
@@ -307,7 +338,8 @@ impl Plan {
         }
         writeln!(
             text,
-            "          (a step takes max(compute, read) + {NOT_OVERLAPPED} * min(compute, read); decoding computes at {:.0} % of \
+            "          (a step takes max(compute, read) and of the lesser {DECODE_NOT_OVERLAPPED} in decoding, \
+             {PREFILL_NOT_OVERLAPPED} in a prompt, which finds no expert in memory; decoding computes at {:.0} % of \
              memory's bandwidth)",
             100.0 * BANDWIDTH_SHARE
         )?;
@@ -320,9 +352,9 @@ impl Plan {
 }
 
 impl Expected {
-    fn new(tokens: usize, compute: f64, read_bytes: f64, disk: f64) -> Self {
+    fn new(tokens: usize, compute: f64, read_bytes: f64, disk: f64, not_overlapped: f64) -> Self {
         let read = read_bytes / disk;
-        let seconds = compute.max(read) + NOT_OVERLAPPED * compute.min(read);
+        let seconds = compute.max(read) + not_overlapped * compute.min(read);
         Expected {
             tokens,
             compute_seconds: compute,
@@ -340,16 +372,26 @@ mod tests {
 
     #[test]
     fn a_step_takes_the_longer_of_both_and_part_of_the_shorter() {
-        let expected = Expected::new(2, 1.0, 4.0, 2.0);
-        assert_eq!((expected.read_seconds, expected.seconds), (2.0, 2.0 + NOT_OVERLAPPED));
-        assert_eq!(Expected::new(8, 2.0, 0.0, 1.0).tokens_per_second, 4.0);
+        let expected = Expected::new(2, 1.0, 4.0, 2.0, 0.25);
+        assert_eq!((expected.read_seconds, expected.seconds), (2.0, 2.25));
+        assert_eq!(Expected::new(8, 2.0, 0.0, 1.0, 0.25).tokens_per_second, 4.0);
     }
 
     #[test]
     fn hit_rates_by_share_and_by_heat() {
         assert_eq!(Hits::Even.rate(0.25), 0.25);
-        let heat = Hits::ByHeat(vec![6, 3, 1, 0]);
+        let heat = Hits::ByHeat(vec![vec![1, 6], vec![0, 3]]);
         assert_eq!([0.0, 0.25, 0.5, 1.0].map(|share| heat.rate(share)), [0.0, 0.6, 0.9, 1.0]);
-        assert_eq!(Hits::ByHeat(vec![0, 0]).rate(0.5), 0.5);
+        assert_eq!(Hits::ByHeat(vec![vec![0, 0]]).rate(0.5), 0.5);
+    }
+
+    #[test]
+    fn visits_of_a_prompt() {
+        assert_eq!(Hits::Even.visited(1, 2, 8), 0.25);
+        assert_eq!(Hits::Even.visited(2, 4, 8), 0.75);
+        // One expert of the first layer is chosen always, the others never; the second layer was not used.
+        let heat = Hits::ByHeat(vec![vec![5, 0], vec![0, 0]]);
+        assert_eq!(heat.visited(1, 1, 2), (1.0 + 2.0 * 0.5) / 4.0);
+        assert!(Hits::Even.visited(500, 8, 256) > 0.999);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use moeflux::sampling::TokenLogprob;
+use moeflux::sequence::snapshot::SnapshotOptions;
 use moeflux::text::{ChatRequest, Message, Tokenizer};
 use moeflux::{Engine, GenerateRequest, StopReason};
 use serde::Serialize;
@@ -41,6 +42,12 @@ pub(crate) struct RunArgs {
     /// Let the model think first; the thoughts go to stderr
     #[arg(long, help_heading = "Prompt")]
     think: bool,
+    /// Go on from a state that --save wrote: what it has read of the prompt is not read again
+    #[arg(long, value_name = "FILE", help_heading = "Prompt", conflicts_with = "prompt_logprobs")]
+    resume: Option<PathBuf>,
+    /// Write the state after the answer, for --resume
+    #[arg(long, value_name = "FILE", help_heading = "Output", conflicts_with = "samples")]
+    save: Option<PathBuf>,
     /// Offer tools: a file with a JSON list of them, as in OpenAI's API
     #[arg(long, value_name = "FILE", help_heading = "Prompt")]
     tools: Option<PathBuf>,
@@ -109,12 +116,12 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let (model, question) = args.prompt.read(&args.model)?;
     let tools = args.tools.as_deref().map(read_tools).transpose()?;
-    let mut engine = args.engine.engine(args.model.open(model)?)?;
+    let mut engine = args.engine.engine(args.model.open_with(model, args.output.wants_mtp())?)?;
 
     let tokenizer = engine.model().tokenizer();
     let prompt = if args.raw { question } else { args.render(&engine, &question, tools.as_deref())? };
     let sampling = args.sampling.options(tokenizer.generation_defaults());
-    let request = GenerateRequest {
+    let mut request = GenerateRequest {
         prompt: tokenizer.encode(&prompt)?,
         logprobs: args.logprobs,
         prompt_logprobs: args.prompt_logprobs,
@@ -123,6 +130,12 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
 
     let before_request = started.elapsed();
     let mut shared = engine.sequence();
+    if let Some(path) = &args.resume {
+        shared = engine.load(path)?.sequence;
+        let known = shared.reusable(&request.prompt);
+        engine.truncate(&mut shared, known)?;
+        request.prompt.drain(..known);
+    }
     if args.samples > 1 && request.prompt.len() > 1 {
         // No answer is wanted yet, only the prompt read, but for its last token.
         let prompt = request.prompt[..request.prompt.len() - 1].to_vec();
@@ -150,6 +163,9 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         let stats = Stats::new(&answer, &engine, &sequence, shared.len(), seed, Some(before_request));
         if args.output.stats {
             note(format_args!("\n{stats}"));
+        }
+        if let Some(path) = &args.save {
+            engine.save(&sequence, path, &SnapshotOptions::default())?;
         }
         cancelled = matches!(answer.outcome.stop, StopReason::Cancelled);
         answers.push((answer, stats));

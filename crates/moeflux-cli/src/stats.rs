@@ -17,6 +17,9 @@ pub(crate) struct Stats {
     pub(crate) usage: Usage,
     pub(crate) timings: Timings,
     pub(crate) memory: Memory,
+    /// Of guesses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guesses: Option<Guesses>,
     /// Of streamed experts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) experts: Option<ExpertStats>,
@@ -42,6 +45,14 @@ pub(crate) struct Usage {
     /// Of the prompt, already in the sequence.
     cached_tokens: usize,
     completion_tokens: usize,
+}
+
+/// Tokens that were guessed.
+#[derive(Serialize)]
+pub(crate) struct Guesses {
+    drafted: usize,
+    /// Of those, chosen.
+    accepted: usize,
 }
 
 /// Seconds, and tokens a second.
@@ -77,7 +88,8 @@ impl Stats {
         seed: u64,
         before_request: Option<Duration>,
     ) -> Self {
-        let Outcome { prompt_tokens, completion_tokens, prefill, decode, ref stop, .. } = answer.outcome;
+        let Outcome { prompt_tokens, completion_tokens, prefill, decode, speculated, ref stop, .. } =
+            answer.outcome;
         let from_start = before_request.zip(answer.to_first_token).map(|(before, after)| before + after);
         Self {
             stop: stop.into(),
@@ -102,6 +114,8 @@ impl Stats {
                     .sum(),
                 state_bytes: sequence.state_bytes(),
             },
+            guesses: (speculated.drafted > 0)
+                .then_some(Guesses { drafted: speculated.drafted, accepted: speculated.accepted }),
             experts: answer.experts,
             seed,
         }
@@ -110,7 +124,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stop, usage, timings, memory, experts, seed } = self;
+        let Self { stop, usage, timings, memory, guesses, experts, seed } = self;
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("  {rate:8.1} tokens/s"));
         let prompt = usage.prompt_tokens;
         write!(f, "prompt       {prompt:6} tokens  {:8.3} s", timings.prefill_seconds)?;
@@ -135,6 +149,9 @@ impl fmt::Display for Stats {
         }
         let (mapped, state) = (Bytes(memory.mapped_bytes), Bytes(memory.state_bytes as u64));
         writeln!(f, "{mapped} of weights mapped, {state} of sequence state")?;
+        if let Some(Guesses { drafted, accepted }) = guesses {
+            writeln!(f, "guesses      {accepted} of {drafted} were right")?;
+        }
         if let Some(experts) = experts {
             writeln!(f, "experts      {experts}")?;
         }

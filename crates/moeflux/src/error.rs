@@ -1,11 +1,15 @@
 //! What can go wrong above the checkpoint.
 
+use std::path::PathBuf;
+
 use crate::backend::BackendError;
 use crate::experts::StoreError;
 use crate::graph::GraphError;
 use crate::memory::MemoryError;
 use crate::sampling::{ConstraintError, SamplingError};
 use crate::sequence::KvType;
+use crate::sequence::mflx::MflxError;
+use crate::sequence::snapshot::SnapshotError;
 use crate::text::TextError;
 
 /// An error of the library.
@@ -99,6 +103,25 @@ pub enum Error {
         /// What the sequence has.
         found: KvType,
     },
+    /// A sequence can't be made longer by cutting it.
+    #[error("the sequence has {len} tokens: it cannot be cut to {to}")]
+    Truncate {
+        /// Tokens that it has.
+        len: usize,
+        /// How many it was to have.
+        to: usize,
+    },
+    /// A snapshot of a sequence can't be written or read.
+    #[error("{}: {source}", path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: SnapshotError,
+    },
+    /// An `MFLX` snapshot can't be written or read.
+    #[error("MFLX snapshot: {0}")]
+    Mflx(#[from] MflxError),
     /// The sequence was made by another model.
     #[error("the sequence belongs to another model: its states mean nothing to this one")]
     ForeignSequence,

@@ -41,7 +41,7 @@ pub mod text;
 pub use backend::CancelToken;
 pub use engine::{
     Engine, EngineOptions, Event, GenerateRequest, Generation, Input, Outcome, Outputs, PromptLogprob,
-    StopReason,
+    Speculate, Speculated, StopReason, Truncated,
 };
 pub use error::Error;
 pub use model::{Model, ModelOptions};

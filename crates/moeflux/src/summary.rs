@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use moeflux_checkpoint::{Checkpoint, Expert, Tensor};
+use moeflux_kernels::KvType;
 use serde::Serialize;
 
 use crate::graph::{Graph, GraphError, NamedMatrix, Op, StateSpec, StepShape, WeightRead, WeightTable};
@@ -85,6 +86,14 @@ pub struct SequenceBytes {
     pub windows: u64,
     /// Recurrent state, whatever the length.
     pub recurrent: u64,
+}
+
+impl SequenceBytes {
+    /// The same with keys and values of another type than float32.
+    pub(crate) fn with(self, kv_type: KvType) -> Self {
+        let of = |bytes: u64| bytes / KvType::F32.bytes() as u64 * kv_type.bytes() as u64;
+        SequenceBytes { kv_per_token: of(self.kv_per_token), windows: of(self.windows), ..self }
+    }
 }
 
 /// A part of a model.

@@ -93,7 +93,7 @@ fn two_bits_are_read_where_they_are_asked_for_or_alone() {
     let expected = logits(open(&pack));
     assert!(expected != logits(open(folder.path())));
     let checkpoint = OpenOptions { packed_expert_bits: Some(2), ..OpenOptions::default() };
-    let asked = Model::open(folder.path(), &ModelOptions { checkpoint }).unwrap();
+    let asked = Model::open(folder.path(), &ModelOptions { checkpoint, ..ModelOptions::default() }).unwrap();
     assert!(logits(asked) == expected);
     fs::remove_dir_all(folder.path().join("packed_experts")).unwrap();
     assert!(logits(open(folder.path())) == expected);

@@ -230,6 +230,8 @@ fn a_cancelled_step_leaves_its_sequence_as_it_was() {
             positions: &positions,
             outputs: &[tokens.len() - 1],
             segments: &mut segments,
+            given: &[],
+            kept: None,
             cancel: Some(&token),
         };
         let logits = backend.run(&model, &graph, &plan, &mut step, Some(&mut observer)).map(bits);

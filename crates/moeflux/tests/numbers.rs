@@ -1,14 +1,18 @@
-//! Fast numbers beside exact ones: what rounding activations to 8 bits costs, and that every instruction set rounds alike.
+//! Fast numbers beside exact ones: what rounding activations to 8 bits costs, and that every instruction set rounds
+//! alike. The choice of instruction set is the process's, so the tests take turns.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // a failed expectation is a failed test
 
 mod common;
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use common::{Reference, argmax, data, root};
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 use moeflux_kernels::{InstructionSet, set_instruction_set};
+
+static TURN: Mutex<()> = Mutex::new(());
 
 fn engine(folder: &std::path::Path, numbers: Numbers) -> Engine {
     let model = Model::open(folder, &ModelOptions::default()).unwrap();
@@ -55,6 +59,7 @@ const MARGINS: [f32; 4] = [0.1, 0.25, 0.5, 1.0];
 /// these are bounds on what was measured, not on what a trained model loses.
 #[test]
 fn clear_choices_stay() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let cases = cases();
     assert!(cases.len() >= 20, "{cases:?}");
     println!("{:<28} {:>6}  agree of those that lead by {MARGINS:?}", "case", "tokens");
@@ -97,6 +102,7 @@ fn clear_choices_stay() {
 
 #[test]
 fn every_instruction_set_gives_the_same_logits() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, folder, reference) in cases() {
         let prompt = &prompts(&reference)[1];
         let mut engine = engine(&folder, Numbers::Fast);
@@ -116,6 +122,7 @@ fn every_instruction_set_gives_the_same_logits() {
 
 #[test]
 fn the_demo_loses_little() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     const WINDOW: usize = 512;
     let folder = root().join("models/demo");
     let (mut exact, mut fast) = (engine(&folder, Numbers::Exact), engine(&folder, Numbers::Fast));

@@ -6,6 +6,7 @@ mod make_model;
 mod noise;
 mod per_op;
 mod plot;
+mod same_bits;
 mod shapes;
 mod speed;
 mod stream;
@@ -66,6 +67,16 @@ Examples:
   moeflux bench stream path/to/model --budgets 5,25 --prompt 2048 --tokens 32 --plot speed.svg
   moeflux bench stream path/to/model --memory 8G --json")]
     Stream(stream::StreamArgs),
+    /// Compare the logits of a model whose experts are streamed with those of the same model mapped, bit by bit
+    #[command(after_help = "\
+Each run takes a prompt of noise and a way of streaming by lot: the budget, how files are read, the policy, hints, the \
+prefill chunk, threads, numbers, whether reads come late, whether checksums are compared. One bit that differs is an \
+error, which says in which run; the same seed gives the same runs.
+
+Examples:
+  moeflux bench same-bits path/to/model
+  moeflux bench same-bits path/to/model --runs 1000 --seed 7 --json")]
+    SameBits(same_bits::SameBitsArgs),
 }
 
 /// Runs the command.
@@ -76,5 +87,6 @@ pub(crate) fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::Speed(args) => speed::run(args),
         BenchCommand::PerOp(args) => per_op::run(args),
         BenchCommand::Stream(args) => stream::run(args),
+        BenchCommand::SameBits(args) => same_bits::run(args),
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Models whose shapes are known, by name.
-pub(super) const NAMES: [&str; 3] = ["35b-a3b", "397b-a17b", "demo"];
+pub(super) const NAMES: [&str; 4] = ["35b-a3b", "397b-a17b", "demo", "35b-a3b-small"];
 
 /// Sizes of a `qwen3_5_moe` model, called as in `config.json`.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,20 @@ impl Shape {
         };
         match name {
             "demo" => Some(demo),
+            // For tests: the same ways, layers in the same order and as many experts a token, but narrow, and with fewer
+            // experts and heads.
+            "35b-a3b-small" => Some(Shape {
+                vocab_size: 4096,
+                hidden_size: 256,
+                num_hidden_layers: 4,
+                num_attention_heads: 2,
+                num_key_value_heads: 1,
+                num_experts: 64,
+                moe_intermediate_size: 128,
+                linear_num_key_heads: 2,
+                linear_num_value_heads: 4,
+                ..a3b
+            }),
             "35b-a3b" => Some(a3b),
             "397b-a17b" => Some(Shape {
                 hidden_size: 4096,

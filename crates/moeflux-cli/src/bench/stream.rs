@@ -16,6 +16,7 @@ use super::plot;
 use super::workload;
 use crate::expert_stats::ExpertStats;
 use crate::model_args::{EngineArgs, ModelArgs};
+use crate::plan::{Facts, Hits, Plan};
 use crate::stats::Bytes;
 use crate::terminal::{self, note};
 
@@ -41,6 +42,9 @@ pub(crate) struct StreamArgs {
     /// Take the tokens from a text instead of noise
     #[arg(long, value_name = "FILE", help_heading = "Measurement")]
     text: Option<PathBuf>,
+    /// Have the plan beside expect experts to be used as a heat file of `--warm` has it, rather than all alike
+    #[arg(long, value_name = "FILE", help_heading = "Measurement")]
+    heat: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -58,6 +62,8 @@ struct Report {
     disk: DiskSpeed,
     /// Time to touch all dense weights.
     dense_seconds: f64,
+    /// What the plan's hit rate is taken from.
+    plan_from: &'static str,
     runs: Vec<Run>,
 }
 
@@ -85,6 +91,8 @@ struct Phase {
     limit_seconds: f64,
     limit_tokens_per_second: f64,
     share_of_limit: f64,
+    /// What `moeflux plan` expects with this budget, from measurements before the first run.
+    planned_tokens_per_second: f64,
     experts: ExpertStats,
 }
 
@@ -100,6 +108,8 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
     let io = args.engine.options(&model)?.experts.store.io;
     let disk = experts::measure(&experts::layout(&model), io, Duration::from_secs(1))?;
     let dense_seconds = touch_dense(&model);
+    let facts = Facts::measure(&model, &args.engine.options(&model)?, args.prompt)?;
+    let hits = Hits::load(args.heat.as_deref())?;
     // What it has touched counts as resident.
     drop(model);
 
@@ -111,6 +121,8 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
             let budget = (expert_bytes as f64 * percent / 100.0) as u64;
             options.experts.memory = MemoryRequest { process: None, experts: Some(budget) };
         }
+        let decision = experts::decide(&model, &options)?;
+        let plan = Plan::new(&model, &decision, &facts, &hits, args.prompt)?;
         let mut engine = args.engine.engine_with(model, &options)?;
         let Some(store) = engine.experts().cloned() else {
             note("all experts fit into memory and are mapped: name --budgets to stream them");
@@ -124,9 +136,11 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
         let (prompt, answer) = tokens.split_at(args.prompt);
         let mut sequence = engine.sequence();
         let chunks: Vec<&[u32]> = prompt.chunks(engine.prefill_chunk()).collect();
-        let prefill = measure(&mut engine, &mut sequence, &chunks, disk.bytes_per_second)?;
+        let mut prefill = measure(&mut engine, &mut sequence, &chunks, disk.bytes_per_second)?;
+        prefill.planned_tokens_per_second = plan.prefill.tokens_per_second;
         let singles: Vec<&[u32]> = answer.chunks(1).collect();
-        let decode = measure(&mut engine, &mut sequence, &singles, disk.bytes_per_second)?;
+        let mut decode = measure(&mut engine, &mut sequence, &singles, disk.bytes_per_second)?;
+        decode.planned_tokens_per_second = plan.decode.tokens_per_second;
         let budget_bytes = store.counters().budget;
         let run = Run {
             percent: 100.0 * budget_bytes as f64 / store.bytes_of_all() as f64,
@@ -141,8 +155,15 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
         }
         runs.push(run);
     }
-    let report =
-        Report { model: folder, threads: args.engine.threads(), expert_bytes, disk, dense_seconds, runs };
+    let report = Report {
+        model: folder,
+        threads: args.engine.threads(),
+        expert_bytes,
+        disk,
+        dense_seconds,
+        plan_from: hits.source(),
+        runs,
+    };
     if args.json {
         terminal::show(&terminal::json(&report)?)?;
     } else {
@@ -212,6 +233,7 @@ fn measure(engine: &mut Engine, sequence: &mut Sequence, steps: &[&[u32]], disk:
         limit_seconds: limit,
         limit_tokens_per_second: rate(limit),
         share_of_limit: limit / seconds,
+        planned_tokens_per_second: f64::NAN,
         experts: ExpertStats::between(&first, &before, Duration::from_secs_f64(seconds)),
     })
 }
@@ -242,13 +264,14 @@ impl Run {
         if first {
             writeln!(
                 row,
-                "{:>6} {:>10}  {:<7} {:>9} {:>8} {:>6} {:>9} {:>7} {:>9} {:>6}  {:>10}",
+                "{:>6} {:>10}  {:<7} {:>9} {:>8} {:>6} {:>8} {:>9} {:>7} {:>9} {:>6}  {:>10}",
                 "budget",
                 "",
                 "",
                 "tokens/s",
                 "limit",
                 "share",
+                "plan",
                 "compute/s",
                 "hits",
                 "read",
@@ -275,10 +298,11 @@ impl Run {
                 .map_or("-".to_owned(), |rate| format!("{}/s", Bytes(rate as u64)));
             writeln!(
                 row,
-                "{budget:>6} {bytes:>10}  {name:<7} {:>9.2} {:>8.2} {:>5.0}% {:>9.2} {:>6.1}% {read:>9} {:>5.0}%  {peak:>10}",
+                "{budget:>6} {bytes:>10}  {name:<7} {:>9.2} {:>8.2} {:>5.0}% {:>8.2} {:>9.2} {:>6.1}% {read:>9} {:>5.0}%  {peak:>10}",
                 phase.tokens_per_second,
                 phase.limit_tokens_per_second,
                 100.0 * phase.share_of_limit,
+                phase.planned_tokens_per_second,
                 phase.tokens as f64 / phase.compute_seconds,
                 100.0 * phase.experts.hit_rate,
                 100.0 * phase.experts.stall_share,
@@ -306,6 +330,7 @@ impl Report {
             Bytes(*expert_bytes)
         )?;
         writeln!(foot, "limit   over steps, the sum of max(time without stalls, bytes read / disk)")?;
+        writeln!(foot, "plan    what `moeflux plan` expects, by {}", self.plan_from)?;
         Ok(foot)
     }
 

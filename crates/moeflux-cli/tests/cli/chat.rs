@@ -43,6 +43,20 @@ fn kept_state_gives_the_answers_of_a_fresh_start() -> Result<()> {
 }
 
 #[test]
+fn messages_are_taken_back_and_answered_again() -> Result<()> {
+    let (norway, product) = ("What is the capital of Norway?\n", "What is 9 * 12?\n");
+    let (oslo, answer) = ("The capital of Norway is Oslo.\n", "9 * 12 = 108.\n");
+    let finished = chat(&format!("{norway}/retry\n{product}/undo\n/undo\n{product}/retry\n"))?;
+    assert_eq!(finished.text(), [oslo, oslo, answer, answer, answer].concat());
+    let finished = chat(&format!("{norway}{product}/undo\n{product}/stats\n"))?;
+    assert_eq!(finished.stdout, [oslo, answer, answer].concat());
+    assert!(finished.stderr.contains("were there already"), "{finished:?}");
+    chat("/retry\n")?.fails_with(&["no message to answer again"]);
+    chat("/undo\n")?.fails_with(&["no message to take back"]);
+    Ok(())
+}
+
+#[test]
 fn a_saved_conversation_is_json() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("chat.json");

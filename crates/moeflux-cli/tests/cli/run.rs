@@ -100,6 +100,26 @@ fn raw_text_is_continued_until_told_to_stop() -> Result<()> {
 }
 
 #[test]
+fn a_saved_state_saves_reading_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("state");
+    let file = file.to_str().ok_or("a path in UTF-8")?;
+    let first = moeflux(&["run", QUESTION, "--json", "-t", "0", "--save", file])?.json()?;
+    let other = ["run", "What is 17 + 26?", "--json", "-t", "0"];
+    for args in [&["run", QUESTION, "--json", "-t", "0"], &other[..]] {
+        let afresh = moeflux(args)?.json()?;
+        let resumed = moeflux(&[args, &["--resume", file]].concat())?.json()?;
+        assert_eq!(resumed["text"], afresh["text"]);
+        let read = |json: &serde_json::Value| json["usage"]["prompt_tokens"].as_u64();
+        assert!(read(&resumed) < read(&afresh), "{resumed}");
+    }
+    assert_eq!(first["text"], "17 + 25 = 42.");
+    fs::write(file, "something else")?;
+    moeflux(&[&other[..], &["--resume", file]].concat())?.fails_with(&[file, "expected a snapshot"]);
+    Ok(())
+}
+
+#[test]
 fn same_seed_same_text() -> Result<()> {
     let story = |seed| {
         let args = [

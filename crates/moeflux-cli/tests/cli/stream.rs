@@ -60,6 +60,28 @@ fn heat_is_kept_from_run_to_run() -> Result<()> {
 }
 
 #[test]
+fn heat_is_kept_in_the_cache_folder_if_asked() -> Result<()> {
+    let cache = tempfile::tempdir()?;
+    let auto = || {
+        let args = [&ASK[..], &["--expert-budget", "30%", "--warm", "auto"]].concat();
+        crate::finished(crate::command(&args).env("XDG_CACHE_HOME", cache.path()).output()?)
+    };
+    auto()?.text();
+    let files: Vec<_> =
+        fs::read_dir(cache.path().join("moeflux/heat"))?.collect::<std::result::Result<_, _>>()?;
+    assert!(files.len() == 1 && files[0].file_name().to_string_lossy().starts_with("demo-"), "{files:?}");
+    let first = fs::read(files[0].path())?;
+    auto()?.text();
+    assert!(fs::read(files[0].path())? != first);
+    // What another model left is no reason not to start.
+    fs::write(files[0].path(), "{}")?;
+    let finished = auto()?;
+    assert!(finished.notes().contains("starts cold") && !finished.stdout.is_empty(), "{finished:?}");
+    auto()?.text();
+    Ok(())
+}
+
+#[test]
 fn bench_stream_compares_with_the_limit() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let plot = folder.path().join("speed.svg");
@@ -74,6 +96,7 @@ fn bench_stream_compares_with_the_limit() -> Result<()> {
             assert_eq!(phase["tokens"], tokens, "{run}");
             let of = |name: &str| phase[name].as_f64().unwrap_or(f64::NAN);
             assert!(of("tokens_per_second") > 0.0 && of("limit_tokens_per_second") > 0.0, "{run}");
+            assert!(of("planned_tokens_per_second") > 0.0, "{run}");
             assert!((of("limit_seconds") / of("seconds") - of("share_of_limit")).abs() < 1e-9, "{run}");
         }
     }
@@ -86,6 +109,42 @@ fn bench_stream_compares_with_the_limit() -> Result<()> {
         assert!(table.text().contains(piece), "{table:?}");
     }
     moeflux(&["bench", "stream", "--budgets", "120"])?.fails_with(&["--budgets", "120"]);
+    Ok(())
+}
+
+/// The demo, and four layers of the shape of a 35B-A3B with narrower weights and 64 experts a layer, as files of MLX and as
+/// a pack.
+#[test]
+fn streaming_changes_no_bit() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let made = |name: &str| folder.path().join(name).to_str().map(str::to_owned).ok_or("a path of UTF-8");
+    let (mlx, pack) = (made("mlx")?, made("pack")?);
+    let make = ["bench", "make-model", "--shape", "35b-a3b-small", "--router-skew", "0.35"];
+    moeflux(&[&make[..], &[&mlx]].concat())?.output();
+    moeflux(&[&make[..], &[&pack, "--pack"]].concat())?.output();
+    for (model, runs, seed) in [("models/demo", "200", "1"), (&mlx, "100", "2"), (&pack, "100", "3")] {
+        let args = ["bench", "same-bits", model, "--runs", runs, "--seed", seed, "--json"];
+        let report = moeflux(&args)?.json()?;
+        assert_eq!(report["runs"].to_string(), runs);
+        let settings = report["settings"].as_object().ok_or("settings")?;
+        for (setting, values) in [
+            ("budget", 4),
+            ("io", 3),
+            ("policy", 2),
+            ("hints", 4),
+            ("chunk", 4),
+            ("threads", 3),
+            ("numbers", 2),
+            ("delays", 2),
+            ("verify", 2),
+        ] {
+            let found = settings[setting].as_object().map(serde_json::Map::len);
+            assert_eq!(found, Some(values), "{setting}: {report}");
+        }
+        for count in ["logits", "hits", "misses", "evictions", "hints_issued", "bytes_read"] {
+            assert!(report[count].as_u64() > Some(0), "{count}: {report}");
+        }
+    }
     Ok(())
 }
 

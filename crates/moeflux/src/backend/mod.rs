@@ -1,6 +1,8 @@
 //! What runs graphs. A backend implements [`Backend`]; nothing above it knows which one it is.
 
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,6 +53,10 @@ pub struct Step<'a, 's> {
     pub positions: &'a [Position],
     /// Rows whose logits are asked for, `[n_outputs]`.
     pub outputs: &'a [usize],
+    /// Rows for a graph that has [`Op::Given`], `[n_tokens, hidden_size]`.
+    pub given: &'a [f32],
+    /// Takes the rows that the graph [keeps](Graph::kept), `[n_tokens, hidden_size]`, if it keeps any.
+    pub kept: Option<&'a mut Vec<f32>>,
     /// The sequences in this step, each with its rows and with room for them.
     pub segments: &'a mut [Segment<'s>],
     /// Looked at between operations.
@@ -114,6 +120,10 @@ pub enum BackendError {
     /// An expert could not be read.
     #[error(transparent)]
     Experts(Box<StoreError>),
+    /// The GPU did not do as asked.
+    #[cfg(feature = "gpu")]
+    #[error(transparent)]
+    Gpu(#[from] moeflux_gpu::GpuError),
 }
 
 impl From<StoreError> for BackendError {

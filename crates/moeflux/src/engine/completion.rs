@@ -104,6 +104,11 @@ impl<'a> Completion<'a> {
         self.tokens == self.max_tokens
     }
 
+    /// How many more are allowed.
+    pub(super) fn left(&self) -> usize {
+        self.max_tokens - self.tokens
+    }
+
     /// Chooses the next token from the model's logits, `[vocab_size]`.
     pub(super) fn choose(&mut self, logits: &[f32]) -> Result<Chosen, Error> {
         let model = LogSoftmax::new(logits)?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::speculate::Speculated;
 use crate::sampling::TokenLogprob;
 
 /// What happened.
@@ -55,6 +56,8 @@ pub struct Outcome {
     pub prompt_tokens: usize,
     /// Tokens chosen, the end-of-sequence token included.
     pub completion_tokens: usize,
+    /// What guesses came to, if any were made.
+    pub speculated: Speculated,
     /// Time to read the prompt.
     pub prefill: Duration,
     /// Time from there to the end, without the time that the caller took between events.

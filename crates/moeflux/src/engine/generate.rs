@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::completion::{Chosen, Completion, Told};
 use super::event::{Event, Outcome, PromptLogprob, StopReason};
 use super::request::GenerateRequest;
-use super::runner::{Input, Outputs, Runner};
+use super::runner::{Input, Outputs, Run, Runner};
+use super::speculate::{Ahead, Drafter};
 use crate::backend::{BackendError, CancelToken};
 use crate::error::Error;
-use crate::model::Model;
+use crate::model::{Model, Pass};
 use crate::sampling::{GrammarCompiler, LogSoftmax, SamplingError};
 use crate::sequence::Sequence;
 
@@ -21,10 +22,15 @@ pub struct Generation<'a> {
     runner: &'a mut Runner,
     sequence: &'a mut Sequence,
     prompt: Vec<u32>,
+    /// Where the prompt's messages end, in order.
+    marks: Vec<usize>,
     /// How many of the most likely tokens to tell with each token of the prompt.
     prompt_logprobs: Option<usize>,
     cancel: CancelToken,
     completion: Completion<'a>,
+    drafter: Option<Drafter>,
+    /// A step that has run and is not committed: the sequence keeps of it what is told of.
+    ahead: Option<Ahead>,
     phase: Phase,
     prefill: Duration,
     decode: Duration,
@@ -56,15 +62,20 @@ impl<'a> Generation<'a> {
     ) -> Result<Self, Error> {
         runner.check(model, sequence, &request.prompt)?;
         let completion = Completion::new(model, grammars, sequence.tokens(), &request)?;
-        let GenerateRequest { prompt, prompt_logprobs, cancel, .. } = request;
+        let drafter = Drafter::new(request.speculate, model, runner)?;
+        let GenerateRequest { prompt, mut marks, prompt_logprobs, cancel, .. } = request;
+        marks.sort_unstable();
         Ok(Generation {
             model,
             runner,
             sequence,
             prompt,
+            marks,
             prompt_logprobs,
             cancel,
             completion,
+            drafter,
+            ahead: None,
             phase: Phase::Prefill(0),
             prefill: Duration::ZERO,
             decode: Duration::ZERO,
@@ -101,15 +112,23 @@ impl<'a> Generation<'a> {
         if self.prompt_logprobs.is_some() {
             chunk = chunk.min((PROMPT_LOGITS / vocab_size).max(1));
         }
-        let done = total.min(read + chunk);
+        let goal = self.marks.iter().copied().find(|&mark| mark > read).map_or(total, |mark| mark.min(total));
+        let done = read + self.sequence.chunk_towards(self.sequence.len() + goal - read, chunk);
         let is_last = done == total && !self.completion.is_full();
         let outputs = match self.prompt_logprobs {
             Some(_) => Outputs::All,
             None if is_last => Outputs::Last,
             None => Outputs::None,
         };
-        let input = Input { outputs, ..Input::new(self.sequence, &self.prompt[read..done]) };
-        let logits = self.runner.step(self.model, &mut [input], Some(&self.cancel), None)?;
+        let mut input = Input { outputs, ..Input::new(self.sequence, &self.prompt[read..done]) };
+        let mut hidden = Vec::new();
+        let pass = self.drafter.as_ref().map_or(Pass::Tokens, Drafter::pass);
+        let run = Run { kept: Some(&mut hidden), ..Run::new(pass, Some(&self.cancel)) };
+        let logits = self.runner.forward(self.model, std::slice::from_mut(&mut input), run, None)?;
+        input.commit(done - read)?;
+        if done == goal {
+            self.sequence.mark();
+        }
         let mut logprobs = Vec::new();
         if let Some(n) = self.prompt_logprobs {
             if read == 0 {
@@ -131,6 +150,9 @@ impl<'a> Generation<'a> {
         } else {
             Phase::Prefill(done)
         };
+        if let Some(drafter) = &mut self.drafter {
+            drafter.read(self.model, self.runner, self.sequence, &hidden)?;
+        }
         Ok(Event::Prefill { done, total, logprobs })
     }
 
@@ -138,16 +160,12 @@ impl<'a> Generation<'a> {
         if self.completion.is_full() {
             return self.done(StopReason::MaxTokens);
         }
-        let chosen = match &self.phase {
-            Phase::Chosen(chosen) => chosen.clone(),
-            Phase::Told(token) => {
-                if self.sequence.len() == self.model.context_length() {
-                    return self.done(StopReason::ContextFull);
-                }
-                let input = Input::new(self.sequence, std::slice::from_ref(token));
-                let logits = self.runner.step(self.model, &mut [input], Some(&self.cancel), None)?;
-                self.completion.choose(logits)?
-            }
+        let chosen = match self.phase {
+            Phase::Chosen(ref chosen) => chosen.clone(),
+            Phase::Told(token) => match self.choose_after(token)? {
+                Some(chosen) => chosen,
+                None => return self.done(StopReason::ContextFull),
+            },
             Phase::Prefill(_) | Phase::Read | Phase::Finished => {
                 unreachable!("decode follows prefill, where a token is wanted, and ends once")
             }
@@ -161,6 +179,40 @@ impl<'a> Generation<'a> {
         }
     }
 
+    /// Chooses what follows a token, reading it if no step has yet; `None` if there is no room for it.
+    fn choose_after(&mut self, token: u32) -> Result<Option<Chosen>, Error> {
+        if let Some(logits) = self.ahead.as_mut().and_then(|ahead| ahead.take(token)) {
+            return self.completion.choose(logits).map(Some);
+        }
+        self.settle()?;
+        let Some(room) = (self.model.context_length() - self.sequence.len()).checked_sub(1) else {
+            return Ok(None);
+        };
+        let cancel = Some(&self.cancel);
+        let Some(drafter) = &mut self.drafter else {
+            let input = Input::new(self.sequence, std::slice::from_ref(&token));
+            let logits = self.runner.step(self.model, &mut [input], cancel, None)?;
+            return self.completion.choose(logits).map(Some);
+        };
+        let most = room.min(self.completion.left() - 1);
+        let ahead = Ahead::run((self.model, self.runner), self.sequence, drafter, token, most, cancel)?;
+        match self.ahead.insert(ahead).take(token) {
+            Some(logits) => self.completion.choose(logits).map(Some),
+            None => unreachable!("the step begins with the token"),
+        }
+    }
+
+    /// Commits what was told of the step that ran ahead, and lets go of the rest.
+    fn settle(&mut self) -> Result<(), Error> {
+        let Some(ahead) = self.ahead.take() else { return Ok(()) };
+        ahead.commit(self.sequence)?;
+        if let Some(drafter) = &mut self.drafter {
+            drafter.judge(self.runner, ahead.tokens.len() - 1, ahead.used - 1);
+            drafter.read(self.model, self.runner, self.sequence, ahead.hidden())?;
+        }
+        Ok(())
+    }
+
     fn done(&mut self, stop: StopReason) -> Result<Event, Error> {
         let text = self.completion.finish()?;
         Ok(self.done_with(stop, text))
@@ -172,14 +224,30 @@ impl<'a> Generation<'a> {
             _ => self.prompt.len(),
         };
         self.phase = Phase::Finished;
+        let mut speculated = self.drafter.as_ref().map(Drafter::speculated).unwrap_or_default();
+        if let Some(Ahead { tokens, used, .. }) = &self.ahead {
+            speculated.drafted += tokens.len() - 1;
+            speculated.accepted += used.saturating_sub(1);
+        }
         Event::Done(Outcome {
             text,
             stop,
             prompt_tokens,
             completion_tokens: self.completion.tokens(),
+            speculated,
             prefill: self.prefill,
             decode: self.decode,
         })
+    }
+}
+
+impl Drop for Generation<'_> {
+    /// The sequence keeps what was told of a step that ran ahead.
+    fn drop(&mut self) {
+        if let Some(ahead) = &self.ahead {
+            // The one error that a commit has is about positions that someone gave.
+            ahead.commit(self.sequence).unwrap_or(());
+        }
     }
 }
 

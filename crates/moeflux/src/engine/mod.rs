@@ -7,6 +7,9 @@ mod graphs;
 mod reasoning;
 mod request;
 mod runner;
+mod snapshot;
+mod speculate;
+mod truncate;
 
 use std::sync::Arc;
 
@@ -16,9 +19,11 @@ pub use event::{Event, Outcome, PromptLogprob, StopReason};
 pub use generate::Generation;
 pub use request::GenerateRequest;
 pub use runner::{Input, Outputs};
+pub use speculate::{MAX_DRAFT, Speculate, Speculated};
+pub use truncate::Truncated;
 
 use self::runner::Runner;
-use crate::backend::{Observer, cpu::CpuBackend};
+use crate::backend::{Backend, Observer, cpu::CpuBackend};
 use crate::error::Error;
 use crate::experts::{ExpertOptions, ExpertStore, Placement, place};
 use crate::model::Model;
@@ -54,6 +59,9 @@ impl Default for EngineOptions {
     }
 }
 
+/// Tokens of a prompt in one step on a backend that is given.
+const PREFILL_CHUNK: usize = 512;
+
 /// A model on a backend.
 #[derive(Debug)]
 pub struct Engine {
@@ -79,6 +87,23 @@ impl Engine {
             None => backend,
         };
         let runner = Runner::new(Box::new(backend), options, prefill_chunk, room);
+        Ok(Engine { model, runner, grammars: GrammarCompiler::default() })
+    }
+
+    /// An engine on another backend, which has room for the whole model.
+    pub fn with_backend(
+        model: Model,
+        backend: Box<dyn Backend>,
+        options: &EngineOptions,
+    ) -> Result<Self, Error> {
+        let prefill_chunk = match options.prefill_chunk {
+            Some(0) => {
+                let found = "0".to_owned();
+                return Err(Error::Option { option: "prefill_chunk", expected: "at least 1", found });
+            }
+            chunk => chunk.unwrap_or(PREFILL_CHUNK),
+        };
+        let runner = Runner::new(backend, options, prefill_chunk, None);
         Ok(Engine { model, runner, grammars: GrammarCompiler::default() })
     }
 

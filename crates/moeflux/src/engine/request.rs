@@ -1,5 +1,6 @@
 //! What is asked of a generation.
 
+use super::speculate::Speculate;
 use crate::backend::CancelToken;
 use crate::error::Error;
 use crate::sampling::{Constraint, MAX_TOP_LOGPROBS, SamplingOptions};
@@ -12,6 +13,9 @@ use crate::sampling::{Constraint, MAX_TOP_LOGPROBS, SamplingOptions};
 pub struct GenerateRequest {
     /// Tokens to append to the sequence first.
     pub prompt: Vec<u32>,
+    /// After how many tokens of the prompt to [mark](crate::Sequence::mark) the sequence, besides its end: where messages
+    /// end, since that is where conversations are edited. It changes nothing else.
+    pub marks: Vec<usize>,
     /// How many of the last tokens of sequence and prompt were chosen by an earlier generation of the same request that
     /// this one goes on with: as if it had not stopped, with the same random numbers, penalties and place in the
     /// constraint. `max_tokens` and `min_tokens` count new tokens, and stop strings are looked for in new text.
@@ -37,6 +41,8 @@ pub struct GenerateRequest {
     /// Most tokens inside thinking blocks (`<think>` to `</think>`): then the end of the block is chosen, whatever the
     /// model would say. The prompt counts as inside if it ends with `<think>` and nothing but whitespace.
     pub reasoning_budget: Option<usize>,
+    /// Whether and how to guess tokens to be faster. It changes nothing else.
+    pub speculate: Speculate,
     /// Stops the generation from elsewhere.
     pub cancel: CancelToken,
 }

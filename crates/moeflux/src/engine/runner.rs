@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::EngineOptions;
 use super::graphs::GraphCache;
+use super::speculate::Policy;
 use crate::backend::{Backend, CancelToken, Observer, Segment, Step};
 use crate::error::Error;
 use crate::experts::{ExpertStore, StateRoom};
 use crate::graph::StepShape;
-use crate::model::Model;
+use crate::model::{Model, Pass};
 use crate::sequence::{KvType, Position, Sequence};
 
 /// What one sequence brings to a step.
@@ -31,6 +32,27 @@ impl<'a> Input<'a> {
     pub fn new(sequence: &'a mut Sequence, tokens: &'a [u32]) -> Self {
         Input { sequence, tokens, positions: None, outputs: Outputs::Last }
     }
+
+    /// Where its tokens stand.
+    fn positions(&self) -> Result<Vec<Position>, Error> {
+        match self.positions {
+            None => {
+                let next = self.sequence.next_position();
+                Ok((next..).take(self.tokens.len()).map(|position| [position; 3]).collect())
+            }
+            Some(positions) if positions.len() == self.tokens.len() => Ok(positions.to_vec()),
+            Some(positions) => {
+                Err(Error::Positions { tokens: self.tokens.len(), positions: positions.len() })
+            }
+        }
+    }
+
+    /// Has the sequence take the states after the first `kept` tokens, at least one.
+    pub(super) fn commit(&mut self, kept: usize) -> Result<(), Error> {
+        let positions = self.positions()?;
+        self.sequence.commit(&self.tokens[..kept], &positions[..kept]);
+        Ok(())
+    }
 }
 
 /// Which tokens of an input want logits.
@@ -44,12 +66,31 @@ pub enum Outputs {
     All,
 }
 
+/// What a run computes, and with what.
+pub(super) struct Run<'a> {
+    pub(super) pass: Pass,
+    /// Whether the first few tokens of an input may be committed.
+    pub(super) keep_each: bool,
+    /// See [`Step::given`].
+    pub(super) given: &'a [f32],
+    /// See [`Step::kept`].
+    pub(super) kept: Option<&'a mut Vec<f32>>,
+    pub(super) cancel: Option<&'a CancelToken>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(pass: Pass, cancel: Option<&'a CancelToken>) -> Self {
+        Run { pass, keep_each: false, given: &[], kept: None, cancel }
+    }
+}
+
 /// The backend and the graphs that it runs.
 pub(super) struct Runner {
     backend: Box<dyn Backend>,
     graphs: GraphCache,
     prefill_chunk: usize,
     room: Option<StateRoom>,
+    pub(super) policy: Policy,
 }
 
 impl fmt::Debug for Runner {
@@ -65,7 +106,13 @@ impl Runner {
         prefill_chunk: usize,
         room: Option<StateRoom>,
     ) -> Self {
-        Runner { backend, graphs: GraphCache::new(options.planned_memory), prefill_chunk, room }
+        Runner {
+            backend,
+            graphs: GraphCache::new(options.planned_memory),
+            prefill_chunk,
+            room,
+            policy: Policy::default(),
+        }
     }
 
     pub(super) fn prefill_chunk(&self) -> usize {
@@ -94,10 +141,12 @@ impl Runner {
     ) -> Result<Vec<f32>, Error> {
         self.check(model, sequence, tokens)?;
         let mut logits = Vec::new();
-        let mut left = tokens.len();
-        for chunk in tokens.chunks(self.prefill_chunk) {
-            left -= chunk.len();
-            let outputs = if outputs == Outputs::Last && left > 0 { Outputs::None } else { outputs };
+        let mut left = tokens;
+        while !left.is_empty() {
+            let n = sequence.chunk_towards(sequence.len() + left.len(), self.prefill_chunk);
+            let (chunk, rest) = left.split_at(n);
+            left = rest;
+            let outputs = if outputs == Outputs::Last && !left.is_empty() { Outputs::None } else { outputs };
             let input = Input { outputs, ..Input::new(sequence, chunk) };
             logits.extend_from_slice(self.step(model, &mut [input], None, None)?);
         }
@@ -112,6 +161,22 @@ impl Runner {
         cancel: Option<&CancelToken>,
         observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], Error> {
+        let logits = self.forward(model, inputs, Run::new(Pass::Tokens, cancel), observer)?;
+        for input in inputs {
+            input.commit(input.tokens.len())?;
+        }
+        Ok(logits)
+    }
+
+    /// One run of a graph over all inputs. The sequences are as before until their inputs are
+    /// [committed](Input::commit), all at once or, if `run.keep_each`, the first few tokens.
+    pub(super) fn forward(
+        &mut self,
+        model: &Model,
+        inputs: &mut [Input<'_>],
+        run: Run<'_>,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<&[f32], Error> {
         for input in &*inputs {
             self.check(model, input.sequence, input.tokens)?;
         }
@@ -120,29 +185,33 @@ impl Runner {
             .iter_mut()
             .zip(rows)
             .map(|(input, rows)| {
-                input.sequence.reserve(rows.len());
+                if run.keep_each {
+                    input.sequence.reserve_each(rows.len());
+                } else {
+                    input.sequence.reserve(rows.len());
+                }
                 Segment { sequence: &mut *input.sequence, rows }
             })
             .collect();
 
-        if let (Some(room), Some(store)) = (self.room, self.backend.experts()) {
-            let states: usize = segments.iter().map(|segment| segment.sequence.state_bytes()).sum();
+        // The states of the layer for further tokens are small beside the model's, and not known here together with them.
+        let room = self.room.filter(|_| run.pass != Pass::Further);
+        if let (Some(room), Some(store)) = (room, self.backend.experts()) {
+            let states: usize = segments.iter().map(|segment| segment.sequence.held_bytes()).sum();
             room.share(store, states as u64)?;
         }
         let shape = StepShape { n_tokens: tokens.len(), n_outputs: outputs.len() };
-        let (graph, plan) = self.graphs.get(model, shape)?;
+        let (graph, plan) = self.graphs.get(model, run.pass, shape)?;
         let mut step = Step {
             tokens: &tokens,
             positions: &positions,
             outputs: &outputs,
             segments: &mut segments,
-            cancel,
+            given: run.given,
+            kept: run.kept,
+            cancel: run.cancel,
         };
-        let logits = self.backend.run(model, graph, plan, &mut step, observer)?;
-        for Segment { sequence, rows } in segments {
-            sequence.commit(&tokens[rows.clone()], &positions[rows]);
-        }
-        Ok(logits)
+        Ok(self.backend.run(model, graph, plan, &mut step, observer)?)
     }
 
     /// Whether the tokens can be appended: there are some, the model knows them and has room for them.
@@ -184,18 +253,7 @@ impl Batch {
             let first = batch.tokens.len();
             batch.tokens.extend_from_slice(input.tokens);
             let rows = first..batch.tokens.len();
-            match input.positions {
-                None => {
-                    let next = input.sequence.next_position();
-                    batch.positions.extend((next..).take(rows.len()).map(|position| [position; 3]));
-                }
-                Some(positions) if positions.len() == rows.len() => {
-                    batch.positions.extend_from_slice(positions);
-                }
-                Some(positions) => {
-                    return Err(Error::Positions { tokens: rows.len(), positions: positions.len() });
-                }
-            }
+            batch.positions.extend(input.positions()?);
             match input.outputs {
                 Outputs::None => {}
                 Outputs::Last => batch.outputs.push(rows.end - 1),

@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use moeflux_experts::{ExpertStore, Io, StoreError, StoreOptions};
+use moeflux_kernels::KvType;
 
 use super::layout;
+use crate::backend::cpu::kv_type;
 use crate::engine::EngineOptions;
 use crate::error::Error;
 use crate::graph::{GraphError, Op, Plan, StepShape, WeightRead};
@@ -40,7 +42,8 @@ pub struct Decision {
 pub fn decide(model: &Model, options: &EngineOptions) -> Result<Decision, Error> {
     let experts = &options.experts;
     let machine = Machine::measure();
-    let needs = |chunk| needs(model, chunk, experts.context);
+    let kv_type = kv_type(options.numbers);
+    let needs = |chunk| needs_with(model, chunk, experts.context, kv_type);
     let prefill_chunk = options.prefill_chunk.unwrap_or(RESIDENT_CHUNK.min(model.context_length()));
     let resident = needs(prefill_chunk)?;
     if resident.experts == 0
@@ -121,8 +124,12 @@ pub(crate) fn place(model: &Model, options: &EngineOptions) -> Result<Placement,
 }
 
 /// What the model takes besides what the process holds already, for prefill in steps of `chunk` tokens and for the state
-/// of `context` tokens.
+/// of `context` tokens, with keys and values in float32, as exact numbers have them.
 pub fn needs(model: &Model, chunk: usize, context: usize) -> Result<Needs, GraphError> {
+    needs_with(model, chunk, context, KvType::F32)
+}
+
+fn needs_with(model: &Model, chunk: usize, context: usize, kv_type: KvType) -> Result<Needs, GraphError> {
     let graph = model.graph(StepShape { n_tokens: chunk, n_outputs: 1 })?;
     let table = model.weights();
     let mut scratch = 0;
@@ -141,7 +148,7 @@ pub fn needs(model: &Model, chunk: usize, context: usize) -> Result<Needs, Graph
     let matrices = table.matrices().iter().map(|named| &named.matrix);
     // A tied embedding is the output projection too.
     let dense = matrices.filter(|matrix| counted.insert((matrix.codes, matrix.runs)));
-    let sequence = crate::summary::sequence_bytes(table);
+    let sequence = crate::summary::sequence_bytes(table).with(kv_type);
     let context = context.min(model.context_length()) as u64;
     Ok(Needs {
         dense: dense.map(moeflux_checkpoint::Matrix::bytes).sum(),

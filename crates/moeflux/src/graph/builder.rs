@@ -14,9 +14,9 @@ use super::op::{Op, TensorId};
 use super::role::{
     Attended, AttentionGate, Beta, BetaIn, ConvIn, ConvOut, Decay, DecayIn, DeltaGate, DeltaKey, DeltaOut,
     DeltaQuery, DeltaValue, ExpertIds, ExpertWeights, FfnAct, FfnGate, FfnUp, FoldedQuery, FusedBa,
-    FusedQkvz, GatedAttended, GatedDeltaOut, GatedSharedOut, Hidden, Key, Latent, LatentIn, LatentKey,
-    LatentSum, Logits, MlaQuery, MlpIn, NopeQuery, Plus, Query, QueryGate, Role, RopedKey, RopedQuery,
-    RouterLogits, SharedGate, SharedOut, UnitKey, UnitQuery, Value,
+    FusedQkvz, GatedAttended, GatedDeltaOut, GatedSharedOut, HeadIn, Hidden, Key, Latent, LatentIn,
+    LatentKey, LatentSum, Logits, MlaQuery, MlpIn, MtpEmbedding, MtpHidden, MtpIn, NopeQuery, Plus, Query,
+    QueryGate, Role, RopedKey, RopedQuery, RouterLogits, SharedGate, SharedOut, UnitKey, UnitQuery, Value,
 };
 use super::weights::{
     Embedding, Experts, HeadLinear, KvState, LatentState, Linear, Norm, RecurrentState, Rope, Vector,
@@ -47,6 +47,7 @@ pub struct GraphBuilder {
     ops: Vec<Op>,
     tensors: Vec<TensorInfo>,
     label_uses: HashMap<String, usize>,
+    kept: Option<TensorId>,
     error: Option<GraphError>,
 }
 
@@ -59,6 +60,7 @@ impl GraphBuilder {
             ops: Vec::new(),
             tensors: Vec::new(),
             label_uses: HashMap::new(),
+            kept: None,
             error: None,
         }
     }
@@ -67,7 +69,13 @@ impl GraphBuilder {
     pub fn finish(self, logits: Tensor<Logits>) -> Result<Graph, GraphError> {
         match self.error {
             Some(error) => Err(error),
-            None => Ok(Graph { shape: self.shape, ops: self.ops, tensors: self.tensors, logits: logits.id }),
+            None => Ok(Graph {
+                shape: self.shape,
+                ops: self.ops,
+                tensors: self.tensors,
+                logits: logits.id,
+                kept: self.kept,
+            }),
         }
     }
 
@@ -85,6 +93,23 @@ impl GraphBuilder {
     pub fn embed(&mut self, table: &Embedding) -> Tensor<Hidden> {
         let out = self.tensor(self.shape.n_tokens, table.hidden_size);
         self.push(Op::Embed { table: table.id, out: out.id }, out)
+    }
+
+    /// The rows given with the step, `[n_tokens, hidden_size]`.
+    pub fn given(&mut self, hidden_size: usize) -> Tensor<HeadIn> {
+        let out = self.tensor(self.shape.n_tokens, hidden_size);
+        self.push(Op::Given { out: out.id }, out)
+    }
+
+    /// Has the graph's run hand out these rows besides the logits, for a later step to be given.
+    pub fn keep(&mut self, x: Tensor<HeadIn>) {
+        self.kept = Some(x.id);
+    }
+
+    /// What a layer for further tokens reads: embedding and hidden rows side by side.
+    pub fn concat(&mut self, a: Tensor<MtpEmbedding>, b: Tensor<MtpHidden>) -> Tensor<MtpIn> {
+        let out = self.tensor(self.rows(a), self.cols(a) + self.cols(b));
+        self.push(Op::Concat { a: a.id, b: b.id, out: out.id }, out)
     }
 
     /// Of the rows of `x` those whose logits are asked for, `[n_outputs, …]`.

@@ -118,6 +118,7 @@ pub struct Graph {
     ops: Vec<Op>,
     tensors: Vec<TensorInfo>,
     logits: TensorId,
+    kept: Option<TensorId>,
 }
 
 impl Graph {
@@ -144,6 +145,11 @@ impl Graph {
     /// The result, `[n_outputs, vocab_size]`.
     pub fn logits(&self) -> TensorId {
         self.logits
+    }
+
+    /// A second result, if there is one: the rows that a later step will be given, `[n_tokens, hidden_size]`.
+    pub fn kept(&self) -> Option<TensorId> {
+        self.kept
     }
 }
 

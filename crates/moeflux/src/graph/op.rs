@@ -15,6 +15,8 @@ pub struct TensorId(pub usize);
 pub enum Op {
     /// `out[t] = table[token[t]]`.
     Embed { table: usize, out: TensorId },
+    /// The rows given with the step ([`Step::given`](crate::backend::Step::given)).
+    Given { out: TensorId },
     /// The rows that logits are asked for.
     SelectOutputs { x: TensorId, out: TensorId },
     /// `x·rsqrt(mean(x²) + eps)·w` over groups of the weight's length (Zhang & Sennrich 2019).
@@ -23,6 +25,8 @@ pub enum Op {
     Linear { x: TensorId, weight: usize, bias: Option<usize>, out: TensorId },
     /// `a + b`.
     Add { a: TensorId, b: TensorId, out: TensorId },
+    /// The columns of `a`, then those of `b`.
+    Concat { a: TensorId, b: TensorId, out: TensorId },
     /// Of columns in groups of `group`: part by part the part's columns of every group.
     Columns { x: TensorId, group: usize, parts: Vec<Range<usize>>, out: TensorId },
     /// Turns pairs of channels by the token's position (Su et al. 2021).
@@ -121,10 +125,12 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Op::Embed { .. } => "embed",
+            Op::Given { .. } => "given",
             Op::SelectOutputs { .. } => "select_outputs",
             Op::RmsNorm { .. } => "rms_norm",
             Op::Linear { .. } => "linear",
             Op::Add { .. } => "add",
+            Op::Concat { .. } => "concat",
             Op::Columns { .. } => "columns",
             Op::Rope { .. } => "rope",
             Op::HeadLinear { .. } => "head_linear",
@@ -146,7 +152,7 @@ impl Op {
     /// The tensors it reads.
     pub fn reads(&self) -> Vec<TensorId> {
         match *self {
-            Op::Embed { .. } => vec![],
+            Op::Embed { .. } | Op::Given { .. } => vec![],
             Op::SelectOutputs { x, .. }
             | Op::RmsNorm { x, .. }
             | Op::Linear { x, .. }
@@ -155,7 +161,7 @@ impl Op {
             | Op::HeadLinear { x, .. }
             | Op::Conv1dSilu { x, .. }
             | Op::L2Norm { x, .. } => vec![x],
-            Op::Add { a, b, .. } | Op::DecayBeta { a, b, .. } => vec![a, b],
+            Op::Add { a, b, .. } | Op::Concat { a, b, .. } | Op::DecayBeta { a, b, .. } => vec![a, b],
             Op::Attention { q, k, v, .. } => vec![q, k, v],
             Op::MlaAttention { q, q_rope, latent, k_rope, .. } => vec![q, q_rope, latent, k_rope],
             Op::SigmoidGate { x, gate, .. } | Op::GatedRmsNorm { x, gate, .. } => vec![x, gate],
@@ -171,10 +177,12 @@ impl Op {
     pub fn writes(&self) -> Vec<TensorId> {
         match *self {
             Op::Embed { out, .. }
+            | Op::Given { out }
             | Op::SelectOutputs { out, .. }
             | Op::RmsNorm { out, .. }
             | Op::Linear { out, .. }
             | Op::Add { out, .. }
+            | Op::Concat { out, .. }
             | Op::Columns { out, .. }
             | Op::Rope { out, .. }
             | Op::HeadLinear { out, .. }

@@ -29,7 +29,7 @@ struct Lifetime {
 
 impl Plan {
     /// Colours the tensors' lifetimes greedily in order of their first write: the smallest free buffer that is large
-    /// enough, else the largest free one, grown. The logits live to the end.
+    /// enough, else the largest free one, grown. The results live to the end.
     pub fn new(graph: &Graph) -> Self {
         let lifetimes = lifetimes(graph);
         let mut plan = Plan::empty(graph);
@@ -126,6 +126,8 @@ fn lifetimes(graph: &Graph) -> Vec<Lifetime> {
             lifetime.last = index;
         }
     }
-    lifetimes[graph.logits().0].last = graph.ops().len();
+    for result in [Some(graph.logits()), graph.kept()].into_iter().flatten() {
+        lifetimes[result.0].last = graph.ops().len();
+    }
     lifetimes
 }

@@ -55,6 +55,12 @@ roles! {
     MlpOut = "mlp_out": F32;
     /// What the output head reads: the normed residual stream after the last layer.
     HeadIn = "final_norm": F32;
+    /// The embedding of a token as a layer for further tokens reads it: normed.
+    MtpEmbedding = "mtp_embedding": F32;
+    /// The [`HeadIn`] of the token before it as such a layer reads it: normed once more.
+    MtpHidden = "mtp_hidden": F32;
+    /// Both side by side, `[n_tokens, 2 · hidden_size]`.
+    MtpIn = "mtp_in": F32;
     /// Scores over the vocabulary, `[n_outputs, vocab_size]`.
     Logits = "logits": F32;
 

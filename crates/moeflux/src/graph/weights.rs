@@ -231,6 +231,17 @@ impl<'a> Loader<'a> {
         Ok(self.table)
     }
 
+    /// Runs `load` with the states that it registers apart from all others: they are of a sequence of their own.
+    pub fn apart<T>(
+        &mut self,
+        load: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<(T, Vec<StateSpec>), Error> {
+        let states = std::mem::take(&mut self.table.states);
+        let loaded = load(self);
+        let apart = std::mem::replace(&mut self.table.states, states);
+        Ok((loaded?, apart))
+    }
+
     /// The order in which the checkpoint has rows that formats order differently.
     pub fn row_order(&self) -> RowOrder {
         self.source.row_order()

@@ -4,9 +4,10 @@ use std::fmt;
 
 use moeflux_checkpoint::{DecoderConfig, Error};
 
-use super::Architecture;
+use super::mtp::Mtp;
+use super::{Architecture, Pass};
 use crate::graph::{
-    Embedding, GraphBuilder, Linear, Loader, Norm, Tensor,
+    Embedding, GraphBuilder, Linear, Loader, Norm, StateSpec, Tensor,
     role::{HeadIn, Hidden, Logits, Mid, MixerIn, MixerOut, MlpIn, MlpOut},
 };
 
@@ -32,22 +33,40 @@ pub(super) struct Decoder {
     layers: Vec<Layer>,
     norm: Norm<Hidden, HeadIn>,
     lm_head: Linear<HeadIn, Logits>,
+    mtp: Option<Mtp>,
 }
 
 impl Architecture for Decoder {
-    fn forward(&self, b: &mut GraphBuilder) -> Tensor<Logits> {
+    fn forward(&self, b: &mut GraphBuilder, pass: Pass) -> Tensor<Logits> {
         let mut x = b.embed(&self.embed_tokens);
+        if let (Pass::Further, Some(mtp)) = (pass, &self.mtp) {
+            let x = b.scope("mtp", |b| mtp.forward(b, x));
+            b.keep(x);
+            let x = b.select_outputs(x);
+            return b.linear(x, &self.lm_head);
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             x = b.scope(&format!("layers.{i}"), |b| layer.forward(b, x));
         }
-        let x = b.select_outputs(x);
-        let x = b.rms_norm(x, &self.norm);
+        let x = if pass == Pass::Kept {
+            let x = b.rms_norm(x, &self.norm);
+            b.keep(x);
+            b.select_outputs(x)
+        } else {
+            let x = b.select_outputs(x);
+            b.rms_norm(x, &self.norm)
+        };
         b.linear(x, &self.lm_head)
+    }
+
+    fn further_states(&self) -> Option<&[StateSpec]> {
+        self.mtp.as_ref().map(Mtp::states)
     }
 }
 
+/// A mixer and an MLP on the residual stream.
 #[derive(Debug)]
-struct Layer {
+pub(super) struct Layer {
     input_layernorm: Norm<Hidden, MixerIn>,
     mixer: Box<dyn Mixer>,
     post_attention_layernorm: Norm<Mid, MlpIn>,
@@ -55,13 +74,28 @@ struct Layer {
 }
 
 impl Layer {
-    fn forward(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<Hidden> {
+    pub(super) fn forward(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<Hidden> {
         let normed = b.rms_norm(x, &self.input_layernorm);
         let mixed = self.mixer.forward(b, normed);
         let x = b.add(x, mixed);
         let normed = b.rms_norm(x, &self.post_attention_layernorm);
         let out = self.mlp.forward(b, normed);
         b.add(x, out)
+    }
+
+    /// Takes the weights of the layer called `name`; `parts` takes those of its mixer and MLP.
+    pub(super) fn load<'a>(
+        config: &DecoderConfig,
+        loader: &mut Loader<'a>,
+        name: &str,
+        parts: impl FnOnce(&mut Loader<'a>) -> Result<LayerParts, Error>,
+    ) -> Result<Self, Error> {
+        let DecoderConfig { hidden_size, rms_norm_eps: eps, .. } = *config;
+        let input_layernorm = loader.norm(&format!("{name}.input_layernorm"), hidden_size, eps)?;
+        let (mixer, mlp) = parts(loader)?;
+        let post_attention_layernorm =
+            loader.norm(&format!("{name}.post_attention_layernorm"), hidden_size, eps)?;
+        Ok(Layer { input_layernorm, mixer, post_attention_layernorm, mlp })
     }
 }
 
@@ -76,11 +110,7 @@ impl Decoder {
         let embed_tokens = loader.embedding("embed_tokens", vocab_size, hidden_size)?;
         let mut layer = |i: usize| {
             let name = format!("layers.{i}");
-            let input_layernorm = loader.norm(&format!("{name}.input_layernorm"), hidden_size, eps)?;
-            let (mixer, mlp) = parts(loader, i, &name)?;
-            let post_attention_layernorm =
-                loader.norm(&format!("{name}.post_attention_layernorm"), hidden_size, eps)?;
-            Ok(Layer { input_layernorm, mixer, post_attention_layernorm, mlp })
+            Layer::load(config, loader, &name, |loader| parts(loader, i, &name))
         };
         let layers = (0..config.num_hidden_layers).map(&mut layer).collect::<Result<_, Error>>()?;
         Ok(Decoder {
@@ -88,6 +118,12 @@ impl Decoder {
             layers,
             norm: loader.norm("norm", hidden_size, eps)?,
             lm_head: loader.linear("lm_head", vocab_size, hidden_size)?,
+            mtp: None,
         })
+    }
+
+    /// The same with a layer that predicts further tokens.
+    pub(super) fn with_mtp(self, mtp: Option<Mtp>) -> Self {
+        Decoder { mtp, ..self }
     }
 }

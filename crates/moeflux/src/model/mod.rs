@@ -5,12 +5,14 @@ mod decoder;
 mod deepseek;
 mod dense;
 mod ffn;
+mod fingerprint;
 mod gated_attention;
 mod gated_delta_net;
 mod glm4_moe;
 mod gpt_oss;
 mod mixtral;
 mod moe;
+mod mtp;
 mod olmoe;
 mod qwen3_moe;
 mod qwen3_next;
@@ -21,17 +23,35 @@ use std::path::Path;
 
 use moeflux_checkpoint::{Checkpoint, ModelConfig, OpenOptions};
 
+pub use self::fingerprint::Fingerprint;
+
 use self::attention::QkNorm;
 use crate::error::Error;
 use crate::graph::role::Logits;
-use crate::graph::{Graph, GraphBuilder, GraphError, Loader, StepShape, Tensor, WeightTable};
+use crate::graph::{Graph, GraphBuilder, GraphError, Loader, StateSpec, StepShape, Tensor, WeightTable};
 use crate::sequence::{KvType, ModelId, Sequence};
 use crate::text::Tokenizer;
 
 /// What a family's file provides: the forward pass as a graph.
 trait Architecture: fmt::Debug + Send + Sync {
     /// From the step's tokens to its logits.
-    fn forward(&self, b: &mut GraphBuilder) -> Tensor<Logits>;
+    fn forward(&self, b: &mut GraphBuilder, pass: Pass) -> Tensor<Logits>;
+
+    /// The states of its layer for further tokens, if it has one.
+    fn further_states(&self) -> Option<&[StateSpec]>;
+}
+
+/// What a graph computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// The logits of the token after each.
+    Tokens,
+    /// The same, and the graph [keeps](Graph::kept) the rows that the output head reads.
+    Kept,
+    /// From such rows and the tokens after them to the logits of the tokens behind those, by the model's layer for
+    /// multi-token prediction; on a [sequence of its own](Model::further_sequence). It keeps its own rows, which stand
+    /// for the next token's to guess further still.
+    Further,
 }
 
 /// How to open a model.
@@ -39,6 +59,9 @@ trait Architecture: fmt::Debug + Send + Sync {
 pub struct ModelOptions {
     /// How to read the checkpoint.
     pub checkpoint: OpenOptions,
+    /// Whether to load the layer for multi-token prediction, if the checkpoint has one that is known how to run:
+    /// [speculation](crate::engine::Speculate) can then guess by it.
+    pub mtp: bool,
 }
 
 /// A checkpoint that has been found whole and understood: every weight that its family needs is there with the shape
@@ -70,27 +93,47 @@ impl Model {
             ModelConfig::Qwen3(config) => Box::new(dense::load(config, QkNorm::PerHead, &mut loader)?),
             ModelConfig::Qwen3Moe(config) => Box::new(qwen3_moe::load(config, &mut loader)?),
             ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => {
-                Box::new(qwen3_next::load(config, &mut loader)?)
+                Box::new(qwen3_next::load(config, options.mtp, &mut loader)?)
             }
         };
         let weights = loader.finish()?;
         let tokenizer = Tokenizer::of(&checkpoint)?;
         let model = Model { id: ModelId::unique(), checkpoint, weights, architecture, tokenizer };
         // A contradiction between shapes shows here rather than in the first step.
-        model.graph(StepShape { n_tokens: 1, n_outputs: 1 })?;
+        let shape = StepShape { n_tokens: 1, n_outputs: 1 };
+        model.graph(shape)?;
+        if model.has_mtp() {
+            model.graph_of(Pass::Further, shape)?;
+        }
         Ok(model)
     }
 
     /// The graph for steps of this shape.
     pub fn graph(&self, shape: StepShape) -> Result<Graph, GraphError> {
+        self.graph_of(Pass::Tokens, shape)
+    }
+
+    /// The graph of a pass for steps of this shape; [`Pass::Further`] only if there is such a
+    /// [sequence](Self::further_sequence).
+    pub fn graph_of(&self, pass: Pass, shape: StepShape) -> Result<Graph, GraphError> {
         let mut builder = GraphBuilder::new(shape);
-        let logits = self.architecture.forward(&mut builder);
+        let logits = self.architecture.forward(&mut builder, pass);
         builder.finish(logits)
     }
 
     /// An empty sequence for backends whose caches have elements of this type.
     pub fn sequence(&self, kv_type: KvType) -> Sequence {
         Sequence::new(self.id, self.weights.states(), kv_type)
+    }
+
+    /// Whether a layer for multi-token prediction was loaded.
+    pub fn has_mtp(&self) -> bool {
+        self.architecture.further_states().is_some()
+    }
+
+    /// An empty sequence for [`Pass::Further`]; `None` if no layer for it was loaded.
+    pub fn further_sequence(&self, kv_type: KvType) -> Option<Sequence> {
+        Some(Sequence::new(self.id, self.architecture.further_states()?, kv_type))
     }
 
     /// Tells this model's sequences from another's.

@@ -1,10 +1,14 @@
 //! What a sequence remembers in each layer.
 
-use moeflux_kernels::{AttentionShape, KV_BLOCK, KvBlock, KvType, MlaShape};
+use std::sync::Arc;
 
+use moeflux_kernels::{KvBlock, KvType};
+
+use super::cache::{Blocks, KvCache, LatentCache};
+use super::recurrent::Recurrent;
 use crate::graph::StateSpec;
 
-/// One state of a sequence.
+/// One state of a sequence. A clone shares what it holds; whoever writes gets a copy of what it writes to.
 #[derive(Clone, Debug)]
 pub enum State {
     /// Keys and values of an attention layer.
@@ -22,13 +26,25 @@ pub enum StateMut<'a> {
     Kv(&'a mut KvCache),
     /// The same for latents.
     Latent(&'a mut LatentCache),
-    /// A recurrent state.
+    /// A recurrent state of `len` floats.
     Recurrent {
-        /// After the last committed token.
+        /// After the last committed token, `[len]`.
         current: &'a [f32],
-        /// After the step's tokens; written whole.
+        /// After the step's last token, `[1, len]`, or after each of its `n`, `[n, len]`, as it was reserved
+        /// ([`reserve_each`](super::Sequence::reserve_each)); written whole.
         next: &'a mut [f32],
     },
+}
+
+/// What of a state can't be had back by dropping the end of it: kept by a checkpoint, sharing memory with the state.
+#[derive(Clone, Debug)]
+pub(super) enum Kept {
+    /// Nothing: a cache of every token can be cut anywhere.
+    Nothing,
+    /// What the window saw: keys and values from a block on.
+    Window { first: usize, keys: Vec<KvBlock>, values: Vec<KvBlock> },
+    /// The recurrent state.
+    Recurrent(Arc<[f32]>),
 }
 
 impl State {
@@ -43,33 +59,40 @@ impl State {
         }
     }
 
-    /// Memory held, in bytes.
+    /// Memory held, in bytes, shared or not.
     pub fn bytes(&self) -> usize {
         match self {
-            State::Kv(cache) => cache.keys.bytes() + cache.values.bytes(),
+            State::Kv(cache) => cache.parts().map(Blocks::bytes).iter().sum(),
             State::Latent(cache) => cache.blocks.bytes(),
-            State::Recurrent(recurrent) => 4 * (recurrent.current.len() + recurrent.next.len()),
+            State::Recurrent(recurrent) => recurrent.bytes(),
         }
     }
 
-    /// Makes room for what a step writes, so that the sequence has `len` tokens.
-    pub(super) fn reserve(&mut self, len: usize) {
+    /// Memory that nobody else holds, in bytes.
+    pub(super) fn own_bytes(&self) -> usize {
         match self {
-            State::Kv(cache) => {
-                cache.keys.reserve(len);
-                cache.values.reserve(len);
-            }
-            State::Latent(cache) => cache.blocks.reserve(len),
-            State::Recurrent(_) => {}
+            State::Kv(cache) => cache.parts().map(Blocks::own_bytes).iter().sum(),
+            State::Latent(cache) => cache.blocks.own_bytes(),
+            State::Recurrent(recurrent) => recurrent.own_bytes(),
         }
     }
 
-    /// Makes what a step wrote current; the sequence now has `len` tokens.
-    pub(super) fn commit(&mut self, len: usize) {
+    /// Makes room for what a step writes, so that the sequence has `len` tokens; recurrent states are kept after the
+    /// last of its rows, or after each of the first `rows`.
+    pub(super) fn reserve(&mut self, len: usize, rows: usize) {
+        match self {
+            State::Kv(cache) => cache.parts_mut().into_iter().for_each(|blocks| blocks.reserve(len)),
+            State::Latent(cache) => cache.blocks.reserve(len),
+            State::Recurrent(recurrent) => recurrent.reserve(rows),
+        }
+    }
+
+    /// Makes what a step wrote current, of which `kept` rows count; the sequence now has `len` tokens.
+    pub(super) fn commit(&mut self, len: usize, kept: usize) {
         match self {
             State::Kv(cache) => cache.forget(len),
             State::Latent(_) => {}
-            State::Recurrent(recurrent) => recurrent.commit(),
+            State::Recurrent(recurrent) => recurrent.commit(kept),
         }
     }
 
@@ -78,129 +101,110 @@ impl State {
         match self {
             State::Kv(cache) => StateMut::Kv(cache),
             State::Latent(cache) => StateMut::Latent(cache),
-            State::Recurrent(Recurrent { current, next }) => StateMut::Recurrent { current, next },
+            State::Recurrent(recurrent) => {
+                let (current, next) = recurrent.step();
+                StateMut::Recurrent { current, next }
+            }
+        }
+    }
+
+    /// The blocks of a cache that can be cut anywhere.
+    pub(super) fn full_caches(&self) -> Vec<&Blocks> {
+        match self {
+            State::Kv(cache) if !cache.has_window() => cache.parts().into(),
+            State::Latent(cache) => vec![&cache.blocks],
+            State::Kv(_) | State::Recurrent(_) => Vec::new(),
+        }
+    }
+
+    /// The same, to put together.
+    pub(super) fn full_caches_mut(&mut self) -> Vec<&mut Blocks> {
+        match self {
+            State::Kv(cache) if !cache.has_window() => cache.parts_mut().into(),
+            State::Latent(cache) => vec![&mut cache.blocks],
+            State::Kv(_) | State::Recurrent(_) => Vec::new(),
+        }
+    }
+
+    /// Whether there are lengths to which it can't be cut.
+    pub(super) fn needs_checkpoints(&self) -> bool {
+        match self {
+            State::Kv(cache) => cache.has_window(),
+            State::Latent(_) => false,
+            State::Recurrent(_) => true,
+        }
+    }
+
+    /// Whether it can be cut to `len` tokens, fewer than it has.
+    pub(super) fn can_cut(&self, len: usize) -> bool {
+        match self {
+            State::Kv(cache) => cache.can_cut(len),
+            State::Latent(_) => true,
+            State::Recurrent(_) => false,
+        }
+    }
+
+    /// Drops all but the first `len` tokens; only where that can be done.
+    pub(super) fn cut(&mut self, len: usize) {
+        match self {
+            State::Kv(cache) => cache.parts_mut().into_iter().for_each(|blocks| blocks.cut(len)),
+            State::Latent(cache) => cache.blocks.cut(len),
+            State::Recurrent(_) => unreachable!("a recurrent state is never cut"),
+        }
+    }
+
+    /// What a checkpoint keeps of it, at the sequence's length.
+    pub(super) fn keep(&self, len: usize) -> Kept {
+        match self {
+            State::Kv(cache) if cache.has_window() => {
+                let [(first, keys), (_, values)] = cache.parts().map(|blocks| blocks.kept(len));
+                Kept::Window { first, keys: keys.to_vec(), values: values.to_vec() }
+            }
+            State::Kv(_) | State::Latent(_) => Kept::Nothing,
+            State::Recurrent(recurrent) => Kept::Recurrent(recurrent.share()),
+        }
+    }
+
+    /// Back to what was kept at `len` tokens.
+    pub(super) fn restore(&mut self, len: usize, kept: &Kept) {
+        match (self, kept) {
+            (State::Recurrent(recurrent), Kept::Recurrent(state)) => {
+                *recurrent = Recurrent::from(Arc::clone(state));
+            }
+            (State::Kv(cache), Kept::Window { first, keys, values }) => {
+                for (blocks, kept) in cache.parts_mut().into_iter().zip([keys, values]) {
+                    blocks.replace(*first, kept.iter().cloned());
+                }
+            }
+            (state, _) => state.cut(len),
+        }
+    }
+
+    /// Without anything, not even the zeros of a recurrent state; only to be restored.
+    pub(super) fn hollow(&mut self) {
+        match self {
+            State::Recurrent(recurrent) => *recurrent = Recurrent::from(Arc::default()),
+            state => state.clear(),
         }
     }
 
     /// Back to before the first token.
     pub(super) fn clear(&mut self) {
         match self {
-            State::Kv(cache) => {
-                cache.keys.clear();
-                cache.values.clear();
-            }
+            State::Kv(cache) => cache.parts_mut().into_iter().for_each(Blocks::clear),
             State::Latent(cache) => cache.blocks.clear(),
-            State::Recurrent(recurrent) => recurrent.current.fill(0.0),
+            State::Recurrent(recurrent) => recurrent.clear(),
         }
     }
 }
 
-/// Keys (after RoPE) and values of every token, or of those that a window still sees.
-#[derive(Clone, Debug)]
-pub struct KvCache {
-    shape: AttentionShape,
-    keys: Blocks,
-    values: Blocks,
-}
-
-impl KvCache {
-    fn new(kv_heads: usize, head_dim: usize, window: Option<usize>, kv_type: KvType) -> Self {
-        let shape = AttentionShape { heads: kv_heads, kv_heads, head_dim, window };
-        let blocks = || Blocks::new(shape.block_len(), kv_type);
-        KvCache { shape, keys: blocks(), values: blocks() }
-    }
-
-    /// Blocks of keys and of values.
-    pub fn blocks_mut(&mut self) -> (&mut [KvBlock], &mut [KvBlock]) {
-        (&mut self.keys.blocks, &mut self.values.blocks)
-    }
-
-    /// Drops what token `len`, and so every later one, does not see.
-    fn forget(&mut self, len: usize) {
-        let first_seen = self.shape.first_seen(len);
-        self.keys.forget_before(first_seen);
-        self.values.forget_before(first_seen);
-    }
-}
-
-/// Latents (normed) and rotary keys (turned) of every token.
-#[derive(Clone, Debug)]
-pub struct LatentCache {
-    blocks: Blocks,
-}
-
-impl LatentCache {
-    fn new(rank: usize, rope_dim: usize, kv_type: KvType) -> Self {
-        LatentCache { blocks: Blocks::new(MlaShape { heads: 1, rank, rope_dim }.block_len(), kv_type) }
-    }
-
-    /// Its blocks.
-    pub fn blocks_mut(&mut self) -> &mut [KvBlock] {
-        &mut self.blocks.blocks
-    }
-}
-
-/// Blocks of [`KV_BLOCK`] absolute positions; empty once no token to come sees any of them.
-#[derive(Clone, Debug)]
-struct Blocks {
-    block_len: usize,
-    kv_type: KvType,
-    blocks: Vec<KvBlock>,
-    /// How many at the start have been dropped.
-    dropped: usize,
-}
-
-impl Blocks {
-    fn new(block_len: usize, kv_type: KvType) -> Self {
-        Blocks { block_len, kv_type, blocks: Vec::new(), dropped: 0 }
-    }
-
-    /// Memory held.
-    fn bytes(&self) -> usize {
-        (self.blocks.len() - self.dropped) * self.block_len * self.kv_type.bytes()
-    }
-
-    /// Allocates blocks for `len` tokens.
-    fn reserve(&mut self, len: usize) {
-        let blocks = len.div_ceil(KV_BLOCK).max(self.blocks.len());
-        self.blocks.resize_with(blocks, || KvBlock::zeros(self.block_len, self.kv_type));
-    }
-
-    /// Gives back the memory of blocks that end before `position`.
-    fn forget_before(&mut self, position: usize) {
-        let end = (position / KV_BLOCK).min(self.blocks.len());
-        for block in self.blocks.get_mut(self.dropped..end).unwrap_or_default() {
-            *block = KvBlock::zeros(0, self.kv_type);
+impl Kept {
+    /// Memory held, in bytes, shared or not.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Kept::Nothing => 0,
+            Kept::Window { keys, values, .. } => keys.iter().chain(values).map(KvBlock::bytes).sum(),
+            Kept::Recurrent(state) => 4 * state.len(),
         }
-        self.dropped = self.dropped.max(end);
-    }
-
-    fn clear(&mut self) {
-        self.blocks.clear();
-        self.dropped = 0;
-    }
-}
-
-/// A state that each step replaces; kept twice, so that a failed step changes nothing.
-#[derive(Clone, Debug)]
-pub struct Recurrent {
-    current: Box<[f32]>,
-    next: Box<[f32]>,
-}
-
-impl Recurrent {
-    fn new(len: usize) -> Self {
-        let zeros = vec![0.0; len].into_boxed_slice();
-        Recurrent { current: zeros.clone(), next: zeros }
-    }
-
-    /// The state after the last committed token.
-    pub fn current(&self) -> &[f32] {
-        &self.current
-    }
-
-    /// Makes what the step wrote current.
-    fn commit(&mut self) {
-        std::mem::swap(&mut self.current, &mut self.next);
     }
 }

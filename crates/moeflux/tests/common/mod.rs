@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is a failed test")]
 
 pub mod artifacts;
+pub mod engines;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -5,9 +5,10 @@
 //! has a fixed order, so a token's bits depend on its own sequence alone.
 
 mod arena;
-mod rope;
+pub(super) mod rope;
 mod streamed;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -70,6 +71,7 @@ impl CpuBackend {
 
         match *op {
             Op::Embed { table, out } => io.write(out, |_, y| kernels::embed(&matrix(table), step.tokens, y)),
+            Op::Given { out } => io.write(out, |_, y| y.copy_from_slice(step.given)),
             Op::SelectOutputs { x, out } => io.write(out, |io, y| {
                 let (x, width) = (io.f32(x), cols(x));
                 for (row, &token) in y.chunks_exact_mut(width).zip(step.outputs) {
@@ -83,6 +85,14 @@ impl CpuBackend {
                 linear(pool, numbers, &matrix(weight), bias.map(vector), io.f32(x), int8, y);
             }),
             Op::Add { a, b, out } => io.write(out, |io, y| kernels::add(pool, io.f32(a), io.f32(b), y)),
+            Op::Concat { a, b, out } => io.write(out, |io, y| {
+                let (left, right) = (cols(a), cols(b));
+                let rows = io.f32(a).chunks_exact(left).zip(io.f32(b).chunks_exact(right));
+                for ((a, b), y) in rows.zip(y.chunks_exact_mut(left + right)) {
+                    y[..left].copy_from_slice(a);
+                    y[left..].copy_from_slice(b);
+                }
+            }),
             Op::Columns { x, group, ref parts, out } => {
                 io.write(out, |io, y| kernels::gather_columns(pool, io.f32(x), cols(x), group, parts, y));
             }
@@ -141,12 +151,14 @@ impl CpuBackend {
             Op::Conv1dSilu { x, weight, kernel, state, out } => io.write(out, |io, y| {
                 let (x, width) = (io.f32(x), cols(x));
                 for segment in step.segments.iter_mut() {
-                    let rows = segment.rows.start * width..segment.rows.end * width;
                     let StateMut::Recurrent { current, next } = segment.sequence.state_mut(state) else {
                         unreachable!("the loader made state {state} recurrent")
                     };
-                    let (x, y) = (&x[rows.clone()], &mut y[rows]);
-                    kernels::causal_conv1d_silu(pool, x, vector(weight), kernel, current, next, y);
+                    each_kept(segment.rows.clone(), current, next, |rows, current, next| {
+                        let rows = rows.start * width..rows.end * width;
+                        let (x, y) = (&x[rows.clone()], &mut y[rows]);
+                        kernels::causal_conv1d_silu(pool, x, vector(weight), kernel, current, next, y);
+                    });
                 }
             }),
             Op::L2Norm { x, dim, eps, scale, out } => {
@@ -170,16 +182,18 @@ impl CpuBackend {
                 let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
                 let (decay, beta) = (io.f32(decay), io.f32(beta));
                 for segment in step.segments.iter_mut() {
-                    let rows = |width| segment.rows.start * width..segment.rows.end * width;
-                    let (key_rows, value_rows, head_rows) =
-                        (rows(keys), rows(values), rows(shape.value_heads));
                     let StateMut::Recurrent { current, next } = segment.sequence.state_mut(state) else {
                         unreachable!("the loader made state {state} recurrent")
                     };
-                    let (q, k, v) = (&q[key_rows.clone()], &k[key_rows], &v[value_rows.clone()]);
-                    let (decay, beta) = (&decay[head_rows.clone()], &beta[head_rows]);
-                    let y = &mut y[value_rows];
-                    kernels::gated_delta_rule(pool, q, k, v, decay, beta, shape, current, next, y);
+                    each_kept(segment.rows.clone(), current, next, |rows, current, next| {
+                        let rows = |width| rows.start * width..rows.end * width;
+                        let (key_rows, value_rows, head_rows) =
+                            (rows(keys), rows(values), rows(shape.value_heads));
+                        let (q, k, v) = (&q[key_rows.clone()], &k[key_rows], &v[value_rows.clone()]);
+                        let (decay, beta) = (&decay[head_rows.clone()], &beta[head_rows]);
+                        let y = &mut y[value_rows];
+                        kernels::gated_delta_rule(pool, q, k, v, decay, beta, shape, current, next, y);
+                    });
                 }
             }),
             Op::GatedRmsNorm { x, gate, weight, eps, out } => io.write(out, |io, y| {
@@ -219,6 +233,24 @@ impl CpuBackend {
     }
 }
 
+/// Runs a recurrence over rows, with the state before them and where to write the state after them: over all of them at
+/// once if `next` is one state, row by row if it has room for the state after each.
+fn each_kept<'a>(
+    rows: Range<usize>,
+    mut current: &'a [f32],
+    next: &'a mut [f32],
+    mut recurrence: impl FnMut(Range<usize>, &[f32], &mut [f32]),
+) {
+    if next.len() == current.len() {
+        return recurrence(rows, current, next);
+    }
+    assert_eq!(next.len(), rows.len() * current.len(), "a state for each row");
+    for (row, next) in rows.zip(next.chunks_exact_mut(current.len())) {
+        recurrence(row..row + 1, current, next);
+        current = next;
+    }
+}
+
 /// `y = x·wᵀ + bias`.
 fn linear(
     pool: &ThreadPool,
@@ -249,6 +281,14 @@ struct Run<'r, 'a, 's> {
     store: Option<&'r ExpertStore>,
     /// What the last router chose, on its way.
     fetch: Option<Fetch<'r>>,
+}
+
+/// What keys and values are kept as.
+pub(crate) fn kv_type(numbers: Numbers) -> KvType {
+    match numbers {
+        Numbers::Exact => KvType::F32,
+        Numbers::Fast => KvType::F16,
+    }
 }
 
 impl Backend for CpuBackend {
@@ -293,14 +333,15 @@ impl Backend for CpuBackend {
         if let Some(streamed) = &mut self.streamed {
             streamed.end_step();
         }
+        if let (Some(kept), Some(id)) = (&mut run.step.kept, graph.kept()) {
+            kept.clear();
+            kept.extend_from_slice(self.arena.f32(graph, plan, id));
+        }
         Ok(self.arena.f32(graph, plan, graph.logits()))
     }
 
     fn kv_type(&self) -> KvType {
-        match self.numbers {
-            Numbers::Exact => KvType::F32,
-            Numbers::Fast => KvType::F16,
-        }
+        kv_type(self.numbers)
     }
 
     fn transient_bytes(&self) -> usize {

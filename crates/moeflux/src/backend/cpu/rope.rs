@@ -4,15 +4,15 @@ use crate::graph::RopeSpec;
 use crate::sequence::Position;
 
 /// `[n_tokens, rotary_dim / 2]` each.
-pub(super) struct RopeTable {
-    pub(super) cos: Vec<f32>,
-    pub(super) sin: Vec<f32>,
+pub(in crate::backend) struct RopeTable {
+    pub(in crate::backend) cos: Vec<f32>,
+    pub(in crate::backend) sin: Vec<f32>,
 }
 
 impl RopeTable {
     /// The angle is rounded to float32, as the reference implementations do; its sine and cosine are taken of that in
     /// float64, rounded once and multiplied by the attention factor.
-    pub(super) fn new(spec: &RopeSpec, positions: &[Position]) -> Self {
+    pub(in crate::backend) fn new(spec: &RopeSpec, positions: &[Position]) -> Self {
         let angles = positions.iter().flat_map(|position| {
             spec.inv_freq
                 .iter()

@@ -122,7 +122,7 @@ impl Streamed {
             };
             if !guess.is_empty() {
                 // Of more than half of the slots, the last ones would take those of the first.
-                let slots = store.counters().budget / bytes_of_one(model, next.experts);
+                let slots = store.budget() / bytes_of_one(model, next.experts);
                 store.hint(next.experts as u32, &guess[..guess.len().min(slots as usize / 2)]);
             }
         }

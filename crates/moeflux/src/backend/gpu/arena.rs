@@ -1,0 +1,43 @@
+//! The buffers behind a plan, on a device.
+
+use moeflux_gpu::{Device, GpuError, View};
+
+use crate::graph::{Element, Graph, Plan, TensorId};
+
+/// Buffers that grow to fit each plan and are kept between runs. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arena {
+    f32: Vec<View>,
+    u32: Vec<View>,
+}
+
+impl Arena {
+    /// Makes every buffer of the plan at least as long as the plan says.
+    pub(super) fn fit(&mut self, device: &Device, plan: &Plan) -> Result<(), GpuError> {
+        for (buffers, element) in [(&mut self.f32, Element::F32), (&mut self.u32, Element::U32)] {
+            for (index, &len) in plan.lens(element).iter().enumerate() {
+                match buffers.get_mut(index) {
+                    Some(buffer) if buffer.len() >= len => {}
+                    Some(buffer) => *buffer = device.alloc("activations", len)?,
+                    None => buffers.push(device.alloc("activations", len)?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A tensor of a graph under a plan that the buffers fit.
+    pub(super) fn view(&self, graph: &Graph, plan: &Plan, id: TensorId) -> View {
+        let slot = plan.slot(id);
+        let buffers = match slot.element {
+            Element::F32 => &self.f32,
+            Element::U32 => &self.u32,
+        };
+        buffers[slot.index].slice(0..graph.tensor(id).len())
+    }
+
+    /// Memory held on the device, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        4 * self.f32.iter().chain(&self.u32).map(View::len).sum::<usize>()
+    }
+}

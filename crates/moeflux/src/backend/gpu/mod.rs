@@ -1,0 +1,290 @@
+//! The GPU backend: float32 throughout, weights dequantised as they are read, each operation one kernel of the same
+//! meaning, a step one submission.
+//!
+//! A sequence's states live on the host, where they are forked, saved and restored like any other backend's: a step
+//! brings what it reads to the device and takes back what it wrote.
+
+mod arena;
+mod states;
+mod weights;
+
+use std::time::Instant;
+
+use moeflux_gpu::{self as kernels, AttentionArgs, Device, Encoder, ExpertScratch, GpuError, View};
+use moeflux_kernels::KvType;
+
+use self::arena::Arena;
+use self::states::States;
+use self::weights::DeviceWeights;
+use super::cpu::rope::RopeTable;
+use super::{Backend, BackendError, CancelToken, Data, Observer, Step};
+use crate::graph::{Element, Graph, Op, Plan, TensorId};
+use crate::model::Model;
+
+/// Runs graphs on a GPU. All weights that graphs read are kept in its memory, from their first use on.
+#[derive(Debug)]
+pub struct GpuBackend {
+    device: Device,
+    weights: DeviceWeights,
+    arena: Arena,
+    experts: Option<Scratch>,
+    /// For attention split over blocks.
+    parts: View,
+    logits: Vec<f32>,
+}
+
+/// Memory for the experts of a layer, and what it is enough for.
+#[derive(Debug)]
+struct Scratch {
+    choices: usize,
+    /// Hidden and intermediate size, number of experts.
+    shape: [usize; 3],
+    memory: ExpertScratch,
+}
+
+/// Floats of memory for attention split over blocks.
+const PARTS: usize = 1 << 20;
+
+impl GpuBackend {
+    /// A backend on a device.
+    pub fn new(device: Device) -> Result<Self, GpuError> {
+        let parts = device.alloc("attention over blocks", PARTS)?;
+        let (weights, arena) = (DeviceWeights::default(), Arena::default());
+        Ok(GpuBackend { device, weights, arena, experts: None, parts, logits: Vec::new() })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// What the operations of one run have in common.
+struct Run<'r, 'a, 's> {
+    model: &'r Model,
+    graph: &'r Graph,
+    ropes: Vec<[View; 2]>,
+    step: &'r mut Step<'a, 's>,
+    states: States,
+}
+
+impl GpuBackend {
+    /// Records an operation.
+    fn record(
+        &mut self,
+        enc: &mut Encoder<'_>,
+        op: &Op,
+        run: &mut Run<'_, '_, '_>,
+        view: impl Fn(TensorId) -> View,
+    ) -> Result<(), GpuError> {
+        let GpuBackend { device, weights, experts: scratch, parts, .. } = self;
+        let Run { model, graph, ropes, step, states } = run;
+        let cols = |id: TensorId| graph.tensor(id).cols;
+        match *op {
+            Op::Embed { table, out } => {
+                let ids = device.upload("tokens", step.tokens)?;
+                kernels::embed(enc, weights.matrix(device, model, table, 1)?, &ids, &view(out));
+            }
+            Op::Given { out } => enc.copy(&device.upload("given rows", step.given)?, &view(out)),
+            Op::SelectOutputs { x, out } => {
+                let rows: Vec<u32> = step.outputs.iter().map(|&row| row as u32).collect();
+                let rows = device.upload("outputs", &rows)?;
+                kernels::select_outputs(enc, &view(x), cols(x), &rows, &view(out));
+            }
+            Op::RmsNorm { x, weight, eps, out } => {
+                kernels::rms_norm(enc, &view(x), weights.vector(device, model, weight)?, eps, &view(out));
+            }
+            Op::Linear { x, weight, bias, out } => {
+                let bias = bias.map(|bias| weights.vector(device, model, bias).cloned()).transpose()?;
+                let w = weights.matrix(device, model, weight, 1)?;
+                kernels::linear(enc, w, bias.as_ref(), &view(x), &view(out));
+            }
+            Op::Add { a, b, out } => kernels::add(enc, &view(a), &view(b), &view(out)),
+            Op::Concat { a, b, out } => {
+                let (left, right, a, b, y) = (cols(a), cols(b), view(a), view(b), view(out));
+                for row in 0..a.len() / left {
+                    let first = row * (left + right);
+                    enc.copy(&a.slice(row * left..(row + 1) * left), &y.slice(first..first + left));
+                    let rest = first + left..first + left + right;
+                    enc.copy(&b.slice(row * right..(row + 1) * right), &y.slice(rest));
+                }
+            }
+            Op::Columns { x, group, ref parts, out } => {
+                kernels::gather_columns(enc, &view(x), cols(x), group, parts, &view(out));
+            }
+            Op::Rope { x, head_dim, rope, out } => {
+                let (spec, [cos, sin], heads) =
+                    (&model.weights().ropes()[rope], &ropes[rope], cols(x) / head_dim);
+                let (x, y) = (view(x), view(out));
+                kernels::rope(enc, &x, heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, &y);
+            }
+            Op::HeadLinear { x, weight, heads, transposed, out } => {
+                let w = weights.matrix(device, model, weight, heads)?;
+                let product = if transposed { kernels::head_linear_transposed } else { kernels::head_linear };
+                product(enc, w, heads, &view(x), &view(out));
+            }
+            Op::Attention { q, k, v, state, ref shape, sinks, scale, out } => {
+                let sinks = sinks.map(|sinks| weights.vector(device, model, sinks).cloned()).transpose()?;
+                let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+                for (index, segment) in step.segments.iter_mut().enumerate() {
+                    let first_position = segment.sequence.len();
+                    let rows = segment.rows.clone();
+                    let part = |id, width| view(id).slice(rows.start * width..rows.end * width);
+                    let cache = states.kv(device, segment, index, state)?;
+                    let (k, v) = (part(k, kv_width), part(v, kv_width));
+                    kernels::kv_write(enc, &k, &v, shape, first_position, &cache);
+                    let args = AttentionArgs { first_position, scale, parts };
+                    let (q, y) = (part(q, query_width), part(out, query_width));
+                    kernels::attention(enc, &q, &cache, sinks.as_ref(), shape, &args, &y);
+                }
+            }
+            Op::MlaAttention { q, q_rope, latent, k_rope, state, ref shape, scale, out } => {
+                let (heads, rank, rope_dim) = (shape.heads, shape.rank, shape.rope_dim);
+                for (index, segment) in step.segments.iter_mut().enumerate() {
+                    let first_position = segment.sequence.len();
+                    let rows = segment.rows.clone();
+                    let part = |id, width| view(id).slice(rows.start * width..rows.end * width);
+                    let cache = states.latent(device, segment, index, state)?;
+                    let (latent, k_rope) = (part(latent, rank), part(k_rope, rope_dim));
+                    kernels::latent_write(enc, &latent, &k_rope, shape, first_position, &cache);
+                    let args = AttentionArgs { first_position, scale, parts };
+                    let (q, q_rope) = (part(q, heads * rank), part(q_rope, heads * rope_dim));
+                    let y = part(out, heads * rank);
+                    kernels::mla_attention(enc, &q, &q_rope, &cache, shape, &args, &y);
+                }
+            }
+            Op::SigmoidGate { x, gate, out } => {
+                kernels::sigmoid_gate(enc, &view(x), &view(gate), &view(out));
+            }
+            Op::Conv1dSilu { x, weight, kernel, state, out } => {
+                let (weight, width) = (weights.vector(device, model, weight)?, cols(x));
+                for (index, segment) in step.segments.iter_mut().enumerate() {
+                    let rows = segment.rows.start * width..segment.rows.end * width;
+                    let [current, next] = states.recurrent(device, segment, index, state)?;
+                    let (x, y) = (view(x).slice(rows.clone()), view(out).slice(rows));
+                    kernels::causal_conv1d_silu(enc, &x, weight, kernel, &current, &next, &y);
+                }
+            }
+            Op::L2Norm { x, dim, eps, scale, out } => {
+                kernels::l2_norm(enc, &view(x), dim, eps, scale, &view(out));
+            }
+            Op::DecayBeta { a, b, a_log, dt_bias, decay, beta } => {
+                let a_log = weights.vector(device, model, a_log)?.clone();
+                let dt_bias = weights.vector(device, model, dt_bias)?;
+                let (a, b, decay, beta) = (view(a), view(b), view(decay), view(beta));
+                kernels::decay_and_beta(enc, &a, &b, &a_log, dt_bias, &decay, &beta);
+            }
+            Op::GatedDelta { q, k, v, decay, beta, state, ref shape, out } => {
+                let (keys, values) = (shape.key_heads * shape.key_dim, shape.value_heads * shape.value_dim);
+                for (index, segment) in step.segments.iter_mut().enumerate() {
+                    let rows = segment.rows.clone();
+                    let part = |id, width| view(id).slice(rows.start * width..rows.end * width);
+                    let [current, next] = states.recurrent(device, segment, index, state)?;
+                    let (q, k, v) = (part(q, keys), part(k, keys), part(v, values));
+                    let (decay, beta) = (part(decay, shape.value_heads), part(beta, shape.value_heads));
+                    let y = part(out, values);
+                    kernels::gated_delta_rule(enc, &q, &k, &v, &decay, &beta, shape, &current, &next, &y);
+                }
+            }
+            Op::GatedRmsNorm { x, gate, weight, eps, out } => {
+                let weight = weights.vector(device, model, weight)?;
+                kernels::gated_rms_norm(enc, &view(x), &view(gate), weight, eps, &view(out));
+            }
+            Op::Route { logits, correction_bias, ref routing, ids, weights: shares } => {
+                let bias = correction_bias.map(|bias| weights.vector(device, model, bias)).transpose()?;
+                kernels::route(enc, &view(logits), cols(logits), bias, routing, &view(ids), &view(shares));
+            }
+            Op::Experts { x, ids, weights: shares, experts, activation, k, out } => {
+                let experts = weights.experts(device, model, experts)?;
+                let shape = [experts.gate.cols(), experts.down.cols(), experts.count];
+                let choices = view(ids).len();
+                let memory = match scratch {
+                    Some(held) if held.choices >= choices && held.shape == shape => &held.memory,
+                    _ => {
+                        let [hidden, intermediate, count] = shape;
+                        let memory = ExpertScratch::new(device, choices, hidden, intermediate, count)?;
+                        &scratch.insert(Scratch { choices, shape, memory }).memory
+                    }
+                };
+                let (x, ids, shares, y) = (view(x), view(ids), view(shares), view(out));
+                kernels::experts(enc, experts, &x, &ids, &shares, k, activation, memory, &y);
+            }
+            Op::Swiglu { gate, up, out } => kernels::swiglu(enc, &view(gate), &view(up), &view(out)),
+            Op::ScaleBySigmoid { x, score, out } => {
+                kernels::scale_rows_by_sigmoid(enc, &view(x), &view(score), &view(out));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backend for GpuBackend {
+    fn name(&self) -> &'static str {
+        "gpu"
+    }
+
+    fn run(
+        &mut self,
+        model: &Model,
+        graph: &Graph,
+        plan: &Plan,
+        step: &mut Step<'_, '_>,
+        mut observer: Option<&mut dyn Observer>,
+    ) -> Result<&[f32], BackendError> {
+        self.weights.of(model);
+        self.arena.fit(&self.device, plan)?;
+        let table = |spec| {
+            let RopeTable { cos, sin } = RopeTable::new(spec, step.positions);
+            Ok([self.device.upload("rotations", &cos)?, self.device.upload("rotations", &sin)?])
+        };
+        let ropes = model.weights().ropes().iter().map(table).collect::<Result<_, GpuError>>()?;
+        let mut run = Run { model, graph, ropes, step, states: States::default() };
+        // A wgpu device is shared by its clones, and `self` is written while operations are recorded.
+        let device = self.device.clone();
+        let arena = self.arena.clone();
+        let view = |id: TensorId| arena.view(graph, plan, id);
+        let mut enc = device.encoder();
+        for op in graph.ops() {
+            if run.step.cancel.is_some_and(CancelToken::is_cancelled) {
+                return Err(BackendError::Cancelled);
+            }
+            // The head of a step that wants no logits.
+            if op.writes().iter().all(|&id| graph.tensor(id).is_empty()) {
+                continue;
+            }
+            let start = Instant::now();
+            self.record(&mut enc, op, &mut run, view)?;
+            if let Some(observer) = observer.as_deref_mut() {
+                std::mem::replace(&mut enc, device.encoder()).submit()?;
+                device.wait(op.name())?;
+                observer.ran(op, start.elapsed());
+                for id in op.writes() {
+                    let tensor = graph.tensor(id);
+                    match tensor.element {
+                        Element::F32 => observer.wrote(tensor, Data::F32(&device.download(&view(id))?)),
+                        Element::U32 => observer.wrote(tensor, Data::U32(&device.download(&view(id))?)),
+                    }
+                }
+            }
+        }
+        enc.submit()?;
+        self.logits = device.download(&view(graph.logits()))?;
+        let kept = match graph.kept() {
+            Some(id) if run.step.kept.is_some() => Some(device.download(&view(id))?),
+            _ => None,
+        };
+        run.states.bring_back(&device, run.step.segments)?;
+        if let (Some(kept), Some(rows)) = (&mut run.step.kept, kept) {
+            **kept = rows;
+        }
+        Ok(&self.logits)
+    }
+
+    fn kv_type(&self) -> KvType {
+        KvType::F32
+    }
+
+    fn transient_bytes(&self) -> usize {
+        self.arena.bytes() + 4 * PARTS
+    }
+}

@@ -1,0 +1,108 @@
+//! A model's weights on a device, each brought there when it is first used.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use moeflux_gpu::{Device, GpuError, GpuExpertBiases, GpuExperts, GpuMatrix, View};
+use moeflux_kernels::{ExpertWeights, Matrix};
+
+use crate::model::Model;
+use crate::sequence::ModelId;
+
+/// Weights by their place in the model's table.
+#[derive(Debug, Default)]
+pub(super) struct DeviceWeights {
+    model: Option<ModelId>,
+    matrices: HashMap<usize, GpuMatrix>,
+    vectors: HashMap<usize, View>,
+    experts: HashMap<usize, GpuExperts>,
+}
+
+impl DeviceWeights {
+    /// Lets go of another model's weights.
+    pub(super) fn of(&mut self, model: &Model) {
+        if self.model != Some(model.id()) {
+            *self = DeviceWeights { model: Some(model.id()), ..DeviceWeights::default() };
+        }
+    }
+
+    /// A matrix, or the matrices of `heads` heads.
+    pub(super) fn matrix(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        id: usize,
+        heads: usize,
+    ) -> Result<&GpuMatrix, GpuError> {
+        get(&mut self.matrices, id, || {
+            let named = &model.weights().matrices()[id];
+            GpuMatrix::upload_heads(device, &named.name, &model.checkpoint().view(&named.matrix), heads)
+        })
+    }
+
+    /// A vector.
+    pub(super) fn vector(&mut self, device: &Device, model: &Model, id: usize) -> Result<&View, GpuError> {
+        get(&mut self.vectors, id, || {
+            let named = &model.weights().vectors()[id];
+            device.upload(&named.name, &named.values)
+        })
+    }
+
+    /// All experts of a layer.
+    pub(super) fn experts(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        layer: usize,
+    ) -> Result<&GpuExperts, GpuError> {
+        get(&mut self.experts, layer, || {
+            let (table, checkpoint) = (model.weights(), model.checkpoint());
+            let named = &table.experts()[layer];
+            let count = named.experts.len();
+            let all: Vec<ExpertWeights<'_>> =
+                (0..count).map(|expert| table.expert(checkpoint, layer, expert as u32)).collect();
+            let stack = |maps: Vec<Matrix<'_>>| GpuMatrix::stack(device, &named.name, &maps);
+            let biases: Option<Vec<_>> = all.iter().map(|expert| expert.biases).collect();
+            let biases = biases.filter(|biases| !biases.is_empty()).map(|biases| {
+                let column = |bias: Vec<Matrix<'_>>| device.upload(&named.name, &values(&bias));
+                Ok::<_, GpuError>(GpuExpertBiases {
+                    gate: column(biases.iter().map(|biases| biases.gate).collect())?,
+                    up: column(biases.iter().map(|biases| biases.up).collect())?,
+                    down: column(biases.iter().map(|biases| biases.down).collect())?,
+                })
+            });
+            Ok(GpuExperts {
+                count,
+                gate: stack(all.iter().map(|expert| expert.gate).collect())?,
+                up: stack(all.iter().map(|expert| expert.up).collect())?,
+                down: stack(all.iter().map(|expert| expert.down).collect())?,
+                biases: biases.transpose()?,
+            })
+        })
+    }
+}
+
+/// What is held under `id`, or what `make` makes of it.
+fn get<T>(
+    held: &mut HashMap<usize, T>,
+    id: usize,
+    make: impl FnOnce() -> Result<T, GpuError>,
+) -> Result<&T, GpuError> {
+    Ok(match held.entry(id) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(make()?),
+    })
+}
+
+/// All elements of columns, one column after the other.
+fn values(columns: &[Matrix<'_>]) -> Vec<f32> {
+    let mut values = Vec::new();
+    for column in columns {
+        for row in 0..column.rows() {
+            let mut value = 0.0;
+            column.dequantize_row(row, std::array::from_mut(&mut value));
+            values.push(value);
+        }
+    }
+    values
+}

@@ -1,0 +1,149 @@
+//! Points of a sequence to which it can go back, though its states can't be cut there.
+
+use super::state::{Kept, State};
+
+/// Tokens between the points at which a sequence keeps a checkpoint by itself, if a step ends there.
+///
+/// The recurrent states of a large hybrid model take as much memory as the KV caches of some thousand tokens, and 512
+/// tokens are read again in less time than the answer takes.
+pub const CHECKPOINT_INTERVAL: usize = 512;
+
+/// Memory for checkpoints of a sequence, in bytes, unless it is told otherwise.
+pub const CHECKPOINT_BUDGET: usize = 256 << 20;
+
+/// The states after the first `len` tokens, as far as they can't be cut out of later ones.
+#[derive(Clone, Debug)]
+pub(super) struct Checkpoint {
+    pub(super) len: usize,
+    /// In the order of the states.
+    pub(super) kept: Vec<Kept>,
+    bytes: usize,
+}
+
+impl Checkpoint {
+    /// Of the present states, after `len` tokens.
+    pub(super) fn new(len: usize, states: &[State]) -> Self {
+        Checkpoint::from_kept(len, states.iter().map(|state| state.keep(len)).collect())
+    }
+
+    /// Of what was kept of each state.
+    pub(super) fn from_kept(len: usize, kept: Vec<Kept>) -> Self {
+        let bytes = kept.iter().map(Kept::bytes).sum();
+        Checkpoint { len, kept, bytes }
+    }
+
+    /// Memory held, in bytes, shared or not.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// The checkpoints of a sequence under their budget, by length.
+#[derive(Clone, Debug)]
+pub(super) struct Checkpoints {
+    kept: Vec<Checkpoint>,
+    budget: usize,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Checkpoints { kept: Vec::new(), budget: CHECKPOINT_BUDGET }
+    }
+}
+
+impl Checkpoints {
+    /// By length.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Checkpoint> {
+        self.kept.iter()
+    }
+
+    /// Memory held, in bytes, shared or not.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.iter().map(Checkpoint::bytes).sum()
+    }
+
+    /// The last one at or before `len`.
+    pub(super) fn before(&self, len: usize) -> Option<&Checkpoint> {
+        self.kept[..self.kept.partition_point(|checkpoint| checkpoint.len <= len)].last()
+    }
+
+    /// The one of that length.
+    pub(super) fn at(&self, len: usize) -> Option<&Checkpoint> {
+        self.before(len).filter(|checkpoint| checkpoint.len == len)
+    }
+
+    /// Adds one that `make` makes, unless there is one of that length.
+    pub(super) fn insert(&mut self, len: usize, make: impl FnOnce() -> Checkpoint) {
+        if let Err(index) = self.kept.binary_search_by_key(&len, |checkpoint| checkpoint.len) {
+            self.kept.insert(index, make());
+            self.thin_out();
+        }
+    }
+
+    /// Drops those past `len`.
+    pub(super) fn cut(&mut self, len: usize) {
+        self.kept.retain(|checkpoint| checkpoint.len <= len);
+    }
+
+    /// Drops all.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Keeps to a budget from now on.
+    pub(super) fn set_budget(&mut self, bytes: usize) {
+        self.budget = bytes;
+        self.thin_out();
+    }
+
+    /// Drops checkpoints until the rest fit. The newest stays longest; among the others it is the one that leaves the
+    /// smallest gap, in proportion to how far back it is: so gaps widen towards the start.
+    fn thin_out(&mut self) {
+        let mut bytes = self.bytes();
+        while bytes > self.budget {
+            let Some(newest) = self.kept.last().map(|checkpoint| checkpoint.len) else { return };
+            let before = |index: usize| if index == 0 { 0 } else { self.kept[index - 1].len };
+            let gap = |index: usize| {
+                let gap = self.kept[index + 1].len - before(index);
+                gap as f64 / (newest - self.kept[index].len) as f64
+            };
+            let least = (0..self.kept.len() - 1).min_by(|&a, &b| gap(a).total_cmp(&gap(b)));
+            bytes -= self.kept.remove(least.unwrap_or(0)).bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn checkpoint(len: usize) -> Checkpoint {
+        Checkpoint::from_kept(len, vec![Kept::Recurrent(Arc::from([0.0; 25]))])
+    }
+
+    #[test]
+    fn old_gaps_widen_under_a_budget() {
+        let mut checkpoints = Checkpoints::default();
+        checkpoints.set_budget(800);
+        for len in (512..=512 * 64).step_by(512) {
+            checkpoints.insert(len, || checkpoint(len));
+        }
+        let lens: Vec<usize> = checkpoints.iter().map(|checkpoint| checkpoint.len).collect();
+        assert_eq!((lens.len(), checkpoints.bytes()), (8, 800));
+        assert_eq!(lens.last(), Some(&(512 * 64)));
+        let gaps: Vec<usize> = lens.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps[0] >= 4 * gaps[gaps.len() - 1], "{lens:?}");
+        // No gap is out of proportion: none is more than half of what follows its start, twice over.
+        for pair in lens.windows(2) {
+            assert!(pair[1] - pair[0] <= (512 * 64 - pair[0]), "{lens:?}");
+        }
+        assert_eq!(checkpoints.before(lens[3] + 1).map(|checkpoint| checkpoint.len), Some(lens[3]));
+        assert!(checkpoints.before(lens[0] - 1).is_none());
+        checkpoints.cut(lens[3] - 1);
+        assert_eq!(checkpoints.iter().count(), 3);
+        checkpoints.set_budget(0);
+        assert_eq!(checkpoints.iter().count(), 0);
+    }
+}
