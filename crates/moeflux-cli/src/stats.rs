@@ -34,6 +34,7 @@ pub(crate) enum Ended {
     StopString { string: String },
     MaxTokens,
     ContextFull,
+    MemoryFull,
     Cancelled,
 }
 
@@ -167,6 +168,7 @@ impl From<&StopReason> for Ended {
             StopReason::StopString(string) => Ended::StopString { string: string.clone() },
             StopReason::MaxTokens => Ended::MaxTokens,
             StopReason::ContextFull => Ended::ContextFull,
+            StopReason::MemoryFull => Ended::MemoryFull,
             StopReason::Cancelled => Ended::Cancelled,
         }
     }
@@ -179,6 +181,7 @@ impl fmt::Display for Ended {
             Ended::StopString { string } => write!(f, "stop string {string:?}"),
             Ended::MaxTokens => write!(f, "--max-tokens"),
             Ended::ContextFull => write!(f, "the end of the context"),
+            Ended::MemoryFull => write!(f, "the end of the memory for states"),
             Ended::Cancelled => write!(f, "Ctrl-C"),
         }
     }

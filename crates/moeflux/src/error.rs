@@ -48,6 +48,12 @@ pub enum Error {
         /// Why.
         source: moeflux_kernels::PoolError,
     },
+    /// A thread beside the engine's own could not be started.
+    #[error("cannot start a thread for the engine: {source}")]
+    EngineThread {
+        /// Why.
+        source: std::io::Error,
+    },
     /// An engine option that can't be.
     #[error("{option}: expected {expected}, found {found}")]
     Option {

@@ -1,18 +1,20 @@
 //! One completion: from logits to tokens and text, until there is a reason to stop. It knows nothing of how the logits
 //! are computed.
 
+use std::sync::Arc;
+
 use super::event::{Event, StopReason};
 use super::reasoning::Reasoning;
 use super::request::GenerateRequest;
 use crate::error::Error;
 use crate::model::Model;
 use crate::sampling::{Grammar, GrammarCompiler, LogSoftmax, Sampler, TokenLogprob, TokenRoles, TokenSet};
-use crate::text::{StopOutcome, StopStrings, TokenStream};
+use crate::text::{Decoding, StopOutcome, StopStrings};
 
 /// What has been said, and how to go on.
 #[derive(Debug)]
-pub(super) struct Completion<'a> {
-    model: &'a Model,
+pub(super) struct Completion {
+    model: Arc<Model>,
     max_tokens: usize,
     min_tokens: usize,
     stop_strings: Vec<String>,
@@ -23,7 +25,7 @@ pub(super) struct Completion<'a> {
     grammar: Option<Box<Grammar>>,
     reasoning: Option<Reasoning>,
     /// Gone once a stop string has ended it.
-    text: Option<Text<'a>>,
+    text: Option<Text>,
     tokens: usize,
 }
 
@@ -45,15 +47,15 @@ pub(super) enum Told {
 
 /// From tokens to text that may be shown.
 #[derive(Debug)]
-struct Text<'a> {
-    stream: TokenStream<'a>,
+struct Text {
+    decoding: Decoding,
     stops: StopStrings,
 }
 
-impl<'a> Completion<'a> {
+impl Completion {
     /// A completion of `past`, the tokens that the sequence has, and the request's prompt.
     pub(super) fn new(
-        model: &'a Model,
+        model: &Arc<Model>,
         grammars: &GrammarCompiler,
         past: &[u32],
         request: &GenerateRequest,
@@ -74,7 +76,7 @@ impl<'a> Completion<'a> {
         sampler.accept_prompt(prompt);
         let grammar = constraint.as_ref().map(|constraint| grammars.compile(constraint, tokenizer));
         let mut completion = Completion {
-            model,
+            model: Arc::clone(model),
             max_tokens: request.max_tokens,
             min_tokens: request.min_tokens,
             stop_strings: stop.clone(),
@@ -83,7 +85,7 @@ impl<'a> Completion<'a> {
             sampler,
             grammar: grammar.transpose()?.map(Box::new),
             reasoning: Reasoning::after(past, prompt, tokenizer, request.reasoning_budget)?,
-            text: Some(Text { stream: tokenizer.stream(false), stops }),
+            text: Some(Text { decoding: tokenizer.decoding(false), stops }),
             tokens: 0,
         };
         for &token in past_output.iter().chain(prompt_output) {
@@ -174,12 +176,13 @@ impl<'a> Completion<'a> {
 
     /// The text that a token completes.
     fn push_text(&mut self, token: u32) -> Result<StopOutcome, Error> {
-        let Some(Text { stream, stops }) = &mut self.text else {
+        let Some(Text { decoding, stops }) = &mut self.text else {
             return Ok(StopOutcome { text: String::new(), hit: None });
         };
         // Embeddings are padded beyond the tokenizer; a token without a name is no text.
-        let is_known = self.model.tokenizer().token(token).is_some();
-        let piece = if is_known { stream.push(token)? } else { "" };
+        let tokenizer = self.model.tokenizer();
+        let is_known = tokenizer.token(token).is_some();
+        let piece = if is_known { decoding.push(tokenizer, token)? } else { "" };
         if self.tokens <= self.min_tokens {
             return Ok(StopOutcome { text: piece.to_owned(), hit: None });
         }
@@ -188,8 +191,8 @@ impl<'a> Completion<'a> {
 
     /// The text that was held back, when no more will come.
     pub(super) fn finish(&mut self) -> Result<String, Error> {
-        let Some(Text { stream, mut stops }) = self.text.take() else { return Ok(String::new()) };
-        let outcome = stops.push(&stream.finish()?);
+        let Some(Text { decoding, mut stops }) = self.text.take() else { return Ok(String::new()) };
+        let outcome = stops.push(&decoding.finish(self.model.tokenizer())?);
         Ok(outcome.text + &stops.finish())
     }
 }

@@ -52,12 +52,16 @@ pub struct Outcome {
     pub text: String,
     /// Why it ended.
     pub stop: StopReason,
-    /// Tokens of the prompt that were read.
+    /// Tokens of the prompt that the sequence has.
     pub prompt_tokens: usize,
+    /// How many of them it had from an earlier sequence with the same beginning.
+    pub cached_tokens: usize,
     /// Tokens chosen, the end-of-sequence token included.
     pub completion_tokens: usize,
     /// What guesses came to, if any were made.
     pub speculated: Speculated,
+    /// Time before that began.
+    pub queued: Duration,
     /// Time to read the prompt.
     pub prefill: Duration,
     /// Time from there to the end, without the time that the caller took between events.
@@ -75,6 +79,8 @@ pub enum StopReason {
     MaxTokens,
     /// The model's context is full.
     ContextFull,
+    /// The states of this one sequence take all the memory that there is for those of all.
+    MemoryFull,
     /// Someone asked.
     Cancelled,
 }

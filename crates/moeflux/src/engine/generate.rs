@@ -1,16 +1,18 @@
 //! Generates text: prefill, then sample and decode token by token until there is a reason to stop.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::completion::{Chosen, Completion, Told};
-use super::event::{Event, Outcome, PromptLogprob, StopReason};
+use super::event::{Event, Outcome, StopReason};
+use super::prompt::Prompt;
 use super::request::GenerateRequest;
-use super::runner::{Input, Outputs, Run, Runner};
+use super::runner::{Input, Run, Runner};
 use super::speculate::{Ahead, Drafter};
 use crate::backend::{BackendError, CancelToken};
 use crate::error::Error;
 use crate::model::{Model, Pass};
-use crate::sampling::{GrammarCompiler, LogSoftmax, SamplingError};
+use crate::sampling::GrammarCompiler;
 use crate::sequence::Sequence;
 
 /// A running generation: an iterator of events. Dropping it stops; the sequence keeps the tokens read so far.
@@ -18,16 +20,12 @@ use crate::sequence::Sequence;
 /// The last token chosen is not read into the sequence: it has no successor yet.
 #[derive(Debug)]
 pub struct Generation<'a> {
-    model: &'a Model,
+    model: &'a Arc<Model>,
     runner: &'a mut Runner,
     sequence: &'a mut Sequence,
-    prompt: Vec<u32>,
-    /// Where the prompt's messages end, in order.
-    marks: Vec<usize>,
-    /// How many of the most likely tokens to tell with each token of the prompt.
-    prompt_logprobs: Option<usize>,
+    prompt: Prompt,
     cancel: CancelToken,
-    completion: Completion<'a>,
+    completion: Completion,
     drafter: Option<Drafter>,
     /// A step that has run and is not committed: the sequence keeps of it what is told of.
     ahead: Option<Ahead>,
@@ -38,8 +36,8 @@ pub struct Generation<'a> {
 
 #[derive(Clone, Debug)]
 enum Phase {
-    /// So many tokens of the prompt have been read.
-    Prefill(usize),
+    /// The prompt is being read.
+    Prefill,
     /// The prompt has been read, and no token is wanted.
     Read,
     /// A token was chosen and not yet told of.
@@ -49,34 +47,27 @@ enum Phase {
     Finished,
 }
 
-/// Most logits that a chunk of the prompt asks for where each token wants its own: 64 MiB.
-const PROMPT_LOGITS: usize = 16 << 20;
-
 impl<'a> Generation<'a> {
     pub(super) fn new(
-        model: &'a Model,
+        model: &'a Arc<Model>,
         runner: &'a mut Runner,
         grammars: &GrammarCompiler,
         sequence: &'a mut Sequence,
-        request: GenerateRequest,
+        mut request: GenerateRequest,
     ) -> Result<Self, Error> {
         runner.check(model, sequence, &request.prompt)?;
         let completion = Completion::new(model, grammars, sequence.tokens(), &request)?;
         let drafter = Drafter::new(request.speculate, model, runner)?;
-        let GenerateRequest { prompt, mut marks, prompt_logprobs, cancel, .. } = request;
-        marks.sort_unstable();
         Ok(Generation {
             model,
             runner,
             sequence,
-            prompt,
-            marks,
-            prompt_logprobs,
-            cancel,
+            prompt: Prompt::of(&mut request),
+            cancel: request.cancel,
             completion,
             drafter,
             ahead: None,
-            phase: Phase::Prefill(0),
+            phase: Phase::Prefill,
             prefill: Duration::ZERO,
             decode: Duration::ZERO,
         })
@@ -89,8 +80,8 @@ impl<'a> Generation<'a> {
         }
         let start = Instant::now();
         let event = match self.phase {
-            Phase::Prefill(read) => {
-                let event = self.read_prompt(read);
+            Phase::Prefill => {
+                let event = self.read_prompt();
                 self.prefill += start.elapsed();
                 event
             }
@@ -106,54 +97,27 @@ impl<'a> Generation<'a> {
         }
     }
 
-    fn read_prompt(&mut self, read: usize) -> Result<Event, Error> {
-        let (total, vocab_size) = (self.prompt.len(), self.model.vocab_size());
-        let mut chunk = self.runner.prefill_chunk();
-        if self.prompt_logprobs.is_some() {
-            chunk = chunk.min((PROMPT_LOGITS / vocab_size).max(1));
-        }
-        let goal = self.marks.iter().copied().find(|&mark| mark > read).map_or(total, |mark| mark.min(total));
-        let done = read + self.sequence.chunk_towards(self.sequence.len() + goal - read, chunk);
-        let is_last = done == total && !self.completion.is_full();
-        let outputs = match self.prompt_logprobs {
-            Some(_) => Outputs::All,
-            None if is_last => Outputs::Last,
-            None => Outputs::None,
-        };
-        let mut input = Input { outputs, ..Input::new(self.sequence, &self.prompt[read..done]) };
+    fn read_prompt(&mut self) -> Result<Event, Error> {
+        let vocab_size = self.model.vocab_size();
+        let (rows, outputs) = self.prompt.chunk(self.sequence, self.runner.prefill_chunk(), vocab_size);
+        let tokens = &self.prompt.tokens()[rows.clone()];
+        let mut input = Input { outputs, ..Input::new(self.sequence, tokens) };
         let mut hidden = Vec::new();
         let pass = self.drafter.as_ref().map_or(Pass::Tokens, Drafter::pass);
         let run = Run { kept: Some(&mut hidden), ..Run::new(pass, Some(&self.cancel)) };
         let logits = self.runner.forward(self.model, std::slice::from_mut(&mut input), run, None)?;
-        input.commit(done - read)?;
-        if done == goal {
-            self.sequence.mark();
+        input.commit(rows.len())?;
+        let event = self.prompt.took(self.sequence, rows, logits, vocab_size)?;
+        if self.prompt.is_read() {
+            self.phase = match logits.rchunks_exact(vocab_size).next() {
+                Some(logits) if !self.completion.is_full() => Phase::Chosen(self.completion.choose(logits)?),
+                _ => Phase::Read,
+            };
         }
-        let mut logprobs = Vec::new();
-        if let Some(n) = self.prompt_logprobs {
-            if read == 0 {
-                logprobs.push(PromptLogprob {
-                    token: self.prompt[0],
-                    logprob: None,
-                    top_logprobs: Vec::new(),
-                });
-            }
-            let successors = &self.prompt[read + 1..total.min(done + 1)];
-            for (&token, logits) in successors.iter().zip(logits.chunks_exact(vocab_size)) {
-                logprobs.push(prompt_logprob(token, logits, n)?);
-            }
-        }
-        self.phase = if is_last {
-            Phase::Chosen(self.completion.choose(&logits[logits.len() - vocab_size..])?)
-        } else if done == total {
-            Phase::Read
-        } else {
-            Phase::Prefill(done)
-        };
         if let Some(drafter) = &mut self.drafter {
             drafter.read(self.model, self.runner, self.sequence, &hidden)?;
         }
-        Ok(Event::Prefill { done, total, logprobs })
+        Ok(event)
     }
 
     fn decode(&mut self) -> Result<Event, Error> {
@@ -166,7 +130,7 @@ impl<'a> Generation<'a> {
                 Some(chosen) => chosen,
                 None => return self.done(StopReason::ContextFull),
             },
-            Phase::Prefill(_) | Phase::Read | Phase::Finished => {
+            Phase::Prefill | Phase::Read | Phase::Finished => {
                 unreachable!("decode follows prefill, where a token is wanted, and ends once")
             }
         };
@@ -219,10 +183,6 @@ impl<'a> Generation<'a> {
     }
 
     fn done_with(&mut self, stop: StopReason, text: String) -> Event {
-        let prompt_tokens = match self.phase {
-            Phase::Prefill(read) => read,
-            _ => self.prompt.len(),
-        };
         self.phase = Phase::Finished;
         let mut speculated = self.drafter.as_ref().map(Drafter::speculated).unwrap_or_default();
         if let Some(Ahead { tokens, used, .. }) = &self.ahead {
@@ -232,9 +192,11 @@ impl<'a> Generation<'a> {
         Event::Done(Outcome {
             text,
             stop,
-            prompt_tokens,
+            prompt_tokens: self.prompt.read(),
+            cached_tokens: 0,
             completion_tokens: self.completion.tokens(),
             speculated,
+            queued: Duration::ZERO,
             prefill: self.prefill,
             decode: self.decode,
         })
@@ -249,12 +211,6 @@ impl Drop for Generation<'_> {
             ahead.commit(self.sequence).unwrap_or(());
         }
     }
-}
-
-/// What the model made of a token, from the logits of the one before it.
-fn prompt_logprob(token: u32, logits: &[f32], n: usize) -> Result<PromptLogprob, SamplingError> {
-    let model = LogSoftmax::new(logits)?;
-    Ok(PromptLogprob { token, logprob: Some(model.of(token)), top_logprobs: model.top(n) })
 }
 
 impl Iterator for Generation<'_> {

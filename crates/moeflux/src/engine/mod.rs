@@ -4,9 +4,12 @@ mod completion;
 mod event;
 mod generate;
 mod graphs;
+mod handle;
+mod prompt;
 mod reasoning;
 mod request;
 mod runner;
+mod scheduler;
 mod snapshot;
 mod speculate;
 mod truncate;
@@ -17,6 +20,10 @@ use moeflux_kernels::Numbers;
 
 pub use event::{Event, Outcome, PromptLogprob, StopReason};
 pub use generate::Generation;
+pub use handle::{
+    Embedding, EngineHandle, EngineStats, Pending, RequestError, Restored, Saved, SchedulerOptions,
+    SubmitError, SubmitOptions, Ticket,
+};
 pub use request::GenerateRequest;
 pub use runner::{Input, Outputs};
 pub use speculate::{MAX_DRAFT, Speculate, Speculated};
@@ -65,9 +72,9 @@ const PREFILL_CHUNK: usize = 512;
 /// A model on a backend.
 #[derive(Debug)]
 pub struct Engine {
-    model: Model,
+    model: Arc<Model>,
     runner: Runner,
-    grammars: GrammarCompiler,
+    grammars: Arc<GrammarCompiler>,
 }
 
 impl Engine {
@@ -87,7 +94,7 @@ impl Engine {
             None => backend,
         };
         let runner = Runner::new(Box::new(backend), options, prefill_chunk, room);
-        Ok(Engine { model, runner, grammars: GrammarCompiler::default() })
+        Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
     }
 
     /// An engine on another backend, which has room for the whole model.
@@ -104,11 +111,11 @@ impl Engine {
             chunk => chunk.unwrap_or(PREFILL_CHUNK),
         };
         let runner = Runner::new(backend, options, prefill_chunk, None);
-        Ok(Engine { model, runner, grammars: GrammarCompiler::default() })
+        Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
     }
 
     /// The model.
-    pub fn model(&self) -> &Model {
+    pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
 

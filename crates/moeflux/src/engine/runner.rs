@@ -75,12 +75,14 @@ pub(super) struct Run<'a> {
     pub(super) given: &'a [f32],
     /// See [`Step::kept`].
     pub(super) kept: Option<&'a mut Vec<f32>>,
+    /// Memory of all states that there are, in bytes, if there are others than the inputs'.
+    pub(super) states: Option<u64>,
     pub(super) cancel: Option<&'a CancelToken>,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn new(pass: Pass, cancel: Option<&'a CancelToken>) -> Self {
-        Run { pass, keep_each: false, given: &[], kept: None, cancel }
+        Run { pass, keep_each: false, given: &[], kept: None, states: None, cancel }
     }
 }
 
@@ -121,6 +123,11 @@ impl Runner {
 
     pub(super) fn experts(&self) -> Option<&Arc<ExpertStore>> {
         self.backend.experts()
+    }
+
+    /// Memory that is meant for states where experts make room for them, in bytes: theirs, and half of the experts'.
+    pub(super) fn state_room(&self) -> Option<u64> {
+        self.room.map(|room| room.most())
     }
 
     pub(super) fn kv_type(&self) -> KvType {
@@ -197,8 +204,8 @@ impl Runner {
         // The states of the layer for further tokens are small beside the model's, and not known here together with them.
         let room = self.room.filter(|_| run.pass != Pass::Further);
         if let (Some(room), Some(store)) = (room, self.backend.experts()) {
-            let states: usize = segments.iter().map(|segment| segment.sequence.held_bytes()).sum();
-            room.share(store, states as u64)?;
+            let of_inputs = || segments.iter().map(|segment| segment.sequence.held_bytes() as u64).sum();
+            room.share(store, run.states.unwrap_or_else(of_inputs))?;
         }
         let shape = StepShape { n_tokens: tokens.len(), n_outputs: outputs.len() };
         let (graph, plan) = self.graphs.get(model, run.pass, shape)?;
@@ -214,7 +221,7 @@ impl Runner {
         Ok(self.backend.run(model, graph, plan, &mut step, observer)?)
     }
 
-    /// Whether the tokens can be appended: there are some, the model knows them and has room for them.
+    /// Whether the tokens can be appended.
     pub(super) fn check(&self, model: &Model, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
         if sequence.model() != model.id() {
             return Err(Error::ForeignSequence);
@@ -223,19 +230,24 @@ impl Runner {
         if expected != found {
             return Err(Error::KvType { expected, found });
         }
-        if tokens.is_empty() {
-            return Err(Error::NoTokens);
-        }
-        let vocab_size = model.vocab_size();
-        if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
-            return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
-        }
-        let (len, new, context) = (sequence.len(), tokens.len(), model.context_length());
-        if len + new > context {
-            return Err(Error::ContextFull { len, new, context });
-        }
-        Ok(())
+        check_tokens(model, sequence.len(), tokens)
     }
+}
+
+/// Whether tokens can be appended to so many: there are some, the model knows them and has room for them.
+pub(super) fn check_tokens(model: &Model, len: usize, tokens: &[u32]) -> Result<(), Error> {
+    if tokens.is_empty() {
+        return Err(Error::NoTokens);
+    }
+    let vocab_size = model.vocab_size();
+    if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
+        return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
+    }
+    let (new, context) = (tokens.len(), model.context_length());
+    if len + new > context {
+        return Err(Error::ContextFull { len, new, context });
+    }
+    Ok(())
 }
 
 /// The inputs of a step, row by row.

@@ -91,6 +91,11 @@ pub(crate) struct StateRoom {
 }
 
 impl StateRoom {
+    /// What states may take in all: beyond that experts would have less than half of their budget.
+    pub(crate) fn most(&self) -> u64 {
+        self.reserved + self.budget / 2
+    }
+
     /// Has a store keep to what is left beside states of so many bytes.
     pub(crate) fn share(&self, store: &ExpertStore, states: u64) -> Result<(), StoreError> {
         store.resize(self.budget.saturating_sub(states.saturating_sub(self.reserved)))

@@ -21,6 +21,11 @@ impl Machine {
         Machine::below(Path::new("/"))
     }
 
+    /// What the process could still have, as far as anybody tells.
+    pub fn free(&self) -> Option<u64> {
+        self.system_free.into_iter().chain(self.group_free).min()
+    }
+
     /// The process's largest resident set so far, where the system tells it.
     pub fn peak_resident() -> Option<u64> {
         kilobytes(&read(Path::new("/proc/self/status"))?, "VmHWM:")

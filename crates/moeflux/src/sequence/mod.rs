@@ -265,7 +265,7 @@ impl Sequence {
         }
     }
 
-    fn needs_checkpoints(&self) -> bool {
+    pub(crate) fn needs_checkpoints(&self) -> bool {
         self.states.iter().any(State::needs_checkpoints)
     }
 

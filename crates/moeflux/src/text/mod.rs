@@ -16,6 +16,7 @@ pub use error::TextError;
 pub use generation::GenerationDefaults;
 pub use message::{Content, Message};
 pub use stop::{StopOutcome, StopStrings};
+pub(crate) use stream::Decoding;
 pub use stream::TokenStream;
 pub use template::{ChatRequest, ChatTemplate};
 pub use tokenizer::Tokenizer;

@@ -9,6 +9,12 @@ use super::{TextError, Tokenizer};
 #[derive(Debug)]
 pub struct TokenStream<'a> {
     tokenizer: &'a Tokenizer,
+    decoding: Decoding,
+}
+
+/// A [`TokenStream`] whose tokenizer is given each time.
+#[derive(Debug)]
+pub(crate) struct Decoding {
     skip_special: bool,
     state: State,
     /// The piece that the last push completed.
@@ -43,22 +49,38 @@ struct Window {
 }
 
 impl<'a> TokenStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, decoder: DecoderKind, skip_special: bool) -> Self {
+    pub(super) fn new(tokenizer: &'a Tokenizer, decoding: Decoding) -> Self {
+        Self { tokenizer, decoding }
+    }
+
+    /// The text that this token completes: often its own, empty while a character is incomplete. Bytes that
+    /// can never become a character come out as U+FFFD.
+    pub fn push(&mut self, id: u32) -> Result<&str, TextError> {
+        self.decoding.push(self.tokenizer, id)
+    }
+
+    /// The rest of the text: what was held back as an incomplete character is U+FFFD now.
+    pub fn finish(self) -> Result<String, TextError> {
+        self.decoding.finish(self.tokenizer)
+    }
+}
+
+impl Decoding {
+    pub(super) fn new(decoder: DecoderKind, skip_special: bool) -> Self {
         let state = match decoder {
             DecoderKind::ByteLevel => State::Bytes(Vec::new()),
             DecoderKind::Contextual { byte_fallback } => {
                 State::Window(Window { byte_fallback, ..Window::default() })
             }
         };
-        Self { tokenizer, skip_special, state, piece: String::new() }
+        Self { skip_special, state, piece: String::new() }
     }
 
-    /// The text that this token completes: often its own, empty while a character is incomplete. Bytes that
-    /// can never become a character come out as U+FFFD.
-    pub fn push(&mut self, id: u32) -> Result<&str, TextError> {
+    /// See [`TokenStream::push`].
+    pub(crate) fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<&str, TextError> {
         self.piece.clear();
-        let token = self.tokenizer.token(id).ok_or_else(|| self.tokenizer.unknown(id))?;
-        if !(self.skip_special && self.tokenizer.is_special(id)) {
+        let token = tokenizer.token(id).ok_or_else(|| tokenizer.unknown(id))?;
+        if !(self.skip_special && tokenizer.is_special(id)) {
             match &mut self.state {
                 State::Bytes(bytes) => {
                     append_token_bytes(&token, bytes);
@@ -68,7 +90,7 @@ impl<'a> TokenStream<'a> {
                     window.ids.push(id);
                     // The text of a run of byte tokens is known only when the run ends.
                     if !(window.byte_fallback && byte_of_token(&token).is_some()) {
-                        window.advance(self.tokenizer, &mut self.piece)?;
+                        window.advance(tokenizer, &mut self.piece)?;
                     }
                 }
             }
@@ -76,12 +98,12 @@ impl<'a> TokenStream<'a> {
         Ok(&self.piece)
     }
 
-    /// The rest of the text: what was held back as an incomplete character is U+FFFD now.
-    pub fn finish(self) -> Result<String, TextError> {
+    /// See [`TokenStream::finish`].
+    pub(crate) fn finish(self, tokenizer: &Tokenizer) -> Result<String, TextError> {
         match self.state {
             State::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             State::Window(window) => {
-                let text = self.tokenizer.decode_known(&window.ids, false)?;
+                let text = tokenizer.decode_known(&window.ids, false)?;
                 let changed = || TextError::Decode("the decoder changes text that is already out".to_owned());
                 text.strip_prefix(&window.context).map(str::to_owned).ok_or_else(changed)
             }

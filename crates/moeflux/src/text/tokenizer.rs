@@ -7,7 +7,7 @@ use moeflux_checkpoint::Checkpoint;
 
 use super::flash_moe;
 use super::generation::{eos_token_ids, read_object};
-use super::stream::{DecoderKind, TokenStream};
+use super::stream::{DecoderKind, Decoding, TokenStream};
 use super::template::{ChatRequest, ChatTemplate, special_token};
 use super::{GenerationDefaults, TextError};
 
@@ -119,7 +119,12 @@ impl Tokenizer {
 
     /// A decoder that takes one token at a time and gives text as it becomes complete.
     pub fn stream(&self, skip_special: bool) -> TokenStream<'_> {
-        TokenStream::new(self, self.decoder, skip_special)
+        TokenStream::new(self, self.decoding(skip_special))
+    }
+
+    /// The same, to be given the tokenizer with each token.
+    pub(crate) fn decoding(&self, skip_special: bool) -> Decoding {
+        Decoding::new(self.decoder, skip_special)
     }
 
     /// Tokens that end a sequence: `eos_token_id` of `generation_config.json`, else of `config.json` or its
