@@ -149,10 +149,35 @@ impl<'a> Matrix<'a> {
     /// The three parts of one row: codes, scales, biases.
     #[inline]
     pub fn row(&self, row: usize) -> (&'a [u8], &'a [u8], &'a [u8]) {
-        let row = self.runs.map_or(row, |runs| runs.row(row));
-        let part = |bytes: &'a [u8], row: usize, len: usize| &bytes[row * len..(row + 1) * len];
-        let RowBytes { codes, scales, biases } = self.row_bytes;
-        let scale_row = self.encoding.scale_row(row);
-        (part(self.codes, row, codes), part(self.scales, scale_row, scales), part(self.biases, row, biases))
+        (self.codes(row), self.scales(row), self.biases(row))
     }
+
+    /// The codes of one row.
+    #[inline]
+    pub(crate) fn codes(&self, row: usize) -> &'a [u8] {
+        part(self.codes, self.stored_row(row), self.row_bytes.codes)
+    }
+
+    /// The scales of one row.
+    #[inline]
+    pub(crate) fn scales(&self, row: usize) -> &'a [u8] {
+        part(self.scales, self.encoding.scale_row(self.stored_row(row)), self.row_bytes.scales)
+    }
+
+    /// The biases of one row.
+    #[inline]
+    pub(crate) fn biases(&self, row: usize) -> &'a [u8] {
+        part(self.biases, self.stored_row(row), self.row_bytes.biases)
+    }
+
+    #[inline]
+    fn stored_row(&self, row: usize) -> usize {
+        self.runs.map_or(row, |runs| runs.row(row))
+    }
+}
+
+/// Row `row` of those of `len` bytes.
+#[inline]
+fn part(bytes: &[u8], row: usize, len: usize) -> &[u8] {
+    &bytes[row * len..(row + 1) * len]
 }

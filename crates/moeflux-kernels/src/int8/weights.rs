@@ -89,21 +89,31 @@ struct Parameters {
 
 impl Parameters {
     /// Scales and biases of each span, by row.
-    fn load(&mut self, w: &Matrix<'_>, format: Format, parts: &RowParts<'_>) -> (&[ByRow], &[ByRow]) {
+    fn load(
+        &mut self,
+        w: &Matrix<'_>,
+        format: Format,
+        row: impl Fn(usize) -> usize,
+        in_place: &[&[u8]; ROWS],
+    ) -> (&[ByRow], &[ByRow]) {
         let spans = w.cols() / format.width;
         let Parameters { by_row, scales, biases } = self;
         scales.resize(spans, ByRow::default());
         biases.resize(if format.offset == Offset::Biases { spans } else { 0 }, ByRow::default());
         if let Encoding::Affine { group, params, .. } = w.encoding() {
             let repeat = group / format.width;
-            super::parameters(params, &std::array::from_fn(|i| parts[i].1), repeat, scales);
-            super::parameters(params, &std::array::from_fn(|i| parts[i].2), repeat, biases);
+            let load = |values: [&[u8]; ROWS], out: &mut [ByRow]| {
+                prefetch_next(&values);
+                super::parameters(params, &values, repeat, out);
+            };
+            load(std::array::from_fn(|i| w.scales(row(i))), scales);
+            load(std::array::from_fn(|i| w.biases(row(i))), biases);
         } else {
             by_row.resize(ROWS * spans, 0.0);
             for (part, out) in [(Part::Scales, &mut *scales), (Part::Biases, &mut *biases)] {
                 if !out.is_empty() {
-                    for (parts, values) in parts.iter().zip(by_row.chunks_exact_mut(spans)) {
-                        parameters(w.encoding(), parts, part, values);
+                    for (i, values) in by_row.chunks_exact_mut(spans).enumerate() {
+                        parameters(w.encoding(), in_place[i], w.scales(row(i)), part, values);
                     }
                     super::transpose(by_row, out);
                 }
@@ -126,9 +136,6 @@ pub(crate) struct Block<'a> {
     pub(crate) biases: &'a [ByRow],
 }
 
-/// Bytes of a row's codes, of its scales and of its biases.
-type RowParts<'a> = [(&'a [u8], &'a [u8], &'a [u8]); ROWS];
-
 impl<'a> Block<'a> {
     /// The rows from `first_row` on, `rows` of them. For `tiles` codes of 4 bits are plain.
     pub(crate) fn load(
@@ -140,10 +147,10 @@ impl<'a> Block<'a> {
         scratch: &'a mut BlockScratch,
     ) -> Self {
         let cols = w.cols();
-        let parts: RowParts<'_> = std::array::from_fn(|i| w.row(first_row + i.min(rows - 1)));
-        let in_place: [&[u8]; ROWS] = std::array::from_fn(|i| parts[i].0);
+        let row = |i: usize| first_row + i.min(rows - 1);
+        let in_place: [&[u8]; ROWS] = std::array::from_fn(|i| w.codes(row(i)));
         let BlockScratch { codes, parameters } = scratch;
-        let (scales, biases) = parameters.load(w, format, &parts);
+        let (scales, biases) = parameters.load(w, format, row, &in_place);
 
         let (codes, rows) = match w.encoding() {
             Encoding::Affine { bits: 8, .. } => (Codes::Bytes, in_place),
@@ -175,6 +182,21 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Asks for the parameters of the next block: they are read before its codes, and too short to be foreseen.
+fn prefetch_next(rows: &[&[u8]; ROWS]) {
+    #[cfg(target_arch = "x86_64")]
+    for row in rows {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let ahead = (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize).wrapping_mul(ROWS);
+        for at in (0..row.len()).step_by(64) {
+            // SAFETY: every x86-64 processor has it, it reads nothing, and any address may be asked for.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead + at).cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = rows;
+}
+
 fn bytes(lines: &[Line]) -> &[u8] {
     // SAFETY: lines are bytes without padding.
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
@@ -192,14 +214,14 @@ enum Part {
 }
 
 /// The scales or biases of a row's spans, of an encoding that keeps them otherwise than as floats.
-fn parameters(encoding: Encoding, row: &(&[u8], &[u8], &[u8]), part: Part, out: &mut [f32]) {
+fn parameters(encoding: Encoding, codes: &[u8], scales: &[u8], part: Part, out: &mut [f32]) {
     match encoding {
         Encoding::Mxfp4 => {
-            for (out, &scale) in out.iter_mut().zip(row.1) {
+            for (out, &scale) in out.iter_mut().zip(scales) {
                 *out = e8m0(scale) * 0.5;
             }
         }
-        Encoding::Ggml(ggml) => ggml.span_parameters(row.0, part == Part::Biases, out),
+        Encoding::Ggml(ggml) => ggml.span_parameters(codes, part == Part::Biases, out),
         _ => unreachable!("{encoding:?} has float parameters or no format"),
     }
 }
