@@ -109,6 +109,17 @@ pub enum Error {
         /// What the sequence has.
         found: KvType,
     },
+    /// One sequence would take more than there is for all.
+    #[error(
+        "the states of this sequence alone take {bytes} bytes, but there are {budget} for all sequences; shorten it, or \
+         raise the budget"
+    )]
+    StateBudget {
+        /// What it takes.
+        bytes: u64,
+        /// What there is.
+        budget: u64,
+    },
     /// A sequence can't be made longer by cutting it.
     #[error("the sequence has {len} tokens: it cannot be cut to {to}")]
     Truncate {

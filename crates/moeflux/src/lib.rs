@@ -40,7 +40,7 @@ pub mod text;
 
 pub use backend::CancelToken;
 pub use engine::{
-    Embedding, Engine, EngineHandle, EngineOptions, EngineStats, Event, GenerateRequest, Generation, Input, Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions, SubmitError, SubmitOptions, Ticket,
+    Embedding, Engine, EngineHandle, EngineOptions, EngineStats, Event, GenerateRequest, Generation, Input, LastToken, Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions, SubmitError, SubmitOptions, Ticket,
     Speculate, Speculated, StopReason, Truncated,
 };
 pub use error::Error;

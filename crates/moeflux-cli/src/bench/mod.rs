@@ -1,5 +1,6 @@
 //! `moeflux bench`: what measurements need.
 
+mod batch;
 mod cost;
 mod kernels;
 mod make_model;
@@ -47,6 +48,15 @@ Examples:
   moeflux bench speed path/to/model --prompt 4096 --decode 16 --repeat 3
   moeflux bench speed path/to/model --context 32768 --prompt 1 --decode 32 --json")]
     Speed(speed::SpeedArgs),
+    /// Measure tokens a second of several sequences at once
+    #[command(after_help = "\
+Each sequence has a prompt of its own and samples its answer; the answers run together in the steps of one engine. What \
+counts is the time in which all of them answer. One answer alone warms up.
+
+Examples:
+  moeflux bench batch path/to/model
+  moeflux bench batch path/to/model --sequences 1,8 --expert-budget 25%")]
+    Batch(batch::BatchArgs),
     /// Measure each kind of operation, beside what its bytes and its arithmetic would take alone
     #[command(after_help = "\
 Decode is one token after context and prompt, prefill the prompt after the context. The limit of an operation is the \
@@ -85,6 +95,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::MakeModel(args) => make_model::run(args),
         BenchCommand::Kernels(args) => kernels::run(args),
         BenchCommand::Speed(args) => speed::run(args),
+        BenchCommand::Batch(args) => batch::run(args),
         BenchCommand::PerOp(args) => per_op::run(args),
         BenchCommand::Stream(args) => stream::run(args),
         BenchCommand::SameBits(args) => same_bits::run(args),

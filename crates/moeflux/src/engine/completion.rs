@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::event::{Event, StopReason};
+use super::event::{Event, LastToken, StopReason};
 use super::reasoning::Reasoning;
 use super::request::GenerateRequest;
 use crate::error::Error;
@@ -27,6 +27,8 @@ pub(super) struct Completion {
     /// Gone once a stop string has ended it.
     text: Option<Text>,
     tokens: usize,
+    /// The token that ended it, if one did.
+    last: Option<LastToken>,
 }
 
 /// A chosen token.
@@ -87,6 +89,7 @@ impl Completion {
             reasoning: Reasoning::after(past, prompt, tokenizer, request.reasoning_budget)?,
             text: Some(Text { decoding: tokenizer.decoding(false), stops }),
             tokens: 0,
+            last: None,
         };
         for &token in past_output.iter().chain(prompt_output) {
             completion.accept(token)?;
@@ -99,6 +102,11 @@ impl Completion {
     /// Tokens chosen so far.
     pub(super) fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// The token that ended it, if one did.
+    pub(super) fn take_last(&mut self) -> Option<LastToken> {
+        self.last.take()
     }
 
     /// Whether there are as many tokens as allowed.
@@ -151,11 +159,13 @@ impl Completion {
         self.tokens += 1;
         self.accept(token)?;
         if !self.ignore_eos && self.model.tokenizer().eos_ids().contains(&token) {
+            self.last = Some(LastToken { id: token, logprob, top_logprobs });
             return Ok(Told::End(StopReason::EndOfSequence(token), self.finish()?));
         }
         let StopOutcome { text, hit } = self.push_text(token)?;
         if let Some(hit) = hit {
             self.text = None;
+            self.last = Some(LastToken { id: token, logprob, top_logprobs });
             return Ok(Told::End(StopReason::StopString(self.stop_strings[hit].clone()), text));
         }
         Ok(Told::Token(token, Event::Token { id: token, text, logprob, top_logprobs }))

@@ -52,6 +52,8 @@ pub struct Outcome {
     pub text: String,
     /// Why it ended.
     pub stop: StopReason,
+    /// The token that ended it, of which no event tells; `None` if something else did.
+    pub last: Option<LastToken>,
     /// Tokens of the prompt that the sequence has.
     pub prompt_tokens: usize,
     /// How many of them it had from an earlier sequence with the same beginning.
@@ -66,6 +68,17 @@ pub struct Outcome {
     pub prefill: Duration,
     /// Time from there to the end, without the time that the caller took between events.
     pub decode: Duration,
+}
+
+/// A token that ends a text, and what the model made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastToken {
+    /// The token.
+    pub id: u32,
+    /// See [`Event::Token`].
+    pub logprob: f32,
+    /// See [`Event::Token`].
+    pub top_logprobs: Vec<TokenLogprob>,
 }
 
 /// Why a generation ended.

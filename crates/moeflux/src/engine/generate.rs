@@ -192,6 +192,7 @@ impl<'a> Generation<'a> {
         Event::Done(Outcome {
             text,
             stop,
+            last: self.completion.take_last(),
             prompt_tokens: self.prompt.read(),
             cached_tokens: 0,
             completion_tokens: self.completion.tokens(),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use moeflux_kernels::Numbers;
 
-pub use event::{Event, Outcome, PromptLogprob, StopReason};
+pub use event::{Event, LastToken, Outcome, PromptLogprob, StopReason};
 pub use generate::Generation;
 pub use handle::{
     Embedding, EngineHandle, EngineStats, Pending, RequestError, Restored, Saved, SchedulerOptions,

@@ -125,7 +125,7 @@ impl Runner {
         self.backend.experts()
     }
 
-    /// Memory that is meant for states where experts make room for them, in bytes: theirs, and half of the experts'.
+    /// Memory that is meant for states where experts make room for them, in bytes: theirs, and a quarter of the experts'.
     pub(super) fn state_room(&self) -> Option<u64> {
         self.room.map(|room| room.most())
     }

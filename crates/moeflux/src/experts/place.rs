@@ -91,9 +91,9 @@ pub(crate) struct StateRoom {
 }
 
 impl StateRoom {
-    /// What states may take in all: beyond that experts would have less than half of their budget.
+    /// What states may take in all: beyond that experts would have less than three quarters of their budget.
     pub(crate) fn most(&self) -> u64 {
-        self.reserved + self.budget / 2
+        self.reserved + self.budget / 4
     }
 
     /// Has a store keep to what is left beside states of so many bytes.

@@ -177,9 +177,11 @@ impl Sample {
         };
         let now = Instant::now();
         let Record { submitted, started, read, prompt_tokens, cached_tokens } = *record;
+        let last = self.completion.take_last();
         self.send(Ok(Event::Done(Outcome {
             text,
             stop,
+            last,
             prompt_tokens,
             cached_tokens,
             completion_tokens: self.completion.tokens(),

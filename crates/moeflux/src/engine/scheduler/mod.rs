@@ -132,16 +132,22 @@ impl Scheduler {
             self.shared.lock().waiting.insert(0, job);
         }
         self.table.keep_to(states);
-        if self.table.running.len() == 1 && self.table.own_bytes() > states {
+        let bytes = self.table.own_bytes();
+        if self.table.running.len() == 1 && bytes > states {
             for running in std::mem::take(&mut self.table.running) {
-                self.table.end(running, StopReason::MemoryFull, None);
+                if matches!(running.job.goal, Goal::Generate(_)) {
+                    self.table.end(running, StopReason::MemoryFull, None);
+                } else {
+                    let error = Error::StateBudget { bytes, budget: states };
+                    self.table.fail(running.job, &error.into());
+                }
             }
         }
     }
 
     /// A step for what is to be embedded, and one for all that answer and for prompts.
     fn step(&mut self) {
-        let states = self.table.own_bytes();
+        let states = self.table.own_bytes() + self.table.prefix_bytes();
         let running = std::mem::take(&mut self.table.running);
         let (embeds, others): (Vec<_>, Vec<_>) =
             running.into_iter().partition(|running| matches!(running.job.goal, Goal::Embed { .. }));

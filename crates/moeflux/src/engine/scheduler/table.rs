@@ -85,12 +85,12 @@ impl Table {
         Table { model, running: Vec::new(), prefixes, totals: EngineStats::default() }
     }
 
-    /// Memory of states that the sequences hold and of prefixes, in bytes.
+    /// Memory of states that nobody but the sequences holds, in bytes.
     pub(super) fn own_bytes(&self) -> u64 {
         self.running.iter().map(|running| running.sequence.own_bytes() as u64).sum()
     }
 
-    /// Memory of the prefixes, in bytes, whether or not sequences hold it too.
+    /// Memory of the prefixes, in bytes, which sequences may hold too.
     pub(super) fn prefix_bytes(&self) -> u64 {
         self.prefixes.as_ref().map_or(0, PrefixCache::bytes)
     }

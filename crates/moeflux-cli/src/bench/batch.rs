@@ -1,0 +1,129 @@
+//! `moeflux bench batch`: tokens a second of several sequences at once.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use moeflux::{
+    EngineHandle, Event, GenerateRequest, SamplingOptions, SchedulerOptions, SubmitOptions, Ticket,
+};
+use serde::Serialize;
+
+use super::noise::Noise;
+use crate::model_args::{EngineArgs, ModelArgs};
+use crate::terminal;
+
+/// Arguments of `bench batch`.
+#[derive(Args)]
+pub(crate) struct BatchArgs {
+    /// Model folder, GGUF file, or name of a pulled model
+    #[arg(value_name = "MODEL")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Sequences at once, one measurement each
+    #[arg(
+        short,
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "1,2,4,8,16",
+        help_heading = "Measurement"
+    )]
+    sequences: Vec<usize>,
+    /// Tokens of each prompt, all different
+    #[arg(short, long, value_name = "N", default_value_t = 32, help_heading = "Measurement")]
+    prompt: usize,
+    /// Tokens of each answer, sampled with a temperature of 1
+    #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = "Measurement")]
+    decode: usize,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// What so many sequences at once came to.
+#[derive(Serialize)]
+struct Batch {
+    sequences: usize,
+    /// Of all together, while all of them answered.
+    tokens_per_second: f64,
+    /// To the first measurement's.
+    ratio: f64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &BatchArgs) -> Result<()> {
+    let most = args.sequences.iter().copied().max().unwrap_or(0);
+    ensure!(!args.sequences.contains(&0) && most > 0, "--sequences: expected numbers from 1 on");
+    ensure!(args.prompt > 0, "--prompt: expected at least 1 token, found 0");
+    ensure!(args.decode > 2, "--decode: expected at least 3 tokens, found {}", args.decode);
+    let model = args.model.open(args.folder.as_deref())?;
+    let engine = args.engine.engine(model)?;
+    let options = SchedulerOptions { max_running: most, max_queued: most, ..SchedulerOptions::default() };
+    let handle = EngineHandle::start(engine, &options)?;
+    let mut noise = Noise::new(0, "prompts");
+    // Fills what is kept from step to step.
+    measure(args, &handle, 1, &mut noise)?;
+    let mut batches: Vec<Batch> = Vec::new();
+    for &n in &args.sequences {
+        let mut batch = measure(args, &handle, n, &mut noise)?;
+        batch.ratio = batch.tokens_per_second / batches.first().unwrap_or(&batch).tokens_per_second;
+        batches.push(batch);
+    }
+    terminal::show(&if args.json { terminal::json(&batches)? } else { table(&batches)? })?;
+    Ok(())
+}
+
+fn measure(args: &BatchArgs, handle: &EngineHandle, n: usize, noise: &mut Noise) -> Result<Batch> {
+    let vocab_size = handle.model().vocab_size() as u64;
+    let tickets = (0..n as u64).map(|seed| {
+        let request = GenerateRequest {
+            prompt: (0..args.prompt).map(|_| (noise.next() % vocab_size) as u32).collect(),
+            sampling: SamplingOptions { temperature: 1.0, seed, ..SamplingOptions::default() },
+            max_tokens: args.decode,
+            ignore_eos: true,
+            ..GenerateRequest::default()
+        };
+        handle.submit(request, SubmitOptions::default())
+    });
+    let tickets: Vec<Ticket> = tickets.collect::<Result<_, _>>()?;
+    let times: Vec<Vec<Instant>> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            tickets.into_iter().map(|ticket| scope.spawn(move || token_times(ticket))).collect();
+        let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(Vec::new())));
+        joined.collect::<Result<_>>()
+    })?;
+    // All of them answer from the last one's first token to the first one's last.
+    let start = times.iter().filter_map(|times| times.first()).max().context("no token came")?;
+    let end = times.iter().filter_map(|times| times.last()).min().context("no token came")?;
+    ensure!(end > start, "the answers are too short to overlap: use a larger --decode");
+    let inside = times.iter().flatten().filter(|&time| time > start && time <= end).count();
+    let tokens_per_second = inside as f64 / (*end - *start).as_secs_f64();
+    Ok(Batch { sequences: n, tokens_per_second, ratio: 1.0 })
+}
+
+/// When each token came.
+fn token_times(ticket: Ticket) -> Result<Vec<Instant>> {
+    let mut times = Vec::new();
+    for event in ticket {
+        if let Event::Token { .. } = event? {
+            times.push(Instant::now());
+        }
+    }
+    Ok(times)
+}
+
+fn table(batches: &[Batch]) -> Result<String> {
+    let mut table = String::from("sequences  tokens/s together     each   ratio\n");
+    for Batch { sequences, tokens_per_second, ratio } in batches {
+        let each = tokens_per_second / *sequences as f64;
+        writeln!(table, "{sequences:>9} {tokens_per_second:>18.2} {each:>8.2} {ratio:>6.2}×")?;
+    }
+    Ok(table)
+}
