@@ -122,8 +122,8 @@ fn every_instruction_set_gives_the_same_logits() {
 
 #[test]
 fn the_demo_loses_little() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     const WINDOW: usize = 512;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = root().join("models/demo");
     let (mut exact, mut fast) = (engine(&folder, Numbers::Exact), engine(&folder, Numbers::Fast));
     let text = std::fs::read_to_string(data("heldout.txt")).unwrap();

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use moeflux::{
     EngineHandle, Event, GenerateRequest, SamplingOptions, SchedulerOptions, SubmitOptions, Ticket,
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use super::noise::Noise;
 use crate::model_args::{EngineArgs, ModelArgs};
+use crate::stats::Bytes;
 use crate::terminal;
 
 /// Arguments of `bench batch`.
@@ -55,6 +57,9 @@ struct Batch {
     tokens_per_second: f64,
     /// To the first measurement's.
     ratio: f64,
+    /// Bytes of experts that were read from disk for each token; none where experts are mapped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expert_bytes_per_token: Option<f64>,
 }
 
 /// Runs the command.
@@ -93,37 +98,56 @@ fn measure(args: &BatchArgs, handle: &EngineHandle, n: usize, noise: &mut Noise)
         handle.submit(request, SubmitOptions::default())
     });
     let tickets: Vec<Ticket> = tickets.collect::<Result<_, _>>()?;
-    let times: Vec<Vec<Instant>> = thread::scope(|scope| {
-        let threads: Vec<_> =
-            tickets.into_iter().map(|ticket| scope.spawn(move || token_times(ticket))).collect();
-        let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(Vec::new())));
-        joined.collect::<Result<_>>()
-    })?;
-    // All of them answer from the last one's first token to the first one's last.
-    let start = times.iter().filter_map(|times| times.first()).max().context("no token came")?;
-    let end = times.iter().filter_map(|times| times.last()).min().context("no token came")?;
-    ensure!(end > start, "the answers are too short to overlap: use a larger --decode");
-    let inside = times.iter().flatten().filter(|&time| time > start && time <= end).count();
-    let tokens_per_second = inside as f64 / (*end - *start).as_secs_f64();
-    Ok(Batch { sequences: n, tokens_per_second, ratio: 1.0 })
+    let told: Vec<AtomicUsize> = tickets.iter().map(|_| AtomicUsize::new(0)).collect();
+    let counts = || told.iter().map(|told| told.load(Ordering::Relaxed));
+    thread::scope(|scope| {
+        let listeners: Vec<_> = tickets
+            .into_iter()
+            .zip(&told)
+            .map(|(ticket, told)| scope.spawn(move || listen(ticket, told)))
+            .collect();
+        let now = |is_time: &dyn Fn() -> bool| {
+            while !is_time() && !listeners.iter().any(thread::ScopedJoinHandle::is_finished) {
+                thread::sleep(Duration::from_micros(200));
+            }
+            let bytes = handle.experts().map(|store| store.counters().bytes_read);
+            (Instant::now(), counts().sum::<usize>(), bytes)
+        };
+        // All of them answer from the last one's first token to the first one's last.
+        let (start, before, bytes_before) = now(&|| counts().all(|told| told > 0));
+        let (end, after, bytes_after) = now(&|| counts().any(|told| told == args.decode));
+        for listener in listeners {
+            listener.join().unwrap_or_else(|_| bail!("a listener panicked"))?;
+        }
+        let tokens = after - before;
+        ensure!(tokens > 0, "the answers are too short to overlap: use a larger --decode");
+        let bytes = bytes_after.zip(bytes_before).map(|(after, before)| after - before);
+        Ok(Batch {
+            sequences: n,
+            tokens_per_second: tokens as f64 / (end - start).as_secs_f64(),
+            ratio: 1.0,
+            expert_bytes_per_token: bytes.map(|bytes| bytes as f64 / tokens as f64),
+        })
+    })
 }
 
-/// When each token came.
-fn token_times(ticket: Ticket) -> Result<Vec<Instant>> {
-    let mut times = Vec::new();
+/// Counts the tokens that come.
+fn listen(ticket: Ticket, told: &AtomicUsize) -> Result<()> {
     for event in ticket {
         if let Event::Token { .. } = event? {
-            times.push(Instant::now());
+            told.fetch_add(1, Ordering::Relaxed);
         }
     }
-    Ok(times)
+    Ok(())
 }
 
 fn table(batches: &[Batch]) -> Result<String> {
-    let mut table = String::from("sequences  tokens/s together     each   ratio\n");
-    for Batch { sequences, tokens_per_second, ratio } in batches {
+    let mut table = String::from("sequences  tokens/s together     each   ratio  experts read a token\n");
+    for Batch { sequences, tokens_per_second, ratio, expert_bytes_per_token } in batches {
         let each = tokens_per_second / *sequences as f64;
-        writeln!(table, "{sequences:>9} {tokens_per_second:>18.2} {each:>8.2} {ratio:>6.2}×")?;
+        let read =
+            expert_bytes_per_token.map_or("mapped".to_owned(), |bytes| Bytes(bytes as u64).to_string());
+        writeln!(table, "{sequences:>9} {tokens_per_second:>18.2} {each:>8.2} {ratio:>6.2}× {read:>20}")?;
     }
     Ok(table)
 }
