@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use moeflux::experts::{self, ExpertOptions, Heat, HintMode, Io, PolicyKind, StoreOptions};
+use moeflux::experts::{self, ExpertOptions, ExpertStore, Heat, HintMode, Io, PolicyKind, StoreOptions};
 use moeflux::memory::MemoryRequest;
 use moeflux::{Engine, Model};
 
@@ -76,6 +77,14 @@ impl ExpertArgs {
         self.memory.is_some() || self.expert_budget.is_some()
     }
 
+    /// Bytes for experts, if a flag says so much.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        match self.expert_budget {
+            Some(Amount::Bytes(bytes)) => Some(bytes),
+            Some(Amount::Percent(_)) | None => None,
+        }
+    }
+
     /// The options that they say for a model.
     pub(crate) fn options(&self, model: &Model) -> Result<ExpertOptions> {
         let all = experts::needs(model, 1, 0)?.experts;
@@ -131,7 +140,12 @@ impl ExpertArgs {
 
     /// Writes the file of `--warm`.
     pub(crate) fn finish(&self, engine: &Engine) -> Result<()> {
-        if let (Some(store), Some(path)) = (engine.experts(), self.heat_file(engine.model())?) {
+        self.keep(engine.experts(), engine.model())
+    }
+
+    /// The same, of a model and what streams its experts.
+    pub(crate) fn keep(&self, experts: Option<&Arc<ExpertStore>>, model: &Model) -> Result<()> {
+        if let (Some(store), Some(path)) = (experts, self.heat_file(model)?) {
             if let Some(folder) = path.parent().filter(|_| self.warm_is_auto()) {
                 fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
             }

@@ -7,6 +7,8 @@ mod completions;
 mod constraint_args;
 mod conversation;
 mod convert;
+mod device_args;
+mod devices;
 mod disk;
 mod eval;
 mod expert_args;
@@ -27,6 +29,7 @@ mod reasoning;
 mod rm;
 mod run;
 mod sampling_args;
+mod serve;
 mod size;
 mod stats;
 mod store_args;
@@ -35,12 +38,13 @@ mod trace;
 mod trace_record;
 mod verify;
 
-use std::io;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::terminal::note;
@@ -79,6 +83,18 @@ struct LogArgs {
     /// Say this on stderr, such as `moeflux=debug`
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
+    /// How to say it
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For programs, an object a line
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -143,6 +159,14 @@ Examples:
     /// Make what measurements need
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Serve models over HTTP: the APIs of OpenAI and Anthropic, and a page for a browser
+    #[command(after_help = "\
+Examples:
+  moeflux serve                                       the demo, at http://127.0.0.1:8080/
+  moeflux serve path/to/model --listen 0.0.0.0:8080 --api-keys-file keys.txt
+  moeflux serve small=path/to/one large=path/to/other
+  moeflux serve --config moeflux.toml")]
+    Serve(Box<serve::ServeArgs>),
     /// Download a model from a hub; the commands then take its name
     #[command(after_help = "\
 Examples:
@@ -153,6 +177,8 @@ Examples:
 
 Interrupted and run again, it goes on. For gated and private models set HF_TOKEN.")]
     Pull(pull::PullArgs),
+    /// List the GPUs: memory, limits, measured bandwidth
+    Devices(devices::DevicesArgs),
     /// List the models that were pulled
     List(list::ListArgs),
     /// Remove a model that was pulled
@@ -168,8 +194,7 @@ Examples:
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let cli = Cli::parse();
-    match start_log(&cli.log).and_then(|()| execute(&cli.command, started)) {
+    match parse().and_then(|cli| start_log(&cli).and_then(|()| execute(&cli.command, started))) {
         Ok(code) => code,
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -178,6 +203,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The arguments, with those of the file that they name.
+fn parse() -> Result<Cli> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut command = Cli::command();
+    command.build();
+    let matches = command.clone().get_matches_from(&arguments);
+    let cli = Cli::from_arg_matches(&matches)?;
+    let Command::Serve(args) = &cli.command else { return Ok(cli) };
+    let (Some(path), Some(("serve", given))) = (args.config_file(), matches.subcommand()) else {
+        return Ok(cli);
+    };
+    let Some(serve) = command.find_subcommand("serve") else { return Ok(cli) };
+    let of_file = serve::arguments(path, serve, given)?;
+    // What follows two dashes is no flag.
+    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    arguments.splice(end..end, of_file);
+    Ok(Cli::from_arg_matches(&command.get_matches_from(arguments))?)
 }
 
 fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
@@ -191,7 +235,9 @@ fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(args)?,
         Command::Trace(command) => trace::run(command)?,
         Command::Bench(command) => bench::run(command)?,
+        Command::Serve(args) => serve::run(args)?,
         Command::Pull(args) => pull::run(args)?,
+        Command::Devices(args) => devices::run(args)?,
         Command::List(args) => list::run(args)?,
         Command::Rm(args) => rm::run(args)?,
         Command::Completions(args) => completions::run(args, Cli::command())?,
@@ -199,11 +245,21 @@ fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(args: &LogArgs) -> Result<()> {
-    let level = ["warn", "info", "debug", "trace"][usize::from(args.verbose.min(3))];
+fn start_log(cli: &Cli) -> Result<()> {
+    let args = &cli.log;
+    // A server that says nothing of its requests can't be run.
+    let least = u8::from(matches!(cli.command, Command::Serve(_)));
+    let level = ["warn", "info", "debug", "trace"][usize::from(args.verbose.max(least).min(3))];
     let filter = args.log.as_deref().unwrap_or(level);
     let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }
 

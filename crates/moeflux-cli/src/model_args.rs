@@ -1,18 +1,21 @@
 //! Which model, and how it computes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use moeflux::checkpoint::OpenOptions;
+use moeflux::experts::ExpertStore;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 
+use crate::device_args::DeviceArg;
 use crate::disk;
 use crate::expert_args::ExpertArgs;
 use crate::store_args::StoreArgs;
 
 /// Flags that every command has.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// Model folder, GGUF file, or name of a pulled model; same as the argument MODEL [default: the demo in models/demo]
@@ -26,7 +29,7 @@ pub(crate) struct ModelArgs {
 }
 
 /// How to compute.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct EngineArgs {
     /// Threads that compute; the output does not depend on them [default: one a core]
@@ -36,6 +39,10 @@ pub(crate) struct EngineArgs {
     /// float32
     #[arg(long, value_name = "NUMBERS", value_enum, default_value_t = NumbersArg::Fast)]
     numbers: NumbersArg,
+    /// What computes: cpu, gpu (the first that `moeflux devices` lists), gpu:N, or auto: a GPU that has room for the
+    /// whole model, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceArg,
     #[command(flatten)]
     experts: ExpertArgs,
 }
@@ -90,11 +97,20 @@ impl ModelArgs {
 
     /// The same, with its layer for multi-token prediction if `mtp` asks for it and there is one.
     pub(crate) fn open_with(&self, argument: Option<&Path>, mtp: bool) -> Result<Model> {
+        self.open_at(&self.folder(argument)?, mtp)
+    }
+
+    /// Opens the model that an argument names, whatever `--model` says.
+    pub(crate) fn open_named(&self, named: &Path) -> Result<Model> {
+        self.open_at(named, false)
+    }
+
+    fn open_at(&self, named: &Path, mtp: bool) -> Result<Model> {
         let checkpoint = OpenOptions {
             ignored_config_fields: self.ignored_config_fields.clone(),
             ..OpenOptions::default()
         };
-        self.store.open(&self.folder(argument)?, &ModelOptions { checkpoint, mtp })
+        self.store.open(named, &ModelOptions { checkpoint, mtp })
     }
 }
 
@@ -116,7 +132,9 @@ impl EngineArgs {
             options.threads = threads;
         }
         options.numbers = self.numbers.into();
-        disk::tune(model, &mut options)?;
+        if !self.device.is_gpu(model, self.limits_memory())? {
+            disk::tune(model, &mut options)?;
+        }
         Ok(options)
     }
 
@@ -128,9 +146,19 @@ impl EngineArgs {
 
     /// An engine for the model, of these options if somebody changed them.
     pub(crate) fn engine_with(&self, model: Model, options: &EngineOptions) -> Result<Engine> {
-        let engine = Engine::new(model, options)?;
+        let engine = self.device.engine(model, options, self.limits_memory())?;
         self.experts.begin(&engine)?;
         Ok(engine)
+    }
+
+    /// Bytes for experts, if a flag says so much.
+    pub(crate) fn expert_bytes(&self) -> Option<u64> {
+        self.experts.bytes()
+    }
+
+    /// The same as [`finish`](Self::finish), after the engine is gone.
+    pub(crate) fn finish_with(&self, experts: Option<&Arc<ExpertStore>>, model: &Model) -> Result<()> {
+        self.experts.keep(experts, model)
     }
 
     /// Keeps what the engine has learnt for the next start, if that was asked for.

@@ -10,7 +10,7 @@ use moeflux::ModelOptions;
 use moeflux_hub::{Model, Store};
 
 /// The folder of pulled models.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct StoreArgs {
     /// Where pulled models are

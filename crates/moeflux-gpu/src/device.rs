@@ -32,6 +32,8 @@ pub struct DeviceInfo {
     pub is_cpu: bool,
     /// Whether it shares the host's memory.
     pub is_integrated: bool,
+    /// Its own memory in bytes (the host's, where it has none of its own), if the driver says.
+    pub memory: Option<u64>,
     /// The largest buffer a shader can bind, in bytes.
     pub binding_limit: u64,
     /// The fewest and the most invocations of a subgroup.
@@ -52,10 +54,33 @@ impl DeviceInfo {
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,
             is_integrated: info.device_type == wgpu::DeviceType::IntegratedGpu,
+            memory: memory(adapter),
             binding_limit: adapter.limits().max_storage_buffer_binding_size,
             subgroup: (info.subgroup_min_size, info.subgroup_max_size),
         }
     }
+}
+
+/// The largest heap of the device's own memory.
+#[cfg(not(target_vendor = "apple"))]
+fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the adapter is only asked; what is asked lives as long as the guard.
+    let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    let instance = adapter.shared_instance().raw_instance();
+    // SAFETY: the device is one of this instance.
+    let found = unsafe { instance.get_physical_device_memory_properties(adapter.raw_physical_device()) };
+    // Bit 0 of the flags is DEVICE_LOCAL.
+    found
+        .memory_heaps_as_slice()
+        .iter()
+        .filter(|heap| heap.flags.as_raw() & 1 != 0)
+        .map(|heap| heap.size)
+        .max()
+}
+
+#[cfg(target_vendor = "apple")]
+fn memory(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 fn adapters() -> Vec<wgpu::Adapter> {
@@ -85,6 +110,8 @@ pub struct Device {
     dropped: Dropped,
     allocated: Arc<AtomicU64>,
     none: View,
+    /// What the last download came through, for the next one.
+    staging: Arc<Mutex<Option<wgpu::Buffer>>>,
 }
 
 impl Device {
@@ -126,7 +153,13 @@ impl Device {
         let allocated = Arc::new(AtomicU64::new(0));
         let none = view(&raw, 64, 0, &dropped);
         let pipelines = Arc::default();
-        Ok(Device { raw, queue, info, pipelines, lost, complaint, dropped, allocated, none })
+        let staging = Arc::default();
+        Ok(Device { raw, queue, info, pipelines, lost, complaint, dropped, allocated, none, staging })
+    }
+
+    /// Whether both are the same opening of a device.
+    pub fn is(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.pipelines, &other.pipelines)
     }
 
     /// What it is.
@@ -171,20 +204,33 @@ impl Device {
             return Ok(Vec::new());
         }
         let bytes = view.bytes();
-        let staging = self.raw.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("download"),
-            size: bytes.end - bytes.start,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let size = bytes.end - bytes.start;
+        let staging = self.staging(size);
         let mut commands = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        commands.copy_buffer_to_buffer(&view.buffer().raw, bytes.start, &staging, 0, bytes.end - bytes.start);
+        commands.copy_buffer_to_buffer(&view.buffer().raw, bytes.start, &staging, 0, size);
         self.queue.submit([commands.finish()]);
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        staging.map_async(wgpu::MapMode::Read, 0..size, |_| {});
         self.wait("download")?;
         let failed = |cause: String| GpuError::Failed { op: "download".to_owned(), cause };
-        let mapped = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
-        Ok(bytemuck::pod_collect_to_vec(&mapped))
+        let mapped = staging.get_mapped_range(0..size).map_err(|error| failed(error.to_string()))?;
+        let values = bytemuck::pod_collect_to_vec(&mapped);
+        drop(mapped);
+        staging.unmap();
+        *self.staging.lock().unwrap_or_else(PoisonError::into_inner) = Some(staging);
+        Ok(values)
+    }
+
+    /// Memory that the host can read, of so many bytes at least.
+    fn staging(&self, size: u64) -> wgpu::Buffer {
+        let held = self.staging.lock().unwrap_or_else(PoisonError::into_inner).take();
+        held.filter(|buffer| buffer.size() >= size).unwrap_or_else(|| {
+            self.raw.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("download"),
+                size: size.next_power_of_two(),
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
     }
 
     /// Begins to record commands.

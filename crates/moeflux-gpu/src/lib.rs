@@ -14,6 +14,7 @@ pub mod device;
 pub mod encoder;
 pub mod error;
 pub mod kernels;
+pub mod limits;
 pub mod matrix;
 pub mod pipeline;
 
@@ -22,5 +23,6 @@ pub use device::{Device, DeviceInfo, devices};
 pub use encoder::Encoder;
 pub use error::GpuError;
 pub use kernels::*;
+pub use limits::read_bandwidth;
 pub use matrix::GpuMatrix;
 pub use pipeline::Program;

@@ -124,14 +124,19 @@ impl GpuMatrix {
         Ok(copy)
     }
 
-    /// Copies of matrices of one shape and encoding, one after the other.
-    pub fn stack(device: &Device, name: &str, matrices: &[Matrix<'_>]) -> Result<Self, GpuError> {
+    /// Copies of matrices of one shape and encoding, one after the other; no buffer ends within `together` of them.
+    pub fn stack(
+        device: &Device,
+        name: &str,
+        matrices: &[Matrix<'_>],
+        together: usize,
+    ) -> Result<Self, GpuError> {
         let Some(first) = matrices.first() else {
             return Self::alloc(device, name, 0, 1, 0, DeviceEncoding::Float(Float::F32));
         };
         let encoding = DeviceEncoding::of(first.encoding());
         let (rows, cols) = (first.rows(), first.cols());
-        let copy = Self::alloc(device, name, rows * matrices.len(), rows, cols, encoding)?;
+        let copy = Self::alloc(device, name, rows * matrices.len(), rows * together, cols, encoding)?;
         for (i, matrix) in matrices.iter().enumerate() {
             if DeviceEncoding::of(matrix.encoding()) != encoding {
                 let encoding = format!("{:?} beside others in {encoding:?} ({name})", matrix.encoding());
@@ -192,6 +197,11 @@ impl GpuMatrix {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether it has affine codes of four bits.
+    pub(crate) fn is_affine4(&self) -> bool {
+        matches!(self.encoding, DeviceEncoding::Affine { bits: 4, .. })
     }
 
     /// Number of columns.

@@ -40,26 +40,28 @@ impl Program {
     }
 }
 
-/// What identifies a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    /// Where the program is: there is one of each.
-    program: usize,
-    constants: Vec<(&'static str, u32)>,
-}
-
 /// A compiled shader and the groups of buffers it has been used with.
 #[derive(Debug)]
 struct Compiled {
     program: &'static Program,
+    constants: Vec<(&'static str, u32)>,
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
-    groups: HashMap<Vec<u64>, wgpu::BindGroup>,
+    /// By a digest of the buffers.
+    groups: HashMap<u64, Vec<Group>>,
 }
 
-/// All pipelines of a device.
+/// Some buffers, bound.
+#[derive(Debug)]
+struct Group {
+    buffers: Vec<u64>,
+    raw: wgpu::BindGroup,
+}
+
+/// All pipelines of a device, by a digest of program and constants. A step looks up a thousand of them, so that a digest of
+/// numbers alone is what a lookup costs; what is found is compared in full.
 #[derive(Debug, Default)]
-pub(crate) struct Pipelines(HashMap<Key, Compiled>);
+pub(crate) struct Pipelines(HashMap<u64, Vec<Compiled>>);
 
 impl Pipelines {
     /// The pipeline of a program, and the group of the views' buffers for it.
@@ -70,44 +72,68 @@ impl Pipelines {
         constants: Constants<'_>,
         views: &[&View],
     ) -> Result<(&wgpu::ComputePipeline, &wgpu::BindGroup), GpuError> {
-        let key = Key { program: std::ptr::from_ref(program) as usize, constants: constants.to_vec() };
-        let compiled = match self.0.entry(key) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(compile(device, program, &program.shader(constants))?)
+        let place = std::ptr::from_ref(program) as u64;
+        let key = digest(std::iter::once(place).chain(constants.iter().map(|&(_, value)| u64::from(value))));
+        let alike = self.0.entry(key).or_default();
+        let is_it = |one: &Compiled| std::ptr::eq(one.program, program) && one.constants == constants;
+        let index = match alike.iter().position(is_it) {
+            Some(index) => index,
+            None => {
+                alike.push(compile(device, program, constants)?);
+                alike.len() - 1
             }
         };
-        let Compiled { pipeline, layout, groups, .. } = compiled;
-        let ids: Vec<u64> = views.iter().map(|view| view.buffer().id).collect();
-        let group = groups.entry(ids).or_insert_with(|| {
-            let resources = views.iter().map(|view| view.buffer().raw.as_entire_binding());
-            let entries: Vec<_> = (0..)
-                .zip(resources)
-                .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
-                .collect();
-            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
-        });
-        Ok((pipeline, group))
+        let Compiled { pipeline, layout, groups, .. } = &mut alike[index];
+        let ids = views.iter().map(|view| view.buffer().id);
+        let alike = groups.entry(digest(ids.clone())).or_default();
+        let index = match alike.iter().position(|group| group.buffers.iter().copied().eq(ids.clone())) {
+            Some(index) => index,
+            None => {
+                let resources = views.iter().map(|view| view.buffer().raw.as_entire_binding());
+                let entries: Vec<_> = (0..)
+                    .zip(resources)
+                    .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+                    .collect();
+                let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
+                alike.push(Group { buffers: ids.collect(), raw: device.create_bind_group(&descriptor) });
+                alike.len() - 1
+            }
+        };
+        Ok((pipeline, &alike[index].raw))
     }
 
     /// Every program compiled so far, with its whole source.
     pub(crate) fn shaders(&self) -> Vec<(&'static Program, String)> {
-        let source =
-            |(key, compiled): (&Key, &Compiled)| (compiled.program, compiled.program.shader(&key.constants));
-        self.0.iter().map(source).collect()
+        let source = |one: &Compiled| (one.program, one.program.shader(&one.constants));
+        self.0.values().flatten().map(source).collect()
     }
 
     /// Lets go of what refers to these buffers.
     pub(crate) fn forget(&mut self, buffers: &[u64]) {
         if !buffers.is_empty() {
-            for compiled in self.0.values_mut() {
-                compiled.groups.retain(|ids, _| !ids.iter().any(|id| buffers.contains(id)));
+            for compiled in self.0.values_mut().flatten() {
+                compiled.groups.retain(|_, alike| {
+                    alike.retain(|group| !group.buffers.iter().any(|id| buffers.contains(id)));
+                    !alike.is_empty()
+                });
             }
         }
     }
 }
 
-fn compile(device: &wgpu::Device, program: &'static Program, source: &str) -> Result<Compiled, GpuError> {
+/// A digest of numbers, by the FNV-1a rule on whole words.
+fn digest(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0xcbf2_9ce4_8422_2325, |digest, number| {
+        (digest ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23)
+    })
+}
+
+fn compile(
+    device: &wgpu::Device,
+    program: &'static Program,
+    constants: Constants<'_>,
+) -> Result<Compiled, GpuError> {
+    let source = &program.shader(constants);
     let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
     let scopes = scopes.map(|filter| device.push_error_scope(filter));
     let descriptor = wgpu::ShaderModuleDescriptor {
@@ -155,7 +181,10 @@ fn compile(device: &wgpu::Device, program: &'static Program, source: &str) -> Re
         cause = block_on(scope.pop()).or(cause);
     }
     match cause {
-        None => Ok(Compiled { program, pipeline, layout, groups: HashMap::new() }),
+        None => {
+            let constants = constants.to_vec();
+            Ok(Compiled { program, constants, pipeline, layout, groups: HashMap::new() })
+        }
         Some(error) => Err(GpuError::Compile { op: program.name.to_owned(), cause: error.to_string() }),
     }
 }

@@ -1,5 +1,9 @@
 //! What attention keeps of the past: blocks of [`KV_BLOCK`] absolute positions, of float32 or of half floats.
 
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Positions in a block of a cache.
@@ -58,11 +62,22 @@ impl F16 {
     }
 }
 
+/// float32 values in a device's memory, which only that device's backend writes.
+pub trait DeviceFloats: Any + fmt::Debug + Send + Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// A copy of some of them.
+    fn read(&self, range: Range<usize>) -> io::Result<Vec<f32>>;
+}
+
 /// One block of a cache; without elements where nothing is kept any more.
 ///
 /// A clone shares the elements; whoever writes to a shared block gets a copy of its own first.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum KvBlock {
+    /// float32 on a device; no kernel of the CPU may see it.
+    Device(Arc<dyn DeviceFloats>),
     /// float32.
     F32(Arc<[f32]>),
     /// Half floats.
@@ -88,7 +103,7 @@ impl KvBlock {
     /// What its elements are.
     pub fn kv_type(&self) -> KvType {
         match self {
-            KvBlock::F32(_) => KvType::F32,
+            KvBlock::F32(_) | KvBlock::Device(_) => KvType::F32,
             KvBlock::F16(_) => KvType::F16,
         }
     }
@@ -98,6 +113,7 @@ impl KvBlock {
         match self {
             KvBlock::F32(block) => block.len(),
             KvBlock::F16(block) => block.len(),
+            KvBlock::Device(block) => block.count(),
         }
     }
 
@@ -116,6 +132,15 @@ impl KvBlock {
         match self {
             KvBlock::F32(block) => Arc::strong_count(block) > 1,
             KvBlock::F16(block) => Arc::strong_count(block) > 1,
+            KvBlock::Device(block) => Arc::strong_count(block) > 1,
+        }
+    }
+
+    /// The same block with its elements in the host's memory.
+    pub fn on_host(&self) -> io::Result<KvBlock> {
+        match self {
+            KvBlock::Device(block) => Ok(KvBlock::F32(block.read(0..block.count())?.into())),
+            block => Ok(block.clone()),
         }
     }
 
@@ -124,14 +149,19 @@ impl KvBlock {
         match self {
             KvBlock::F32(block) => Arc::make_mut(block).fill_with(value),
             KvBlock::F16(block) => Arc::make_mut(block).fill_with(|| F16::from_f32(value())),
+            KvBlock::Device(block) => *self = KvBlock::F32((0..block.count()).map(|_| value()).collect()),
         }
     }
 
     /// Its elements as they lie in files, little-endian.
+    ///
+    /// # Panics
+    /// If it is on a device, as the kernels do: [`on_host`](Self::on_host) brings it back.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match self {
             KvBlock::F32(block) => block.iter().flat_map(|x| x.to_le_bytes()).collect(),
             KvBlock::F16(block) => block.iter().flat_map(|x| x.0.to_le_bytes()).collect(),
+            KvBlock::Device(_) => on_a_device(),
         }
     }
 
@@ -160,6 +190,7 @@ impl KvBlock {
                     *to = F16::from_f32(*x);
                 }
             }
+            KvBlock::Device(_) => on_a_device(),
         }
     }
 
@@ -176,14 +207,33 @@ impl KvBlock {
                     *x = from.to_f32();
                 }
             }
+            KvBlock::Device(_) => on_a_device(),
         }
     }
 
     /// Some of its elements.
-    pub(crate) fn part(&self, range: std::ops::Range<usize>) -> Floats<'_> {
+    pub(crate) fn part(&self, range: Range<usize>) -> Floats<'_> {
         match self {
             KvBlock::F32(block) => Floats::F32(&block[range]),
             KvBlock::F16(block) => Floats::F16(&block[range]),
+            KvBlock::Device(_) => on_a_device(),
+        }
+    }
+}
+
+/// Blocks on a device are those of sequences that only a device's backend runs.
+fn on_a_device() -> ! {
+    unreachable!("a block on a device is brought to the host before the CPU reads it")
+}
+
+/// By the elements; on a device, by the memory.
+impl PartialEq for KvBlock {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (KvBlock::F32(one), KvBlock::F32(other)) => one == other,
+            (KvBlock::F16(one), KvBlock::F16(other)) => one == other,
+            (KvBlock::Device(one), KvBlock::Device(other)) => Arc::ptr_eq(one, other),
+            _ => false,
         }
     }
 }

@@ -122,8 +122,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(name: &str, numbers: Numbers) -> Self {
-        let engine = engine(name, numbers, 40);
+    fn new(engine: Engine) -> Self {
         let expected = Expected::by(engine.model(), engine.sequence());
         let sequences = vec![engine.sequence(); SEQUENCES];
         let cache = PrefixCache::new(1 << 30);
@@ -258,21 +257,34 @@ impl Machine {
 
 fn programs_change_no_bit(name: &str, cases: u32) {
     for numbers in [Numbers::Exact, Numbers::Fast] {
-        let machine = std::cell::RefCell::new(Machine::new(name, numbers));
-        let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-        let mut runner = proptest::test_runner::TestRunner::new(config);
-        let programs = prop::collection::vec(command(), 1..24);
-        runner
-            .run(&programs, |program| {
-                let mut machine = machine.borrow_mut();
-                machine.reset();
-                for command in &program {
-                    machine.run(command);
-                    machine.check();
-                }
-                Ok(())
-            })
-            .unwrap_or_else(|error| panic!("{name}, {numbers:?}: {error}"));
+        programs_change_no_bit_of(engine(name, numbers, 40), &format!("{name}, {numbers:?}"), cases);
+    }
+}
+
+fn programs_change_no_bit_of(engine: Engine, name: &str, cases: u32) {
+    let machine = std::cell::RefCell::new(Machine::new(engine));
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let programs = prop::collection::vec(command(), 1..24);
+    runner
+        .run(&programs, |program| {
+            let mut machine = machine.borrow_mut();
+            machine.reset();
+            for command in &program {
+                machine.run(command);
+                machine.check();
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+/// The same where states are in a device's memory: recurrent states, latents, sliding windows.
+#[cfg(feature = "gpu")]
+#[test]
+fn programs_change_no_bit_on_a_gpu() {
+    for name in ["qwen3_next/mlx-q4", "deepseek_v3/mlx-q4", "gpt_oss/hf"] {
+        programs_change_no_bit_of(common::engines::on_gpu(name, 40), &format!("{name} on a GPU"), 3);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod chat;
 mod eval;
+mod gpu;
 mod inspect;
 mod run;
 mod stream;

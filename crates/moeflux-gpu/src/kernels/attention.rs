@@ -27,8 +27,16 @@ pub struct KvView {
     pub keys: View,
     /// Blocks of values, `[kv_heads, KV_BLOCK, head_dim]`; of latents the same view as `keys`.
     pub values: View,
-    /// For each KV_BLOCK positions of the sequence the index of their block (u32).
+    /// For each KV_BLOCK positions of the sequence the index of their block (u32), among the keys and then, of the same
+    /// positions, among the values: `[2, blocks]`, of latents `[1, blocks]`.
     pub blocks: View,
+}
+
+impl KvView {
+    /// From where a block of keys is said to where the one of values is.
+    fn to_values(&self, has_values: bool) -> u32 {
+        if has_values { self.blocks.len() as u32 / 2 } else { 0 }
+    }
 }
 
 /// Where queries are, and what they may use.
@@ -54,9 +62,11 @@ pub fn kv_write(
     let n = k.len();
     assert!(n.is_multiple_of(shape.kv_heads * shape.head_dim) && v.len() == n);
     let constants = [EACH[0], EACH[1], ("KV_BLOCK", KV_BLOCK as u32)];
-    let params = [n, shape.kv_heads, shape.head_dim, first_position].map(|x| x as u32);
+    let [n, kv_heads, head_dim, first_position] =
+        [n, shape.kv_heads, shape.head_dim, first_position].map(|x| x as u32);
+    let params = [n, kv_heads, head_dim, first_position, cache.to_values(true)];
     let views = [k, v, &cache.keys, &cache.values, &cache.blocks];
-    enc.dispatch(&KV_WRITE, &constants, &views, &params, grid(n.div_ceil(LANES)));
+    enc.dispatch(&KV_WRITE, &constants, &views, &params, grid(k.len().div_ceil(LANES)));
 }
 
 /// Writes latents (`[n, rank]`) and rotary keys (`[n, rope_dim]`) of the positions from `first_position` on into their
@@ -238,6 +248,7 @@ fn attend_tokens(
         scale.to_bits(),
         first_block as u32,
         split as u32,
+        cache.to_values(geometry.rope_dim == 0 && geometry.value_channel == 1),
     ];
     let none = enc.no_view();
     let sinks_view = sinks.unwrap_or(&none);

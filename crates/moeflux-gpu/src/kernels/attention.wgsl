@@ -29,6 +29,8 @@ struct Params {
     /// Of split blocks: the first, and how many there are.
     first_block: u32,
     split: u32,
+    /// From the place of a block of keys to that of values.
+    to_values: u32,
 }
 
 @group(0) @binding(0) var<storage, read> q: array<f32>;
@@ -104,10 +106,11 @@ fn load_queries(tile: Tile, lane: u32) {
 
 /// Attends to one block, which some row sees; leaves what it gave in `block_softmax` and `block_values`.
 fn attend_block(tile: Tile, block: u32, lane: u32) {
-    let at = blocks[p.blocks_at + block] * p.groups + tile.group;
-    score(p.keys_at + at * KEY_DIM * KV_BLOCK, lane);
+    let keys_block = blocks[p.blocks_at + block] * p.groups + tile.group;
+    let values_block = blocks[p.blocks_at + p.to_values + block] * p.groups + tile.group;
+    score(p.keys_at + keys_block * KEY_DIM * KV_BLOCK, lane);
     weigh(tile, block * KV_BLOCK, lane);
-    sum_values(tile, block * KV_BLOCK, p.values_at + at * VALUE_BLOCK, lane);
+    sum_values(tile, block * KV_BLOCK, p.values_at + values_block * VALUE_BLOCK, lane);
 }
 
 /// Each quarter of every row's scores.

@@ -14,15 +14,13 @@ static GROUP: Program =
 static COMBINE: Program =
     Program { name: "experts_combine", entry: "main", source: &[include_str!("experts_combine.wgsl")] };
 
-/// The linear maps of all experts of a layer, each map's one after the other.
+/// The linear maps of all experts of a layer, one expert after the other.
 #[derive(Clone, Debug)]
 pub struct GpuExperts {
     /// How many experts there are.
     pub count: usize,
-    /// `[count, intermediate, hidden]`.
-    pub gate: GpuMatrix,
-    /// `[count, intermediate, hidden]`.
-    pub up: GpuMatrix,
+    /// `[count, 2, intermediate, hidden]`: an expert's gate and then its up.
+    pub gate_up: GpuMatrix,
     /// `[count, hidden, intermediate]`.
     pub down: GpuMatrix,
     /// What is added to the products, if anything.
@@ -32,10 +30,8 @@ pub struct GpuExperts {
 /// The biases of all experts.
 #[derive(Clone, Debug)]
 pub struct GpuExpertBiases {
-    /// `[count, intermediate]`.
-    pub gate: View,
-    /// `[count, intermediate]`.
-    pub up: View,
+    /// `[count, 2, intermediate]`.
+    pub gate_up: View,
     /// `[count, hidden]`.
     pub down: View,
 }
@@ -43,8 +39,7 @@ pub struct GpuExpertBiases {
 /// Memory that layers of experts use again.
 #[derive(Debug)]
 pub struct ExpertScratch {
-    gate: View,
-    up: View,
+    gate_up: View,
     down: View,
     tiles: View,
     order: View,
@@ -61,8 +56,7 @@ impl ExpertScratch {
     ) -> Result<Self, GpuError> {
         let floats = |width| device.alloc("the experts' activations", choices * width);
         Ok(ExpertScratch {
-            gate: floats(intermediate)?,
-            up: floats(intermediate)?,
+            gate_up: floats(2 * intermediate)?,
             down: floats(hidden)?,
             tiles: device.alloc("the experts' tiles", tiles(choices, count) * 3)?,
             order: device.alloc("the experts' choices", choices)?,
@@ -94,12 +88,11 @@ pub fn experts(
     scratch: &ExpertScratch,
     y: &View,
 ) {
-    let (choices, hidden) = (ids.len(), experts.gate.cols());
+    let (choices, hidden) = (ids.len(), experts.gate_up.cols());
     let intermediate = experts.down.cols();
     assert!(choices.is_multiple_of(k) && weights.len() == choices && x.len() == y.len());
     assert_eq!(x.len(), choices / k * hidden);
-    let gate = scratch.gate.slice(0..choices * intermediate);
-    let up = scratch.up.slice(0..choices * intermediate);
+    let gate_up = scratch.gate_up.slice(0..choices * 2 * intermediate);
     let down = scratch.down.slice(0..choices * hidden);
     let order = scratch.order.slice(0..choices);
     let table = scratch.tiles.slice(0..tiles(choices, experts.count) * 3);
@@ -112,20 +105,17 @@ pub fn experts(
     let tiles =
         || if is_grouped { Tiles::Grouped { tiles: &table, order: &order } } else { Tiles::Each(ids) };
     let biases = experts.biases.as_ref();
-    for (w, bias, y) in [
-        (&experts.gate, biases.map(|biases| &biases.gate), &gate),
-        (&experts.up, biases.map(|biases| &biases.up), &up),
-    ] {
-        let product = Product::new(w, intermediate, x, y);
-        Product { bias, tiles: tiles(), choices: k, ..product }.record(enc);
-    }
+    let bias = biases.map(|biases| &biases.gate_up);
+    let product = Product::new(&experts.gate_up, 2 * intermediate, x, &gate_up);
+    Product { bias, tiles: tiles(), choices: k, ..product }.record(enc);
+    let up = gate_up.slice(intermediate..gate_up.len());
     let input = match activation {
         Activation::Swiglu => Input::Swiglu(&up),
         Activation::ClampedSwiglu { alpha, limit } => Input::ClampedSwiglu { up: &up, alpha, limit },
     };
     let bias = biases.map(|biases| &biases.down);
-    let product = Product::new(&experts.down, hidden, &gate, &down);
-    Product { bias, input, tiles: tiles(), ..product }.record(enc);
+    let product = Product::new(&experts.down, hidden, &gate_up, &down);
+    Product { bias, input, tiles: tiles(), x_stride: 2 * intermediate, ..product }.record(enc);
     let params = [y.len() as u32, hidden as u32, k as u32];
     enc.dispatch(&COMBINE, &EACH, &[&down, ids, weights, y], &params, grid(y.len().div_ceil(LANES)));
 }

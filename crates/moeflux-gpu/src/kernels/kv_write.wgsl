@@ -12,6 +12,8 @@ struct Params {
     kv_heads: u32,
     head_dim: u32,
     first_position: u32,
+    /// From the place of a block of keys to that of values.
+    to_values: u32,
 }
 
 @group(0) @binding(0) var<storage, read> k: array<f32>;
@@ -32,7 +34,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let head = i % width / p.head_dim;
     let channel = i % p.head_dim;
     let at = position % KV_BLOCK;
-    let block = blocks[p.blocks_at + position / KV_BLOCK] * width * KV_BLOCK + head * KV_BLOCK * p.head_dim;
-    keys[p.keys_at + block + channel * KV_BLOCK + at] = k[p.k_at + i];
-    values[p.values_at + block + at * p.head_dim + channel] = v[p.v_at + i];
+    let place = p.blocks_at + position / KV_BLOCK;
+    let within = head * KV_BLOCK * p.head_dim;
+    let keys_block = blocks[place] * width * KV_BLOCK + within;
+    let values_block = blocks[place + p.to_values] * width * KV_BLOCK + within;
+    keys[p.keys_at + keys_block + channel * KV_BLOCK + at] = k[p.k_at + i];
+    values[p.values_at + values_block + at * p.head_dim + channel] = v[p.v_at + i];
 }

@@ -3,10 +3,26 @@
 use crate::matrix::{GpuMatrix, UNIT};
 use crate::{Encoder, Program, View};
 
-use super::{GRID_ROW, LANES, MATH, WEIGHTS, grid};
+use super::{GRID_ROW, LANES, MATH, SCALES, WEIGHTS, grid};
 
-static LINEAR: Program =
-    Program { name: "linear", entry: "main", source: &[include_str!("linear.wgsl"), WEIGHTS, MATH] };
+const PRODUCT: &str = include_str!("product.wgsl");
+const EIGHT: &str = include_str!("eight.wgsl");
+const CODES: &str = include_str!("codes.wgsl");
+static GEMV: Program = Program {
+    name: "linear",
+    entry: "main",
+    source: &[include_str!("gemv.wgsl"), PRODUCT, CODES, EIGHT, WEIGHTS, MATH],
+};
+static GEMV_AFFINE4: Program = Program {
+    name: "linear",
+    entry: "main",
+    source: &[include_str!("gemv.wgsl"), PRODUCT, include_str!("codes_affine4.wgsl"), EIGHT, SCALES, MATH],
+};
+static GEMM: Program = Program {
+    name: "linear",
+    entry: "main",
+    source: &[include_str!("gemm.wgsl"), PRODUCT, CODES, EIGHT, WEIGHTS, MATH],
+};
 static EMBED: Program =
     Program { name: "embed", entry: "main", source: &[include_str!("embed.wgsl"), WEIGHTS] };
 static TRANSPOSED: Program = Program {
@@ -20,6 +36,21 @@ pub fn linear(enc: &mut Encoder<'_>, w: &GpuMatrix, bias: Option<&View>, x: &Vie
     assert_eq!(x.len() / w.cols() * w.rows(), y.len());
     assert!(bias.is_none_or(|bias| bias.len() == w.rows()));
     Product { bias, ..Product::new(w, w.rows(), x, y) }.record(enc);
+}
+
+/// `y = (silu(gate) · up)·wᵀ + bias`: [`swiglu`](super::swiglu) and [`linear`] in one dispatch, with the same bits. For few
+/// rows: each workgroup computes its own.
+pub fn swiglu_linear(
+    enc: &mut Encoder<'_>,
+    w: &GpuMatrix,
+    bias: Option<&View>,
+    gate: &View,
+    up: &View,
+    y: &View,
+) {
+    assert!(gate.len() / w.cols() * w.rows() == y.len() && up.len() == gate.len());
+    assert!(bias.is_none_or(|bias| bias.len() == w.rows()));
+    Product { bias, input: Input::Swiglu(up), ..Product::new(w, w.rows(), gate, y) }.record(enc);
 }
 
 /// `y_h = W_h·x_h` for each head `h` of each token: `w` holds the heads' matrices `[rows, cols]` one after the other, `x`
@@ -70,8 +101,8 @@ pub(super) enum Tiles<'a> {
     Grouped { tiles: &'a View, order: &'a View },
 }
 
-/// Rows of x of a tile where there are many.
-pub(super) const TILE: usize = 8;
+/// Rows of x of a tile of choices of one expert.
+pub(super) const TILE: usize = 16;
 
 /// What is done to `x` as it is read.
 pub(super) enum Input<'a> {
@@ -88,6 +119,8 @@ pub(super) struct Product<'a> {
     /// For every row of the stack.
     pub(super) bias: Option<&'a View>,
     pub(super) x: &'a View,
+    /// From a row of `x` to the next.
+    pub(super) x_stride: usize,
     pub(super) y: &'a View,
     pub(super) input: Input<'a>,
     pub(super) tiles: Tiles<'a>,
@@ -95,45 +128,73 @@ pub(super) struct Product<'a> {
     pub(super) choices: usize,
 }
 
-/// Invocations of a workgroup.
-const WORKGROUP: usize = 128;
+/// Invocations of a workgroup, with tiles and without.
+const WITH_TILES: usize = 128;
+const WITHOUT: usize = 256;
+/// Sums of a row that are added at the end; more of them let more invocations read a row.
+const CHAINS: usize = 32;
+/// Most rows of x that do without tiles in a workgroup's memory.
+const FEW: usize = 4;
+
+/// The shape of a workgroup's work; it changes no bit.
+enum Work {
+    /// So many rows of x, two at most.
+    Gemv { x_rows: usize },
+    /// Tiles of rows of x and rows of W, and rows of x for each invocation.
+    Gemm { x_rows: usize, rows: usize, each: usize },
+}
+
+const SMALL_TILES: Work = Work::Gemm { x_rows: TILE, rows: 128, each: 4 };
+const LARGE_TILES: Work = Work::Gemm { x_rows: 64, rows: 64, each: 8 };
 
 impl<'a> Product<'a> {
     pub(super) fn new(w: &'a GpuMatrix, rows: usize, x: &'a View, y: &'a View) -> Self {
-        Product { w, rows, heads: 1, bias: None, x, y, input: Input::Plain, tiles: Tiles::Heads, choices: 1 }
+        let (input, tiles) = (Input::Plain, Tiles::Heads);
+        Product { w, rows, heads: 1, bias: None, x, x_stride: w.cols(), y, input, tiles, choices: 1 }
     }
 
     pub(super) fn record(self, enc: &mut Encoder<'_>) {
-        let Product { w, rows, heads, bias, x, y, input, tiles, choices } = self;
+        let Product { w, rows, heads, bias, x, x_stride, y, input, tiles, choices } = self;
         let (none, cols) = (enc.no_view(), w.cols());
         if y.is_empty() {
             return;
         }
         let n = y.len() / (rows * heads);
-        let (mode, table, order, tile, count) = match tiles {
-            Tiles::Heads if n < TILE / 2 => (0, &none, &none, 1, n),
-            Tiles::Heads => (0, &none, &none, TILE, n.div_ceil(TILE)),
-            Tiles::Each(ids) => (1, ids, &none, 1, n),
-            Tiles::Grouped { tiles, order } => (2, tiles, order, TILE, tiles.len() / 3),
+        let gemv = |x_rows| Work::Gemv { x_rows };
+        let (mode, table, order, work, count) = match tiles {
+            Tiles::Heads if n == 1 => (0, &none, &none, gemv(1), 1),
+            Tiles::Heads if n <= FEW => (0, &none, &none, gemv(2), n.div_ceil(2)),
+            Tiles::Heads if n <= 2 * TILE => (0, &none, &none, SMALL_TILES, n.div_ceil(TILE)),
+            Tiles::Heads => (0, &none, &none, LARGE_TILES, n.div_ceil(64)),
+            Tiles::Each(ids) => (1, ids, &none, gemv(1), n),
+            Tiles::Grouped { tiles, order } => (2, tiles, order, SMALL_TILES, tiles.len() / 3),
         };
-        let rows_at_once = if tile == 1 { 1 } else { 4 };
         let (activation, up, alpha, limit) = match input {
             Input::Plain => (0, &none, 0.0, 0.0),
             Input::Swiglu(up) => (1, up, 0.0, 0.0),
             Input::ClampedSwiglu { up, alpha, limit } => (2, up, alpha, limit),
         };
         let units = cols.div_ceil(UNIT);
-        let split = units.next_power_of_two().min(16);
+        let chains = units.div_ceil(2).next_power_of_two().min(CHAINS);
         let mut constants = vec![
-            ("LANES", WORKGROUP as u32),
-            ("SPLIT", split as u32),
-            ("T", tile as u32),
-            ("ROWS", rows_at_once as u32),
+            ("CHAINS", chains as u32),
             ("UNITS", units as u32),
             ("MODE", mode),
             ("ACTIVATION", activation),
             ("HAS_BIAS", u32::from(bias.is_some())),
+            ("IS_WHOLE", u32::from(cols.is_multiple_of(UNIT))),
         ];
+        let (program, x_rows, rows_at_once) = match work {
+            Work::Gemv { x_rows } => {
+                constants.push(("LANES", WITHOUT as u32));
+                (if w.is_affine4() { &GEMV_AFFINE4 } else { &GEMV }, x_rows, WITHOUT / chains)
+            }
+            Work::Gemm { x_rows, rows, each } => {
+                constants.extend([("LANES", WITH_TILES as u32), ("BN", rows as u32), ("TM", each as u32)]);
+                (&GEMM, x_rows, rows)
+            }
+        };
+        constants.push(("T", x_rows as u32));
         constants.extend(w.constants());
         for part in w.parts() {
             // Of one matrix some rows may be bound, of several only whole ones are.
@@ -143,12 +204,13 @@ impl<'a> Product<'a> {
             let bound_rows = if is_one { part.rows } else { rows };
             let first_matrix = if is_one { 0 } else { part.first_row / rows };
             let matrices = part.rows / bound_rows;
-            let params = [n, cols, rows, heads, first_matrix, matrices, first_row, bound_rows, choices];
+            let params =
+                [n, cols, rows, heads, first_matrix, matrices, first_row, bound_rows, choices, x_stride];
             let mut params = params.map(|x| x as u32).to_vec();
             params.extend([alpha.to_bits(), limit.to_bits()]);
             let views = [&part.codes, &part.params, bias.unwrap_or(&none), x, up, table, order, y];
-            let groups = bound_rows.div_ceil(WORKGROUP / split * rows_at_once);
-            enc.dispatch(&LINEAR, &constants, &views, &params, [groups as u32, count as u32, heads as u32]);
+            let groups = [bound_rows.div_ceil(rows_at_once), count, heads].map(|x| x as u32);
+            enc.dispatch(program, &constants, &views, &params, groups);
         }
     }
 }

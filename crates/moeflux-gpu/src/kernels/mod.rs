@@ -21,8 +21,8 @@ pub use decay_beta::decay_and_beta;
 pub use elementwise::{add, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
 pub use experts::{ExpertScratch, GpuExpertBiases, GpuExperts, experts};
 pub use gated_delta::gated_delta_rule;
-pub use linear::{embed, head_linear, head_linear_transposed, linear};
-pub use norm::{gated_rms_norm, l2_norm, rms_norm};
+pub use linear::{embed, head_linear, head_linear_transposed, linear, swiglu_linear};
+pub use norm::{add_rms_norm, gated_rms_norm, l2_norm, rms_norm};
 pub use rope::rope;
 pub use route::route;
 pub use select_outputs::select_outputs;
@@ -30,7 +30,8 @@ pub use top_k::{MAX_TOP_K, top_k, top_k_scratch_len};
 
 /// What shaders share.
 pub(crate) const MATH: &str = include_str!("math.wgsl");
-pub(crate) const WEIGHTS: &str = include_str!("weights.wgsl");
+pub(crate) const WEIGHTS: &str = concat!(include_str!("scales.wgsl"), include_str!("weights.wgsl"));
+pub(crate) const SCALES: &str = include_str!("scales.wgsl");
 pub(crate) const ORDER: &str = include_str!("order.wgsl");
 
 /// Workgroups in a row of the grid: more than one row where there are more of them than a dimension may have.

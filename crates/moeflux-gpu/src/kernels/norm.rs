@@ -7,6 +7,8 @@ use super::{GRID_ROW, MATH, grid};
 const SUM: &str = include_str!("sum_of_squares.wgsl");
 static RMS_NORM: Program =
     Program { name: "rms_norm", entry: "main", source: &[include_str!("rms_norm.wgsl"), SUM] };
+static ADD_RMS_NORM: Program =
+    Program { name: "add_rms_norm", entry: "main", source: &[include_str!("add_rms_norm.wgsl"), SUM] };
 static GATED_RMS_NORM: Program = Program {
     name: "gated_rms_norm",
     entry: "main",
@@ -20,6 +22,14 @@ pub fn rms_norm(enc: &mut Encoder<'_>, x: &View, weight: &View, eps: f32, y: &Vi
     let (rows, dim) = rows_of(x, weight.len(), y);
     let params = [rows as u32, dim as u32, eps.to_bits()];
     enc.dispatch(&RMS_NORM, &constants(dim), &[x, weight, y], &params, grid(rows));
+}
+
+/// `x = a + b` and `y = rms_norm(x)`: [`add`](super::add) and [`rms_norm`] in one dispatch, with the same bits.
+pub fn add_rms_norm(enc: &mut Encoder<'_>, a: &View, b: &View, weight: &View, eps: f32, x: &View, y: &View) {
+    assert!(a.len() == x.len() && b.len() == x.len());
+    let (rows, dim) = rows_of(x, weight.len(), y);
+    let params = [rows as u32, dim as u32, eps.to_bits()];
+    enc.dispatch(&ADD_RMS_NORM, &constants(dim), &[a, b, weight, x, y], &params, grid(rows));
 }
 
 /// `rms_norm(x) · silu(gate)`, element by element; `gate` has the shape of `x`.

@@ -3,10 +3,14 @@ use moeflux_kernels::{self as cpu, AttentionScratch, AttentionShape, KV_BLOCK, K
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
 
-/// A cache of so many positions in blocks of `len` values, backwards with a block between, and NaN in it.
+/// A cache of so many positions in blocks of `len` values, with a block between, and NaN in it: those of keys backwards,
+/// those of values forwards.
 fn cache(gpu: &Gpu, positions: usize, len: usize, values: bool) -> KvView {
     let blocks = positions.div_ceil(KV_BLOCK);
-    let table: Vec<u32> = (0..blocks).rev().map(|block| 2 * block as u32).collect();
+    let mut table: Vec<u32> = (0..blocks).rev().map(|block| 2 * block as u32).collect();
+    if values {
+        table.extend((0..blocks).map(|block| 2 * block as u32 + 1));
+    }
     let keys = gpu.out(2 * blocks * len);
     let values = if values { gpu.out(2 * blocks * len) } else { keys.clone() };
     KvView { keys, values, blocks: gpu.up_u32(&table) }

@@ -28,20 +28,22 @@ fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
                 (0..count).map(|_| Weights::random(&mut random, rows, 1, float)).collect::<Vec<_>>()
             })
         });
-        let stack = |maps: &[Weights]| {
-            let maps: Vec<Matrix<'_>> = maps.iter().map(Weights::matrix).collect();
-            GpuMatrix::stack(&gpu.0, "experts", &maps).unwrap()
+        let stack = |maps: &[&[Weights]]| {
+            let maps: Vec<Matrix<'_>> =
+                (0..count).flat_map(|id| maps.iter().map(move |maps| maps[id].matrix())).collect();
+            GpuMatrix::stack(&gpu.0, "experts", &maps, maps.len() / count).unwrap()
         };
-        let column = |maps: &[Weights]| gpu.up(&maps.iter().flat_map(Weights::values).collect::<Vec<f32>>());
+        let column = |maps: &[&[Weights]]| {
+            let values = (0..count).flat_map(|id| maps.iter().flat_map(move |maps| maps[id].values()));
+            gpu.up(&values.collect::<Vec<f32>>())
+        };
         let on_device = GpuExperts {
             count,
-            gate: stack(&gate),
-            up: stack(&up),
-            down: stack(&down),
+            gate_up: stack(&[&gate, &up]),
+            down: stack(&[&down]),
             biases: biases.as_ref().map(|[gate, up, down]| GpuExpertBiases {
-                gate: column(gate),
-                up: column(up),
-                down: column(down),
+                gate_up: column(&[gate, up]),
+                down: column(&[down]),
             }),
         };
         let expert = |id: u32| {

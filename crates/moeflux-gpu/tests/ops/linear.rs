@@ -22,7 +22,12 @@ fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
     let (gpu, mut random) = (Gpu::new(), Random(11));
     for encoding in encodings() {
         let group = encoding.group();
-        for (rows, cols) in [(1, group), (37, if group == 1 { 77 } else { group * 3 }), (130, 640)] {
+        let mut shapes = vec![(1, group), (37, if group == 1 { 77 } else { group * 3 }), (130, 640)];
+        if encoding.bits() == 4 {
+            // More groups than chains, and not as many for each.
+            shapes.push((5, 4224));
+        }
+        for (rows, cols) in shapes {
             let weights = Weights::random(&mut random, rows, cols, encoding);
             let w = weights.matrix();
             let on_device = GpuMatrix::upload(&gpu.0, "w", &w).unwrap();
@@ -32,7 +37,7 @@ fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
             let mut expected = vec![0.0; 64 * rows];
             cpu::linear(&POOL, &w, &x, &mut expected);
             let mut all = Vec::new();
-            for n in [64, 1, 2, 7] {
+            for n in [64, 1, 2, 7, 33] {
                 let y = gpu.out(n * rows);
                 gpu.run(|enc| moeflux_gpu::linear(enc, &on_device, None, &gx.slice(0..n * cols), &y));
                 let y = gpu.down(&y);
@@ -102,6 +107,25 @@ fn a_stack_of_two_encodings_is_refused() {
     let a = Weights::random(&mut random, 2, 64, Encoding::Mxfp4);
     let b = Weights::random(&mut random, 2, 64, Encoding::Float(Float::F16));
     let stack: [Matrix<'_>; 2] = [a.matrix(), b.matrix()];
-    let error = GpuMatrix::stack(&gpu.0, "experts", &stack).unwrap_err();
+    let error = GpuMatrix::stack(&gpu.0, "experts", &stack, 1).unwrap_err();
     assert!(error.to_string().contains("experts"), "{error}");
+}
+
+/// A SwiGLU computed by the product that reads it has the bits of one computed before.
+#[test]
+fn a_product_of_a_swiglu_is_that_of_two_dispatches() {
+    let (gpu, mut random) = (Gpu::new(), Random(15));
+    let encoding = Encoding::Affine { bits: 4, group: 64, params: Float::Bf16 };
+    let weights = Weights::random(&mut random, 130, 640, encoding);
+    let w = GpuMatrix::upload(&gpu.0, "w", &weights.matrix()).unwrap();
+    for n in [1, 4, 20] {
+        let [gate, up] = [3.0, 1.0].map(|scale| gpu.up(&random.floats(n * 640, scale)));
+        let (act, y, y_alone) = (gpu.out(n * 640), gpu.out(n * 130), gpu.out(n * 130));
+        gpu.run(|enc| {
+            moeflux_gpu::swiglu_linear(enc, &w, None, &gate, &up, &y);
+            moeflux_gpu::swiglu(enc, &gate, &up, &act);
+            moeflux_gpu::linear(enc, &w, None, &act, &y_alone);
+        });
+        assert_eq!(bits(&gpu.down(&y)), bits(&gpu.down(&y_alone)), "{n} rows");
+    }
 }

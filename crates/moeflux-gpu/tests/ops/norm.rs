@@ -37,3 +37,21 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
     });
     assert_eq!(bits(&gpu.down(&all)[37 * dim..38 * dim]), bits(&gpu.down(&one)));
 }
+
+/// Two operations in one dispatch have the bits of both by themselves.
+#[test]
+fn a_sum_and_its_norm_are_those_of_two_dispatches() {
+    let (gpu, mut random) = (Gpu::new(), Random(3));
+    for (rows, dim) in [(1, 2048), (5, 129)] {
+        let [a, b] = [1.0, 2.0].map(|scale| gpu.up(&random.floats(rows * dim, scale)));
+        let weight = gpu.up(&random.floats(dim, 1.0));
+        let [sum, norm, sum_alone, norm_alone] = [0; 4].map(|_| gpu.out(rows * dim));
+        gpu.run(|enc| {
+            moeflux_gpu::add_rms_norm(enc, &a, &b, &weight, 1e-6, &sum, &norm);
+            moeflux_gpu::add(enc, &a, &b, &sum_alone);
+            moeflux_gpu::rms_norm(enc, &sum_alone, &weight, 1e-6, &norm_alone);
+        });
+        assert_eq!(bits(&gpu.down(&sum)), bits(&gpu.down(&sum_alone)));
+        assert_eq!(bits(&gpu.down(&norm)), bits(&gpu.down(&norm_alone)));
+    }
+}

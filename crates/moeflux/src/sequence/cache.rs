@@ -1,5 +1,6 @@
 //! Caches: what attention keeps of each token, in blocks that sequences share.
 
+use std::io;
 use std::ops::Range;
 
 use moeflux_kernels::{AttentionShape, KV_BLOCK, KvBlock, KvType, MlaShape};
@@ -125,6 +126,14 @@ impl Blocks {
         self.blocks.resize(first, KvBlock::zeros(0, self.kv_type));
         self.dropped = first;
         self.blocks.extend(blocks);
+    }
+
+    /// Has every block in the host's memory.
+    pub(super) fn bring_to_host(&mut self) -> io::Result<()> {
+        for block in &mut self.blocks {
+            *block = block.on_host()?;
+        }
+        Ok(())
     }
 
     /// Gives back the memory of blocks that end before `position`.

@@ -1,5 +1,7 @@
 //! Points of a sequence to which it can go back, though its states can't be cut there.
 
+use std::io;
+
 use super::state::{Kept, State};
 
 /// Tokens between the points at which a sequence keeps a checkpoint by itself, if a step ends there.
@@ -35,6 +37,12 @@ impl Checkpoint {
     /// Memory held, in bytes, shared or not.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The same in the host's memory.
+    pub(super) fn on_host(&self) -> io::Result<Self> {
+        let kept = self.kept.iter().map(Kept::on_host).collect::<io::Result<_>>()?;
+        Ok(Checkpoint { len: self.len, kept, bytes: self.bytes })
     }
 }
 
@@ -80,6 +88,12 @@ impl Checkpoints {
         }
     }
 
+    /// The same in the host's memory.
+    pub(super) fn on_host(&self) -> io::Result<Self> {
+        let kept = self.kept.iter().map(Checkpoint::on_host).collect::<io::Result<_>>()?;
+        Ok(Checkpoints { kept, budget: self.budget })
+    }
+
     /// Drops those past `len`.
     pub(super) fn cut(&mut self, len: usize) {
         self.kept.retain(|checkpoint| checkpoint.len <= len);
@@ -118,9 +132,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::sequence::recurrent::Held;
 
     fn checkpoint(len: usize) -> Checkpoint {
-        Checkpoint::from_kept(len, vec![Kept::Recurrent(Arc::from([0.0; 25]))])
+        Checkpoint::from_kept(len, vec![Kept::Recurrent(Held::Host(Arc::from([0.0; 25])))])
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub enum MflxError {
     /// The model has something that these files can't hold.
     #[error("models with {0} have no such snapshots")]
     Unsupported(&'static str),
+    /// The states are on a device that does not give them back.
+    #[error("the states can't be read: {0}")]
+    Device(String),
     /// The model's graph can't be made.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -120,7 +123,7 @@ pub fn export(model: &Model, sequence: &Sequence) -> Result<Vec<u8>, MflxError> 
     for word in [MAGIC, 2].into_iter().chain(header(&layers, 2)?.into_iter().map(|(_, word)| word)) {
         bytes.extend(word.to_le_bytes());
     }
-    let mut sequence = sequence.fork();
+    let mut sequence = sequence.on_host().map_err(|error| MflxError::Device(error.to_string()))?;
     for layer in &layers {
         if let Layer::Attention { .. } = layer {
             bytes.extend((sequence.len() as i32).to_le_bytes());

@@ -10,13 +10,14 @@ mod recurrent;
 pub mod snapshot;
 mod state;
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cache::{KvCache, LatentCache};
 pub use checkpoint::{CHECKPOINT_BUDGET, CHECKPOINT_INTERVAL};
 pub use moeflux_kernels::{KvBlock, KvType};
 pub use prefix::PrefixCache;
-pub use recurrent::Recurrent;
+pub use recurrent::{Held, Recurrent};
 pub use state::{State, StateMut};
 
 use self::checkpoint::{Checkpoint, Checkpoints};
@@ -180,6 +181,20 @@ impl Sequence {
     /// A state as a step reads and writes it.
     pub fn state_mut(&mut self, index: usize) -> StateMut<'_> {
         self.states[index].step()
+    }
+
+    /// A recurrent state with where its memory is, for a backend that has its own.
+    pub fn recurrent_mut(&mut self, index: usize) -> Option<&mut Recurrent> {
+        match &mut self.states[index] {
+            State::Recurrent(recurrent) => Some(recurrent),
+            State::Kv(_) | State::Latent(_) => None,
+        }
+    }
+
+    /// A fork whose states and checkpoints are all in the host's memory, whatever device they are on.
+    pub fn on_host(&self) -> io::Result<Self> {
+        let states = self.states.iter().map(State::on_host).collect::<io::Result<_>>()?;
+        Ok(Sequence { states, checkpoints: self.checkpoints.on_host()?, ..self.fork() })
     }
 
     /// Appends the tokens of a step whose states have all been written: all of them, or the first few, at least one, if

@@ -1,11 +1,11 @@
 //! What a sequence remembers in each layer.
 
-use std::sync::Arc;
+use std::io;
 
 use moeflux_kernels::{KvBlock, KvType};
 
 use super::cache::{Blocks, KvCache, LatentCache};
-use super::recurrent::Recurrent;
+use super::recurrent::{Held, Recurrent};
 use crate::graph::StateSpec;
 
 /// One state of a sequence. A clone shares what it holds; whoever writes gets a copy of what it writes to.
@@ -44,7 +44,7 @@ pub(super) enum Kept {
     /// What the window saw: keys and values from a block on.
     Window { first: usize, keys: Vec<KvBlock>, values: Vec<KvBlock> },
     /// The recurrent state.
-    Recurrent(Arc<[f32]>),
+    Recurrent(Held),
 }
 
 impl State {
@@ -108,6 +108,17 @@ impl State {
         }
     }
 
+    /// The same in the host's memory.
+    pub(super) fn on_host(&self) -> io::Result<Self> {
+        let mut state = self.clone();
+        match &mut state {
+            State::Kv(cache) => cache.parts_mut().into_iter().try_for_each(Blocks::bring_to_host)?,
+            State::Latent(cache) => cache.blocks.bring_to_host()?,
+            State::Recurrent(recurrent) => *recurrent = recurrent.on_host()?,
+        }
+        Ok(state)
+    }
+
     /// The blocks of a cache that can be cut anywhere.
     pub(super) fn full_caches(&self) -> Vec<&Blocks> {
         match self {
@@ -169,7 +180,7 @@ impl State {
     pub(super) fn restore(&mut self, len: usize, kept: &Kept) {
         match (self, kept) {
             (State::Recurrent(recurrent), Kept::Recurrent(state)) => {
-                *recurrent = Recurrent::from(Arc::clone(state));
+                *recurrent = Recurrent::from(state.clone());
             }
             (State::Kv(cache), Kept::Window { first, keys, values }) => {
                 for (blocks, kept) in cache.parts_mut().into_iter().zip([keys, values]) {
@@ -183,7 +194,7 @@ impl State {
     /// Without anything, not even the zeros of a recurrent state; only to be restored.
     pub(super) fn hollow(&mut self) {
         match self {
-            State::Recurrent(recurrent) => *recurrent = Recurrent::from(Arc::default()),
+            State::Recurrent(recurrent) => *recurrent = Recurrent::new(0),
             state => state.clear(),
         }
     }
@@ -204,7 +215,19 @@ impl Kept {
         match self {
             Kept::Nothing => 0,
             Kept::Window { keys, values, .. } => keys.iter().chain(values).map(KvBlock::bytes).sum(),
-            Kept::Recurrent(state) => 4 * state.len(),
+            Kept::Recurrent(state) => 4 * state.count(),
         }
+    }
+
+    /// The same in the host's memory.
+    pub(super) fn on_host(&self) -> io::Result<Self> {
+        let side = |blocks: &[KvBlock]| blocks.iter().map(KvBlock::on_host).collect::<io::Result<_>>();
+        Ok(match self {
+            Kept::Nothing => Kept::Nothing,
+            Kept::Window { first, keys, values } => {
+                Kept::Window { first: *first, keys: side(keys)?, values: side(values)? }
+            }
+            Kept::Recurrent(state) => Kept::Recurrent(state.on_host()?),
+        })
     }
 }

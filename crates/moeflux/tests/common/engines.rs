@@ -17,6 +17,15 @@ pub fn engine(name: &str, numbers: Numbers, prefill_chunk: usize) -> Engine {
     Engine::new(model(name), &options).unwrap()
 }
 
+/// On the first GPU.
+#[cfg(feature = "gpu")]
+pub fn on_gpu(name: &str, prefill_chunk: usize) -> Engine {
+    let device = moeflux_gpu::Device::open(0).unwrap();
+    let backend = moeflux::backend::gpu::GpuBackend::new(device).unwrap();
+    let options = EngineOptions { prefill_chunk: Some(prefill_chunk), ..EngineOptions::default() };
+    Engine::with_backend(model(name), Box::new(backend), &options).unwrap()
+}
+
 /// Noise.
 pub fn prompt(n: usize, seed: u32) -> Vec<u32> {
     let mut state = seed;

@@ -9,13 +9,20 @@ use crate::graph::{Element, Graph, Plan, TensorId};
 pub(super) struct Arena {
     f32: Vec<View>,
     u32: Vec<View>,
+    /// Beside the plan's.
+    spares: Vec<View>,
 }
 
 impl Arena {
-    /// Makes every buffer of the plan at least as long as the plan says.
-    pub(super) fn fit(&mut self, device: &Device, plan: &Plan) -> Result<(), GpuError> {
-        for (buffers, element) in [(&mut self.f32, Element::F32), (&mut self.u32, Element::U32)] {
-            for (index, &len) in plan.lens(element).iter().enumerate() {
+    /// Makes every buffer of the plan, and those beside it, at least as long as they must be.
+    pub(super) fn fit(&mut self, device: &Device, plan: &Plan, spares: &[usize]) -> Result<(), GpuError> {
+        let all = [
+            (&mut self.f32, plan.lens(Element::F32)),
+            (&mut self.u32, plan.lens(Element::U32)),
+            (&mut self.spares, spares),
+        ];
+        for (buffers, lens) in all {
+            for (index, &len) in lens.iter().enumerate() {
                 match buffers.get_mut(index) {
                     Some(buffer) if buffer.len() >= len => {}
                     Some(buffer) => *buffer = device.alloc("activations", len)?,
@@ -36,8 +43,13 @@ impl Arena {
         buffers[slot.index].slice(0..graph.tensor(id).len())
     }
 
+    /// A tensor in a buffer beside the plan's.
+    pub(super) fn spare(&self, graph: &Graph, index: usize, id: TensorId) -> View {
+        self.spares[index].slice(0..graph.tensor(id).len())
+    }
+
     /// Memory held on the device, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        4 * self.f32.iter().chain(&self.u32).map(View::len).sum::<usize>()
+        4 * self.f32.iter().chain(&self.u32).chain(&self.spares).map(View::len).sum::<usize>()
     }
 }

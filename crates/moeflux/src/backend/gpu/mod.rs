@@ -1,10 +1,15 @@
 //! The GPU backend: float32 throughout, weights dequantised as they are read, each operation one kernel of the same
-//! meaning, a step one submission.
+//! meaning. A step waits for the device once, at its end.
 //!
-//! A sequence's states live on the host, where they are forked, saved and restored like any other backend's: a step
-//! brings what it reads to the device and takes back what it wrote.
+//! A sequence's states live on the device from the first step on. The sequence holds them as it holds the host's memory, so
+//! they are forked, cut and kept like any other backend's; what is saved is read back ([`Sequence::on_host`]).
+//!
+//! [`Sequence::on_host`]: crate::Sequence::on_host
 
 mod arena;
+mod fuse;
+mod inputs;
+mod pool;
 mod states;
 mod weights;
 
@@ -14,7 +19,9 @@ use moeflux_gpu::{self as kernels, AttentionArgs, Device, Encoder, ExpertScratch
 use moeflux_kernels::KvType;
 
 use self::arena::Arena;
-use self::states::States;
+use self::fuse::Fused;
+use self::inputs::Inputs;
+use self::states::{States, recurrent};
 use self::weights::DeviceWeights;
 use super::cpu::rope::RopeTable;
 use super::{Backend, BackendError, CancelToken, Data, Observer, Step};
@@ -26,6 +33,8 @@ use crate::model::Model;
 pub struct GpuBackend {
     device: Device,
     weights: DeviceWeights,
+    states: States,
+    inputs: Inputs,
     arena: Arena,
     experts: Option<Scratch>,
     /// For attention split over blocks.
@@ -42,6 +51,10 @@ struct Scratch {
     memory: ExpertScratch,
 }
 
+/// Dispatches that are handed to the device together: first few, so that it begins, then as many as it computes while the
+/// next ones are recorded.
+const PORTIONS: [usize; 2] = [48, 192];
+
 /// Floats of memory for attention split over blocks.
 const PARTS: usize = 1 << 20;
 
@@ -49,8 +62,16 @@ impl GpuBackend {
     /// A backend on a device.
     pub fn new(device: Device) -> Result<Self, GpuError> {
         let parts = device.alloc("attention over blocks", PARTS)?;
-        let (weights, arena) = (DeviceWeights::default(), Arena::default());
-        Ok(GpuBackend { device, weights, arena, experts: None, parts, logits: Vec::new() })
+        Ok(GpuBackend {
+            device,
+            weights: DeviceWeights::default(),
+            states: States::default(),
+            inputs: Inputs::default(),
+            arena: Arena::default(),
+            experts: None,
+            parts,
+            logits: Vec::new(),
+        })
     }
 
     /// The device.
@@ -65,39 +86,51 @@ struct Run<'r, 'a, 's> {
     graph: &'r Graph,
     ropes: Vec<[View; 2]>,
     step: &'r mut Step<'a, 's>,
-    states: States,
 }
 
 impl GpuBackend {
-    /// Records an operation.
+    /// Records an operation, and the one before if it is done together with it.
     fn record(
         &mut self,
         enc: &mut Encoder<'_>,
         op: &Op,
+        before: Option<&Op>,
         run: &mut Run<'_, '_, '_>,
         view: impl Fn(TensorId) -> View,
     ) -> Result<(), GpuError> {
-        let GpuBackend { device, weights, experts: scratch, parts, .. } = self;
-        let Run { model, graph, ropes, step, states } = run;
+        let GpuBackend { device, weights, states, inputs, experts: scratch, parts, .. } = self;
+        let Run { model, graph, ropes, step } = run;
         let cols = |id: TensorId| graph.tensor(id).cols;
         match *op {
             Op::Embed { table, out } => {
-                let ids = device.upload("tokens", step.tokens)?;
+                let ids = inputs.add(device, step.tokens)?;
                 kernels::embed(enc, weights.matrix(device, model, table, 1)?, &ids, &view(out));
             }
-            Op::Given { out } => enc.copy(&device.upload("given rows", step.given)?, &view(out)),
+            Op::Given { out } => enc.copy(&inputs.add_floats(device, step.given)?, &view(out)),
             Op::SelectOutputs { x, out } => {
                 let rows: Vec<u32> = step.outputs.iter().map(|&row| row as u32).collect();
-                let rows = device.upload("outputs", &rows)?;
+                let rows = inputs.add(device, &rows)?;
                 kernels::select_outputs(enc, &view(x), cols(x), &rows, &view(out));
             }
             Op::RmsNorm { x, weight, eps, out } => {
-                kernels::rms_norm(enc, &view(x), weights.vector(device, model, weight)?, eps, &view(out));
+                let weight = weights.vector(device, model, weight)?;
+                let (x, y) = (view(x), view(out));
+                match before {
+                    Some(&Op::Add { a, b, .. }) => {
+                        kernels::add_rms_norm(enc, &view(a), &view(b), weight, eps, &x, &y);
+                    }
+                    _ => kernels::rms_norm(enc, &x, weight, eps, &y),
+                }
             }
             Op::Linear { x, weight, bias, out } => {
                 let bias = bias.map(|bias| weights.vector(device, model, bias).cloned()).transpose()?;
                 let w = weights.matrix(device, model, weight, 1)?;
-                kernels::linear(enc, w, bias.as_ref(), &view(x), &view(out));
+                match before {
+                    Some(&Op::Swiglu { gate, up, .. }) => {
+                        kernels::swiglu_linear(enc, w, bias.as_ref(), &view(gate), &view(up), &view(out));
+                    }
+                    _ => kernels::linear(enc, w, bias.as_ref(), &view(x), &view(out)),
+                }
             }
             Op::Add { a, b, out } => kernels::add(enc, &view(a), &view(b), &view(out)),
             Op::Concat { a, b, out } => {
@@ -126,11 +159,11 @@ impl GpuBackend {
             Op::Attention { q, k, v, state, ref shape, sinks, scale, out } => {
                 let sinks = sinks.map(|sinks| weights.vector(device, model, sinks).cloned()).transpose()?;
                 let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-                for (index, segment) in step.segments.iter_mut().enumerate() {
+                let caches = states.caches(device, inputs, step.segments, state)?;
+                for (segment, cache) in step.segments.iter().zip(caches) {
                     let first_position = segment.sequence.len();
                     let rows = segment.rows.clone();
                     let part = |id, width| view(id).slice(rows.start * width..rows.end * width);
-                    let cache = states.kv(device, segment, index, state)?;
                     let (k, v) = (part(k, kv_width), part(v, kv_width));
                     kernels::kv_write(enc, &k, &v, shape, first_position, &cache);
                     let args = AttentionArgs { first_position, scale, parts };
@@ -140,11 +173,11 @@ impl GpuBackend {
             }
             Op::MlaAttention { q, q_rope, latent, k_rope, state, ref shape, scale, out } => {
                 let (heads, rank, rope_dim) = (shape.heads, shape.rank, shape.rope_dim);
-                for (index, segment) in step.segments.iter_mut().enumerate() {
+                let caches = states.caches(device, inputs, step.segments, state)?;
+                for (segment, cache) in step.segments.iter().zip(caches) {
                     let first_position = segment.sequence.len();
                     let rows = segment.rows.clone();
                     let part = |id, width| view(id).slice(rows.start * width..rows.end * width);
-                    let cache = states.latent(device, segment, index, state)?;
                     let (latent, k_rope) = (part(latent, rank), part(k_rope, rope_dim));
                     kernels::latent_write(enc, &latent, &k_rope, shape, first_position, &cache);
                     let args = AttentionArgs { first_position, scale, parts };
@@ -158,9 +191,9 @@ impl GpuBackend {
             }
             Op::Conv1dSilu { x, weight, kernel, state, out } => {
                 let (weight, width) = (weights.vector(device, model, weight)?, cols(x));
-                for (index, segment) in step.segments.iter_mut().enumerate() {
+                for segment in step.segments.iter_mut() {
                     let rows = segment.rows.start * width..segment.rows.end * width;
-                    let [current, next] = states.recurrent(device, segment, index, state)?;
+                    let [current, next] = recurrent(device, segment, state)?;
                     let (x, y) = (view(x).slice(rows.clone()), view(out).slice(rows));
                     kernels::causal_conv1d_silu(enc, &x, weight, kernel, &current, &next, &y);
                 }
@@ -176,10 +209,10 @@ impl GpuBackend {
             }
             Op::GatedDelta { q, k, v, decay, beta, state, ref shape, out } => {
                 let (keys, values) = (shape.key_heads * shape.key_dim, shape.value_heads * shape.value_dim);
-                for (index, segment) in step.segments.iter_mut().enumerate() {
+                for segment in step.segments.iter_mut() {
                     let rows = segment.rows.clone();
                     let part = |id, width| view(id).slice(rows.start * width..rows.end * width);
-                    let [current, next] = states.recurrent(device, segment, index, state)?;
+                    let [current, next] = recurrent(device, segment, state)?;
                     let (q, k, v) = (part(q, keys), part(k, keys), part(v, values));
                     let (decay, beta) = (part(decay, shape.value_heads), part(beta, shape.value_heads));
                     let y = part(out, values);
@@ -196,7 +229,7 @@ impl GpuBackend {
             }
             Op::Experts { x, ids, weights: shares, experts, activation, k, out } => {
                 let experts = weights.experts(device, model, experts)?;
-                let shape = [experts.gate.cols(), experts.down.cols(), experts.count];
+                let shape = [experts.gate_up.cols(), experts.down.cols(), experts.count];
                 let choices = view(ids).len();
                 let memory = match scratch {
                     Some(held) if held.choices >= choices && held.shape == shape => &held.memory,
@@ -232,29 +265,39 @@ impl Backend for GpuBackend {
         mut observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], BackendError> {
         self.weights.of(model);
-        self.arena.fit(&self.device, plan)?;
+        // Whoever observes sees every operation by itself.
+        let fused = if observer.is_some() { Fused::default() } else { Fused::new(graph, plan) };
+        self.arena.fit(&self.device, plan, &fused.spare_lens(graph))?;
+        self.inputs.begin(&self.device)?;
+        let (device, inputs) = (&self.device, &mut self.inputs);
         let table = |spec| {
             let RopeTable { cos, sin } = RopeTable::new(spec, step.positions);
-            Ok([self.device.upload("rotations", &cos)?, self.device.upload("rotations", &sin)?])
+            Ok([inputs.add_floats(device, &cos)?, inputs.add_floats(device, &sin)?])
         };
         let ropes = model.weights().ropes().iter().map(table).collect::<Result<_, GpuError>>()?;
-        let mut run = Run { model, graph, ropes, step, states: States::default() };
+        let mut run = Run { model, graph, ropes, step };
         // A wgpu device is shared by its clones, and `self` is written while operations are recorded.
         let device = self.device.clone();
         let arena = self.arena.clone();
-        let view = |id: TensorId| arena.view(graph, plan, id);
+        let view = |id: TensorId| match (fused.spare(id), fused.part(id)) {
+            (Some(spare), _) => arena.spare(graph, spare, id),
+            (None, Some((whole, range))) => arena.view(graph, plan, whole).slice(range),
+            (None, None) => arena.view(graph, plan, id),
+        };
         let mut enc = device.encoder();
-        for op in graph.ops() {
+        let mut portion = PORTIONS[0];
+        for (index, op) in graph.ops().iter().enumerate() {
             if run.step.cancel.is_some_and(CancelToken::is_cancelled) {
                 return Err(BackendError::Cancelled);
             }
             // The head of a step that wants no logits.
-            if op.writes().iter().all(|&id| graph.tensor(id).is_empty()) {
+            if op.writes().iter().all(|&id| graph.tensor(id).is_empty()) || fused.skips(index, op) {
                 continue;
             }
             let start = Instant::now();
-            self.record(&mut enc, op, &mut run, view)?;
+            self.record(&mut enc, op, fused.before(graph, index), &mut run, view)?;
             if let Some(observer) = observer.as_deref_mut() {
+                self.inputs.send(&device);
                 std::mem::replace(&mut enc, device.encoder()).submit()?;
                 device.wait(op.name())?;
                 observer.ran(op, start.elapsed());
@@ -265,15 +308,22 @@ impl Backend for GpuBackend {
                         Element::U32 => observer.wrote(tensor, Data::U32(&device.download(&view(id))?)),
                     }
                 }
+            } else if enc.dispatches() >= portion {
+                self.inputs.send(&device);
+                std::mem::replace(&mut enc, device.encoder()).submit()?;
+                portion = PORTIONS[1];
             }
         }
+        self.inputs.send(&device);
         enc.submit()?;
         self.logits = device.download(&view(graph.logits()))?;
+        if self.logits.is_empty() {
+            device.wait("a step")?;
+        }
         let kept = match graph.kept() {
             Some(id) if run.step.kept.is_some() => Some(device.download(&view(id))?),
             _ => None,
         };
-        run.states.bring_back(&device, run.step.segments)?;
         if let (Some(kept), Some(rows)) = (&mut run.step.kept, kept) {
             **kept = rows;
         }

@@ -1,140 +1,136 @@
-//! States on their way: to the device for a step, and back after it.
+//! States of sequences on the device. A sequence holds them like any other memory: forks, checkpoints and caches of
+//! prefixes share them, and a step that is to write to what is shared takes a copy first.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use moeflux_gpu::{Device, GpuError, KvView, View};
-use moeflux_kernels::{KV_BLOCK, KvBlock};
+use moeflux_kernels::{DeviceFloats, KvBlock};
 
+use super::inputs::Inputs;
+use super::pool::Pool;
 use crate::backend::Segment;
-use crate::sequence::StateMut;
+use crate::sequence::{Held, StateMut};
 
-/// What a step writes to the states of its sequences, on the device until it has run.
+/// Which blocks share a buffer: those of one state, of keys (or latents) and of values, of a length.
+type PoolKey = (usize, bool, usize);
+
+/// The memory of states.
 #[derive(Debug, Default)]
-pub(super) struct States(Vec<Written>);
+pub(super) struct States(HashMap<PoolKey, Arc<Pool>>);
 
-/// A part of a state that a step writes.
-#[derive(Debug)]
-struct Written {
-    segment: usize,
+impl States {
+    /// Of each segment the KV cache with what its sequence has, and room for what the step appends.
+    pub(super) fn caches(
+        &mut self,
+        device: &Device,
+        inputs: &mut Inputs,
+        segments: &mut [Segment<'_>],
+        state: usize,
+    ) -> Result<Vec<KvView>, GpuError> {
+        let mut found = Vec::new();
+        for segment in &mut *segments {
+            let len = segment.sequence.len();
+            let (keys, values): (&mut [KvBlock], &mut [KvBlock]) = match segment.sequence.state_mut(state) {
+                StateMut::Kv(cache) => cache.blocks_mut(),
+                StateMut::Latent(cache) => (cache.blocks_mut(), &mut []),
+                StateMut::Recurrent { .. } => unreachable!("the loader made state {state} a cache"),
+            };
+            let (mut pools, mut table) = (Vec::new(), Vec::new());
+            for (is_values, blocks) in [(false, keys), (true, values)] {
+                let Some(block_len) = blocks.last().map(KvBlock::len) else { continue };
+                let pool = self.pool(device, (state, is_values, block_len))?;
+                pool.take(blocks, len)?;
+                table.extend(pool.table(blocks));
+                pools.push(Arc::clone(pool));
+            }
+            found.push((pools, table));
+        }
+        // No pool grows any more.
+        found
+            .into_iter()
+            .map(|(pools, table)| {
+                let (Some(keys), Some(values)) = (pools.first(), pools.last()) else {
+                    unreachable!("a cache has room for what a step appends")
+                };
+                let blocks = inputs.add(device, &table)?;
+                Ok(KvView { keys: keys.memory(), values: values.memory(), blocks })
+            })
+            .collect()
+    }
+
+    fn pool(&mut self, device: &Device, key: PoolKey) -> Result<&Arc<Pool>, GpuError> {
+        Ok(match self.0.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Pool::new(device, key.2)?),
+        })
+    }
+}
+
+/// A recurrent state before the step, and memory for those after it.
+pub(super) fn recurrent(
+    device: &Device,
+    segment: &mut Segment<'_>,
     state: usize,
-    part: Part,
+) -> Result<[View; 2], GpuError> {
+    let Some(recurrent) = segment.sequence.recurrent_mut(state) else {
+        unreachable!("the loader made state {state} recurrent")
+    };
+    let (current, next, rows) = recurrent.memory();
+    let present = match view_of(device, current) {
+        Some(view) => view,
+        None => {
+            let floats = match &*current {
+                Held::Host(floats) => floats.to_vec(),
+                Held::Device(floats, range) => {
+                    floats.read(range.clone()).map_err(|error| GpuError::Failed {
+                        op: "moving a state to another device".to_owned(),
+                        cause: error.to_string(),
+                    })?
+                }
+            };
+            hold(device, current, device.upload("recurrent states", &floats)?)
+        }
+    };
+    let len = rows * present.len();
+    let after = match view_of(device, next) {
+        Some(view) if view.len() == len && !next.is_shared() => view,
+        _ => hold(device, next, device.alloc("recurrent states", len)?),
+    };
+    Ok([present, after])
+}
+
+/// A state's floats on a device.
+#[derive(Debug)]
+struct DeviceState {
+    device: Device,
     view: View,
 }
 
-#[derive(Debug)]
-enum Part {
-    /// Blocks from this one on, of keys or latents.
-    Keys(usize),
-    /// The same of values.
-    Values(usize),
-    /// The next recurrent states.
-    Next,
-}
-
-impl States {
-    /// A KV cache with what the sequence has, and room for what the step appends.
-    pub(super) fn kv(
-        &mut self,
-        device: &Device,
-        segment: &mut Segment<'_>,
-        index: usize,
-        state: usize,
-    ) -> Result<KvView, GpuError> {
-        let first = segment.sequence.len() / KV_BLOCK;
-        let StateMut::Kv(cache) = segment.sequence.state_mut(state) else {
-            unreachable!("the loader made state {state} a KV cache")
-        };
-        let (keys, values) = cache.blocks_mut();
-        let (keys, blocks, key_rest) = upload(device, keys, first)?;
-        let (values, _, value_rest) = upload(device, values, first)?;
-        self.0.push(Written { segment: index, state, part: Part::Keys(first), view: key_rest });
-        self.0.push(Written { segment: index, state, part: Part::Values(first), view: value_rest });
-        Ok(KvView { keys, values, blocks })
+impl DeviceFloats for DeviceState {
+    fn count(&self) -> usize {
+        self.view.len()
     }
 
-    /// The same of a cache of latents.
-    pub(super) fn latent(
-        &mut self,
-        device: &Device,
-        segment: &mut Segment<'_>,
-        index: usize,
-        state: usize,
-    ) -> Result<KvView, GpuError> {
-        let first = segment.sequence.len() / KV_BLOCK;
-        let StateMut::Latent(cache) = segment.sequence.state_mut(state) else {
-            unreachable!("the loader made state {state} a latent cache")
-        };
-        let (keys, blocks, rest) = upload(device, cache.blocks_mut(), first)?;
-        self.0.push(Written { segment: index, state, part: Part::Keys(first), view: rest });
-        Ok(KvView { values: keys.clone(), keys, blocks })
-    }
-
-    /// A recurrent state before the step, and memory for those after it.
-    pub(super) fn recurrent(
-        &mut self,
-        device: &Device,
-        segment: &mut Segment<'_>,
-        index: usize,
-        state: usize,
-    ) -> Result<[View; 2], GpuError> {
-        let StateMut::Recurrent { current, next } = segment.sequence.state_mut(state) else {
-            unreachable!("the loader made state {state} recurrent")
-        };
-        let current = device.upload("recurrent states", current)?;
-        let next = device.alloc("recurrent states", next.len())?;
-        self.0.push(Written { segment: index, state, part: Part::Next, view: next.clone() });
-        Ok([current, next])
-    }
-
-    /// Writes to the sequences what the step wrote on the device. All of it is there before any sequence is touched.
-    pub(super) fn bring_back(self, device: &Device, segments: &mut [Segment<'_>]) -> Result<(), GpuError> {
-        let all: Vec<Vec<f32>> =
-            self.0.iter().map(|written| device.download(&written.view)).collect::<Result<_, _>>()?;
-        for (Written { segment, state, part, .. }, values) in self.0.into_iter().zip(all) {
-            match (segments[segment].sequence.state_mut(state), part) {
-                (StateMut::Kv(cache), Part::Keys(first)) => fill(&mut cache.blocks_mut().0[first..], &values),
-                (StateMut::Kv(cache), Part::Values(first)) => {
-                    fill(&mut cache.blocks_mut().1[first..], &values);
-                }
-                (StateMut::Latent(cache), Part::Keys(first)) => {
-                    fill(&mut cache.blocks_mut()[first..], &values);
-                }
-                (StateMut::Recurrent { next, .. }, Part::Next) => next.copy_from_slice(&values),
-                _ => unreachable!("state {state} is what it was before the step"),
-            }
-        }
-        Ok(())
+    fn read(&self, range: Range<usize>) -> io::Result<Vec<f32>> {
+        self.device.download(&self.view.slice(range)).map_err(io::Error::other)
     }
 }
 
-/// The blocks that are kept, one after the other; where each block of the sequence is among them (those that are not kept
-/// are not looked at); and the view of those from block `first` on.
-fn upload(device: &Device, blocks: &[KvBlock], first: usize) -> Result<(View, View, View), GpuError> {
-    let dropped = blocks.iter().take_while(|block| block.is_empty()).count();
-    let mut values = Vec::new();
-    for block in &blocks[dropped..] {
-        match block {
-            KvBlock::F32(block) => values.extend_from_slice(block),
-            KvBlock::F16(_) => unreachable!("the engine gives this backend sequences with float32 caches"),
-        }
-    }
-    let place: Vec<u32> = (0..blocks.len()).map(|block| block.saturating_sub(dropped) as u32).collect();
-    let block_len = blocks.last().map_or(0, KvBlock::len);
-    let view = device.upload("the cache of a sequence", &values)?;
-    let rest = view.slice((first - dropped) * block_len..view.len());
-    Ok((view, device.upload("the blocks of a sequence", &place)?, rest))
+/// Where they are, if they are on this device.
+fn view_of(device: &Device, held: &Held) -> Option<View> {
+    let Held::Device(floats, range) = held else { return None };
+    let floats: &dyn std::any::Any = &**floats;
+    let state = floats.downcast_ref::<DeviceState>()?;
+    state.device.is(device).then(|| state.view.slice(range.clone()))
 }
 
-/// Blocks from values, one after the other.
-fn fill(blocks: &mut [KvBlock], mut values: &[f32]) {
-    for block in blocks {
-        if let KvBlock::F32(block) = block {
-            let (now, rest) = values.split_at(block.len());
-            match Arc::get_mut(block) {
-                Some(block) => block.copy_from_slice(now),
-                None => *block = now.into(),
-            }
-            values = rest;
-        }
-    }
+/// Has a state in a view.
+fn hold(device: &Device, held: &mut Held, view: View) -> View {
+    let range = 0..view.len();
+    *held = Held::Device(Arc::new(DeviceState { device: device.clone(), view: view.clone() }), range);
+    view
 }

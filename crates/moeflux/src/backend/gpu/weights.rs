@@ -61,21 +61,22 @@ impl DeviceWeights {
             let count = named.experts.len();
             let all: Vec<ExpertWeights<'_>> =
                 (0..count).map(|expert| table.expert(checkpoint, layer, expert as u32)).collect();
-            let stack = |maps: Vec<Matrix<'_>>| GpuMatrix::stack(device, &named.name, &maps);
+            let gates_and_ups: Vec<_> = all.iter().flat_map(|expert| [expert.gate, expert.up]).collect();
+            let downs: Vec<_> = all.iter().map(|expert| expert.down).collect();
             let biases: Option<Vec<_>> = all.iter().map(|expert| expert.biases).collect();
             let biases = biases.filter(|biases| !biases.is_empty()).map(|biases| {
-                let column = |bias: Vec<Matrix<'_>>| device.upload(&named.name, &values(&bias));
+                let gates_and_ups: Vec<_> =
+                    biases.iter().flat_map(|biases| [biases.gate, biases.up]).collect();
+                let downs: Vec<_> = biases.iter().map(|biases| biases.down).collect();
                 Ok::<_, GpuError>(GpuExpertBiases {
-                    gate: column(biases.iter().map(|biases| biases.gate).collect())?,
-                    up: column(biases.iter().map(|biases| biases.up).collect())?,
-                    down: column(biases.iter().map(|biases| biases.down).collect())?,
+                    gate_up: device.upload(&named.name, &values(&gates_and_ups))?,
+                    down: device.upload(&named.name, &values(&downs))?,
                 })
             });
             Ok(GpuExperts {
                 count,
-                gate: stack(all.iter().map(|expert| expert.gate).collect())?,
-                up: stack(all.iter().map(|expert| expert.up).collect())?,
-                down: stack(all.iter().map(|expert| expert.down).collect())?,
+                gate_up: GpuMatrix::stack(device, &named.name, &gates_and_ups, 2)?,
+                down: GpuMatrix::stack(device, &named.name, &downs, 1)?,
                 biases: biases.transpose()?,
             })
         })

@@ -13,7 +13,7 @@ use crate::model::Fingerprint;
 use crate::sequence::cache::Blocks;
 use crate::sequence::checkpoint::Checkpoint;
 use crate::sequence::state::{Kept, State};
-use crate::sequence::{Position, Sequence};
+use crate::sequence::{Held, Position, Sequence};
 
 /// What the head says.
 struct Head {
@@ -174,7 +174,8 @@ fn kept(
     match state {
         State::Recurrent(recurrent) => {
             let bytes = reader.bytes(4 * recurrent.current().len())?;
-            Ok(Kept::Recurrent(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()))
+            let floats = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+            Ok(Kept::Recurrent(Held::Host(floats)))
         }
         State::Kv(cache) if cache.has_window() => {
             let (first, most) = (reader.u64()?, cache.first_block(len));

@@ -18,6 +18,7 @@ pub(super) fn write(
     fingerprint: Fingerprint,
     options: &SnapshotOptions,
 ) -> Result<(), SnapshotError> {
+    let sequence = &sequence.on_host()?;
     let (len, text) = (sequence.len(), sequence.positions.text());
     let mut checkpoints: Vec<Checkpoint> = sequence.points().collect();
     if !options.checkpoints {
@@ -66,7 +67,7 @@ pub(super) fn write(
                     blocks.into_iter().try_for_each(|bytes| section.put(&bytes))?;
                 }
                 Kept::Recurrent(state) => {
-                    let bytes: Vec<u8> = state.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    let bytes: Vec<u8> = state.host().iter().flat_map(|x| x.to_le_bytes()).collect();
                     section.put(&bytes)?;
                 }
             }

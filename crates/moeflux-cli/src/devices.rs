@@ -1,0 +1,107 @@
+//! `moeflux devices`: the GPUs there are.
+
+use anyhow::Result;
+use clap::Args;
+#[cfg(feature = "gpu")]
+use serde::Serialize;
+
+#[cfg(feature = "gpu")]
+use crate::stats::Bytes;
+use crate::terminal;
+
+/// Arguments of `devices`.
+#[derive(Args)]
+pub(crate) struct DevicesArgs {
+    /// Print JSON
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// Runs the command.
+#[cfg(not(feature = "gpu"))]
+pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
+    terminal::note("this program was built without GPUs (`cargo build --features gpu` has them)");
+    if args.json {
+        terminal::show(&terminal::json(&[0; 0])?)?;
+    }
+    Ok(())
+}
+
+/// A device, as `--json` prints it.
+#[cfg(feature = "gpu")]
+#[derive(Serialize)]
+struct JsonDevice {
+    /// What `--device` calls it.
+    device: String,
+    name: String,
+    api: String,
+    driver: String,
+    is_cpu: bool,
+    is_integrated: bool,
+    memory_bytes: Option<u64>,
+    binding_limit_bytes: u64,
+    subgroup: (u32, u32),
+    /// Of reading, measured; `null` if the device did not do it.
+    bandwidth_bytes_per_second: Option<f64>,
+}
+
+/// Runs the command.
+#[cfg(feature = "gpu")]
+pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
+    let mut devices = Vec::new();
+    for (index, info) in moeflux_gpu::devices().into_iter().enumerate() {
+        let measured =
+            moeflux_gpu::Device::open(index).and_then(|device| moeflux_gpu::read_bandwidth(&device));
+        let bandwidth = match measured {
+            Ok(bandwidth) => Some(bandwidth),
+            Err(error) => {
+                terminal::note(format_args!("gpu:{index}: {error}"));
+                None
+            }
+        };
+        devices.push(JsonDevice {
+            device: format!("gpu:{index}"),
+            name: info.name,
+            api: info.api,
+            driver: info.driver,
+            is_cpu: info.is_cpu,
+            is_integrated: info.is_integrated,
+            memory_bytes: info.memory,
+            binding_limit_bytes: info.binding_limit,
+            subgroup: info.subgroup,
+            bandwidth_bytes_per_second: bandwidth,
+        });
+    }
+    if args.json {
+        return Ok(terminal::show(&terminal::json(&devices)?)?);
+    }
+    if devices.is_empty() {
+        terminal::note("no GPU: Vulkan, Metal or DirectX 12 is needed");
+    }
+    Ok(terminal::show(&devices.iter().map(JsonDevice::lines).collect::<String>())?)
+}
+
+#[cfg(feature = "gpu")]
+impl JsonDevice {
+    fn lines(&self) -> String {
+        let what = match (self.is_cpu, self.is_integrated) {
+            (true, _) => ", the processor itself",
+            (_, true) => ", shares the host's memory",
+            _ => "",
+        };
+        let unknown = || "unknown".to_owned();
+        let memory = self.memory_bytes.map_or_else(unknown, |bytes| Bytes(bytes).to_string());
+        let bandwidth =
+            self.bandwidth_bytes_per_second.map_or_else(unknown, |rate| format!("{}/s", Bytes(rate as u64)));
+        format!(
+            "{}  {} ({}, {}{what})\n       memory {memory}, read at {bandwidth}, a binding of {} at most, subgroups of {} to {}\n",
+            self.device,
+            self.name,
+            self.api,
+            self.driver,
+            Bytes(self.binding_limit_bytes),
+            self.subgroup.0,
+            self.subgroup.1
+        )
+    }
+}

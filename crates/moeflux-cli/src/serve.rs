@@ -1,0 +1,309 @@
+//! `moeflux serve`: an HTTP server.
+
+mod config_file;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use moeflux::SchedulerOptions;
+use moeflux_server::{App, Config, Limits, ModelSource, Server, TlsFiles};
+
+pub(crate) use self::config_file::arguments;
+use crate::interrupt::EXIT_INTERRUPTED;
+use crate::model_args::{EngineArgs, ModelArgs};
+use crate::size::Size;
+use crate::terminal::note;
+
+/// Arguments of `serve`.
+#[derive(Args, Clone)]
+pub(crate) struct ServeArgs {
+    /// Model folders, GGUF files or names of pulled models; NAME=MODEL gives one another name for requests
+    /// [default: the demo in models/demo]
+    #[arg(value_name = "MODEL")]
+    models: Vec<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// A file of these flags, in TOML: `listen = "0.0.0.0:8080"`; what is given here goes before it
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    config: Option<PathBuf>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", help_heading = "Server")]
+    listen: SocketAddr,
+    /// A key of which requests must have one; repeatable. Others on this machine can see it: a file is better
+    #[arg(long, value_name = "KEY", help_heading = "Server")]
+    api_key: Vec<String>,
+    /// A file of such keys, one a line
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    api_keys_file: Option<PathBuf>,
+    /// Let pages of this origin use the API, such as https://chat.example; repeatable, * is all
+    #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
+    cors_origin: Vec<String>,
+    /// A name that this server goes by, where it listens to this machine alone and asks for no key; repeatable, * is any
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    host: Vec<String>,
+    /// Certificate chain for TLS, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Server")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Server")]
+    tls_key: Option<PathBuf>,
+    /// Keep sequences that clients save in this folder
+    #[arg(long, value_name = "FOLDER", help_heading = "Server")]
+    sequences: Option<PathBuf>,
+    /// Models in memory at once; of more, the one used least recently is unloaded
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Server")]
+    max_loaded: usize,
+    /// Log what requests say
+    #[arg(long, help_heading = "Server")]
+    log_text: bool,
+    /// Seconds that running answers may go on after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Server")]
+    drain: u64,
+    /// Seconds of silence after which a stream gets a comment
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Server")]
+    keep_alive: u64,
+    #[command(flatten)]
+    scheduler: SchedulerArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// How requests share a model.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Requests at once")]
+struct SchedulerArgs {
+    /// Answers that are computed at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    max_running: usize,
+    /// Requests that may wait; more are told to come again
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_queued: usize,
+    /// Tokens of prompts in a step in which others answer: fewer keep answers flowing, more read prompts faster
+    #[arg(long, value_name = "N")]
+    mixed_tokens: Option<usize>,
+    /// Memory for what models have read, of running answers and of prompts that are kept [default: a share of what is
+    /// free]
+    #[arg(long, value_name = "SIZE")]
+    state_memory: Option<Size>,
+    /// Read every prompt from its beginning
+    #[arg(long)]
+    no_prefix_cache: bool,
+}
+
+/// What requests may cost.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Connections at once
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    max_connections: usize,
+    /// Bytes of a request's headers
+    #[arg(long, value_name = "SIZE", default_value = "64K")]
+    max_headers: Size,
+    /// Seconds in which they must have come
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    header_timeout: u64,
+    /// Bytes of a request's body
+    #[arg(long, value_name = "SIZE", default_value = "16M")]
+    max_body: Size,
+    /// Seconds in which it must have come
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    body_timeout: u64,
+    /// Seconds that an answer may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    request_timeout: u64,
+    /// Tokens of an answer [default: what the model's context leaves]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Answers to one request
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    max_samples: usize,
+    /// Requests a minute of each key, or of each address where there are no keys [default: as many as come]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate_limit: Option<u32>,
+}
+
+/// Threads for connections; the models' own threads compute.
+const CONNECTION_THREADS: usize = 2;
+/// Threads for templates, tokens and files.
+const WORK_THREADS: usize = 32;
+
+/// Runs the command until a signal ends it.
+pub(crate) fn run(args: &ServeArgs) -> Result<()> {
+    let sources = args.sources()?;
+    let only_one = sources.len() == 1;
+    let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
+    let app = App::new(args.config()?, sources, args.scheduler.options());
+    let stop = stop_signal()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONNECTION_THREADS)
+        .max_blocking_threads(WORK_THREADS)
+        .enable_all()
+        .build()
+        .context("starting the threads for connections")?;
+    let served = runtime.block_on(async {
+        // Nobody is to find out by asking that the one model can't be had.
+        if only_one && let Err(failure) = app.model(None).await {
+            bail!("{}", failure.message);
+        }
+        let server = Server::bind(Arc::clone(&app)).await?;
+        let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+        note(format_args!("serving {} at {scheme}://{}/", names.join(", "), server.address()?));
+        server.run(stop).await;
+        Ok(())
+    });
+    // What still works for nobody is left behind.
+    runtime.shutdown_background();
+    served
+}
+
+impl ServeArgs {
+    /// The file of `--config`.
+    pub(crate) fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// The models by name.
+    fn sources(&self) -> Result<Vec<ModelSource>> {
+        let mut named: Vec<(String, PathBuf)> = Vec::new();
+        for model in &self.models {
+            // A path that is there may have an equals sign in it.
+            named.push(match model.split_once('=').filter(|_| !Path::new(model).exists()) {
+                Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
+                None => (name_of(Path::new(model)), PathBuf::from(model)),
+            });
+        }
+        if named.is_empty() || self.model.is_named() {
+            let path = self.model.folder(None)?;
+            named.push((name_of(&path), path));
+        }
+        let mut seen = BTreeSet::new();
+        let mut sources = Vec::new();
+        for (name, path) in named {
+            if name.is_empty() || !seen.insert(name.clone()) {
+                bail!(
+                    "{name:?} names more than one model, or none: give each a name, as in NAME={}",
+                    path.display()
+                );
+            }
+            if self.model.locate(&path)?.is_none() {
+                // Says what is wrong.
+                self.model.open_named(&path)?;
+            }
+            let (to_load, to_unload) = (self.clone(), self.clone());
+            sources.push(ModelSource {
+                name,
+                load: Box::new(move |share| {
+                    let model = to_load.model.open_named(&path)?;
+                    let mut options = to_load.engine.options(&model)?;
+                    if share.is_some() {
+                        options.experts.memory.experts = share;
+                    }
+                    Ok(to_load.engine.engine_with(model, &options)?)
+                }),
+                unload: Box::new(move |handle| {
+                    if let Err(error) = to_unload.engine.finish_with(handle.experts(), handle.model()) {
+                        note(format_args!("warning: {error:#}"));
+                    }
+                }),
+            });
+        }
+        Ok(sources)
+    }
+
+    fn config(&self) -> Result<Config> {
+        let mut keys = self.api_key.clone();
+        if let Some(path) = &self.api_keys_file {
+            let text =
+                fs::read_to_string(path).with_context(|| format!("reading keys from {}", path.display()))?;
+            let before = keys.len();
+            keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+            if keys.len() == before {
+                bail!("{}: expected keys, one a line, found none", path.display());
+            }
+        }
+        if keys.iter().any(String::is_empty) {
+            bail!("--api-key: expected a key, found an empty text");
+        }
+        if let Some(folder) = &self.sequences {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        Ok(Config {
+            listen: self.listen,
+            keys,
+            cors_origins: self.cors_origin.clone(),
+            hosts: self.host.clone(),
+            tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
+            limits: self.limits.limits(),
+            max_loaded: self.max_loaded,
+            expert_budget: self.engine.expert_bytes(),
+            sequences: self.sequences.clone(),
+            log_text: self.log_text,
+            keep_alive: Duration::from_secs(self.keep_alive.max(1)),
+            drain: Duration::from_secs(self.drain),
+        })
+    }
+}
+
+impl SchedulerArgs {
+    fn options(&self) -> SchedulerOptions {
+        SchedulerOptions {
+            max_running: self.max_running,
+            max_queued: self.max_queued,
+            mixed_tokens: self.mixed_tokens,
+            state_budget: self.state_memory.map(|Size(bytes)| bytes),
+            prefix_cache: !self.no_prefix_cache,
+        }
+    }
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Limits {
+        Limits {
+            connections: self.max_connections,
+            header_bytes: self.max_headers.0 as usize,
+            header_time: Duration::from_secs(self.header_timeout),
+            body_bytes: self.max_body.0 as usize,
+            body_time: Duration::from_secs(self.body_timeout),
+            request_time: Duration::from_secs(self.request_timeout),
+            max_tokens: self.max_tokens,
+            samples: self.max_samples,
+            requests_per_minute: self.rate_limit,
+            ..Limits::default()
+        }
+    }
+}
+
+/// What requests call a model: the last part of its path.
+fn name_of(path: &Path) -> String {
+    // A folder such as `.` has a name too.
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_gguf = whole.extension().is_some_and(|extension| extension == "gguf");
+    let name = if is_gguf { whole.file_stem() } else { whole.file_name() };
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Ends with the first SIGTERM or Ctrl-C; the second ends the program.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let seen = AtomicBool::new(false);
+    let signal = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(EXIT_INTERRUPTED));
+        }
+        signal.notify_one();
+    })
+    .context("installing the handler of signals")?;
+    Ok(async move { stop.notified().await })
+}

@@ -1,0 +1,132 @@
+// What products with a weight matrix share: which matrix and which rows a workgroup has, and what x is.
+//
+// The matrix is a whole one, a head's part of it, or the part of the expert that a token chose. Every sum has one order,
+// which depends on the number of columns alone, in gemv.wgsl and in gemm.wgsl: columns are taken in groups of 64; chain c of
+// CHAINS takes groups c, c + CHAINS, … and in each the columns by index, fused; the chains are then added by index to zero.
+
+struct Params {
+    codes_at: u32,
+    params_at: u32,
+    bias_at: u32,
+    x_at: u32,
+    up_at: u32,
+    tiles_at: u32,
+    order_at: u32,
+    y_at: u32,
+    /// Rows of x of a head, or choices.
+    n: u32,
+    cols: u32,
+    /// Of a head's or an expert's matrix.
+    rows: u32,
+    heads: u32,
+    /// Of the whole stack: the matrices that are bound.
+    first_matrix: u32,
+    matrices: u32,
+    /// Rows of the first matrix that are not bound.
+    first_row: u32,
+    bound_rows: u32,
+    /// Choices that share a row of x.
+    choices: u32,
+    /// From a row of x to the next.
+    x_stride: u32,
+    alpha: f32,
+    limit: f32,
+}
+
+@group(0) @binding(1) var<storage, read> params: array<u32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read> x: array<f32>;
+@group(0) @binding(4) var<storage, read> up: array<f32>;
+@group(0) @binding(5) var<storage, read> tiles: array<u32>;
+@group(0) @binding(6) var<storage, read> order: array<u32>;
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+var<immediate> p: Params;
+
+/// Groups of 64 columns: two units each.
+const GROUPS: u32 = (UNITS + 1u) / 2u;
+
+/// The rows of the tile in x and in y.
+var<workgroup> x_rows: array<u32, T>;
+var<workgroup> y_rows: array<u32, T>;
+
+/// A matrix among those that are bound, and how many rows of x meet it.
+struct Tile {
+    matrix: u32,
+    count: u32,
+}
+
+/// The tile of a workgroup; none if its count is 0.
+fn tile_of(group: vec3<u32>, lane: u32) -> Tile {
+    var matrix = group.z;
+    var count = min(T, p.n - group.y * T);
+    if (MODE == 1u) {
+        matrix = tiles[p.tiles_at + group.y];
+        count = 1u;
+    } else if (MODE == 2u) {
+        matrix = tiles[p.tiles_at + group.y * 3u];
+        count = tiles[p.tiles_at + group.y * 3u + 2u];
+    }
+    if (count == 0u || matrix < p.first_matrix || matrix - p.first_matrix >= p.matrices) {
+        return Tile(0u, 0u);
+    }
+    if (lane < T) {
+        var row = group.y * T + min(lane, count - 1u);
+        if (MODE == 0u) {
+            row = row * p.heads + matrix;
+            x_rows[lane] = row;
+        } else {
+            if (MODE == 2u) {
+                row = order[p.order_at + tiles[p.tiles_at + group.y * 3u + 1u] + min(lane, count - 1u)];
+            }
+            x_rows[lane] = row / p.choices;
+        }
+        y_rows[lane] = row;
+    }
+    return Tile(matrix, count);
+}
+
+/// Four values of a row of x from a column on; zeros past its end, and where there is no such row.
+fn four(t: u32, count: u32, column: u32) -> vec4<f32> {
+    var values = vec4<f32>(0.0);
+    // Where columns are whole units only those of groups that are not there are past the end.
+    if (t < count && column < p.cols) {
+        let at = x_rows[t] * p.x_stride + column;
+        if (IS_WHOLE) {
+            return vec4<f32>(input(at), input(at + 1u), input(at + 2u), input(at + 3u));
+        }
+        for (var i = 0u; i < 4u; i++) {
+            if (column + i < p.cols) {
+                values[i] = input(at + i);
+            }
+        }
+    }
+    return values;
+}
+
+/// A value of x, or what an expert makes of its two products.
+fn input(at: u32) -> f32 {
+    let value = x[p.x_at + at];
+    if (ACTIVATION == 1u) {
+        return silu(value) * up[p.up_at + at];
+    }
+    if (ACTIVATION == 2u) {
+        // A NaN passes.
+        let gate = select(value, p.limit, value > p.limit);
+        let raw = up[p.up_at + at];
+        let above = select(raw, p.limit, raw > p.limit);
+        let cut = select(above, -p.limit, above < -p.limit);
+        return (cut + 1.0) * (gate * sigmoid(gate * p.alpha));
+    }
+    return value;
+}
+
+/// Writes a sum to row `row` of the bound ones.
+fn write_sum(tile: Tile, t: u32, row: u32, sum: f32) {
+    if (t < tile.count && row < p.bound_rows) {
+        var value = sum;
+        if (HAS_BIAS) {
+            value += bias[p.bias_at + tile.matrix * p.rows + p.first_row + row];
+        }
+        y[p.y_at + y_rows[t] * p.rows + p.first_row + row] = value;
+    }
+}

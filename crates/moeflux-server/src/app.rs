@@ -1,0 +1,111 @@
+//! The server's state and its routes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+
+use crate::auth::{self, Keys, Rate};
+use crate::config::Config;
+use crate::error::{Failure, FailureKind};
+use crate::hosts;
+use crate::metrics::Metrics;
+use crate::models::{Lease, ModelSource, Models};
+use crate::{anthropic, cors, observe, openai, openapi, page, plain, responses};
+use moeflux::SchedulerOptions;
+
+/// What all requests share.
+pub struct App {
+    config: Config,
+    models: Arc<Models>,
+    metrics: Metrics,
+    keys: Keys,
+    rate: Rate,
+    responses: responses::Store,
+}
+
+impl App {
+    /// A server of these models; the first answers requests that name none.
+    pub fn new(config: Config, models: Vec<ModelSource>, scheduler: SchedulerOptions) -> Arc<Self> {
+        let models = Models::new(models, config.max_loaded, config.expert_budget, scheduler);
+        Arc::new(App {
+            models: Arc::new(models),
+            metrics: Metrics::new(),
+            keys: Keys::new(&config.keys),
+            rate: Rate::new(config.limits.requests_per_minute),
+            responses: responses::Store::default(),
+            config,
+        })
+    }
+
+    /// How it runs.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The model of that name, or the first, loaded if it is not in memory.
+    pub async fn model(&self, name: Option<&str>) -> Result<Lease, Failure> {
+        self.models.get(name).await
+    }
+
+    /// Responses that requests may go on from.
+    pub fn responses(&self) -> &responses::Store {
+        &self.responses
+    }
+
+    /// Takes no more requests and returns when all that ran have ended, within the drain time or cut off after it.
+    pub async fn shutdown(&self) {
+        self.models.shutdown(self.config.drain).await;
+    }
+
+    pub(crate) fn models(&self) -> &Arc<Models> {
+        &self.models
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(crate) fn rate(&self) -> &Rate {
+        &self.rate
+    }
+}
+
+/// All routes. The page and `/health` are for everyone; the rest asks for a key where there are any.
+pub fn router(app: Arc<App>) -> Router {
+    let api = Router::new()
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{model}", get(openai::models::one))
+        .route("/v1/chat/completions", post(openai::chat::create))
+        .route("/v1/completions", post(openai::completions::create))
+        .route("/v1/embeddings", post(openai::embeddings::create))
+        .merge(responses::routes())
+        .merge(anthropic::routes())
+        .merge(plain::routes())
+        .route("/openapi.json", get(openapi::serve))
+        .route_layer(from_fn_with_state(Arc::clone(&app), auth::admit));
+    let open = Router::new()
+        .route("/health", get(plain::health::ready))
+        .route("/health/ready", get(plain::health::ready))
+        .route("/health/live", get(plain::health::live))
+        .merge(page::routes());
+    let mut router = api
+        .merge(open)
+        .fallback(async || Failure::new(FailureKind::NotFound, "there is no such route"))
+        .method_not_allowed_fallback(async || {
+            Failure::new(FailureKind::Method, "this route has no such method; see the header `Allow`")
+        })
+        .layer(from_fn_with_state(Arc::clone(&app), hosts::check));
+    if !app.config().cors_origins.is_empty() {
+        router = router.layer(cors::layer(&app.config().cors_origins));
+    }
+    router
+        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+        .layer(from_fn(observe::number))
+        .with_state(app)
+}

@@ -1,0 +1,155 @@
+//! `/v1/embeddings`.
+
+use std::sync::Arc;
+
+use axum::Json as JsonAnswer;
+use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::types::Prompts;
+use crate::app::App;
+use crate::body::Json;
+use crate::error::{Failure, from_request, from_submit};
+use crate::generation::on_thread;
+use crate::openapi::ErrorBody;
+use moeflux::SubmitOptions;
+
+/// Texts to embed.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingsRequest {
+    /// The model; without it the server's first.
+    pub model: Option<String>,
+    /// Text or token ids, or a list of either.
+    pub input: Prompts,
+    /// `float` or `base64` (little-endian float32).
+    pub encoding_format: Option<EncodingFormat>,
+    /// Must be the model's own, if it is given.
+    pub dimensions: Option<usize>,
+    /// Accepted, and nothing is done.
+    pub user: Option<String>,
+}
+
+/// How numbers are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EncodingFormat {
+    /// As a list.
+    #[default]
+    Float,
+    /// As the base64 of little-endian float32.
+    Base64,
+}
+
+/// The embeddings of texts.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Embeddings {
+    /// `list`.
+    pub object: &'static str,
+    /// One for each text.
+    pub data: Vec<EmbeddingObject>,
+    /// The model.
+    pub model: String,
+    /// What it took.
+    pub usage: EmbeddingUsage,
+}
+
+/// The embedding of a text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EmbeddingObject {
+    /// `embedding`.
+    pub object: &'static str,
+    /// Which text's.
+    pub index: usize,
+    /// The mean of the last hidden states, of length 1.
+    pub embedding: Vector,
+}
+
+/// Numbers.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Vector {
+    /// As a list.
+    Float(Vec<f32>),
+    /// As base64.
+    Base64(String),
+}
+
+/// Tokens of texts.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct EmbeddingUsage {
+    /// Of all texts.
+    pub prompt_tokens: usize,
+    /// The same.
+    pub total_tokens: usize,
+}
+
+/// Embeds texts.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    tag = "OpenAI",
+    request_body = EmbeddingsRequest,
+    responses(
+        (status = 200, body = Embeddings),
+        (status = "4XX", body = ErrorBody),
+        (status = "5XX", body = ErrorBody),
+    )
+)]
+pub async fn create(
+    State(app): State<Arc<App>>,
+    Json(request): Json<EmbeddingsRequest>,
+) -> Result<JsonAnswer<Embeddings>, Failure> {
+    let inputs = request.input.into_list();
+    let most = app.config().limits.texts;
+    if inputs.is_empty() || inputs.len() > most {
+        return Err(Failure::field(
+            "input",
+            format!("input: expected 1 to {most} texts, found {}", inputs.len()),
+        ));
+    }
+    let model = app.model(request.model.as_deref()).await?;
+    let (mut data, mut tokens) = (Vec::new(), 0);
+    for (index, input) in inputs.into_iter().enumerate() {
+        let asked = model.clone();
+        let pending = on_thread(move || {
+            let tokens = input.tokens(asked.tokenizer())?;
+            if tokens.is_empty() {
+                return Err(Failure::field("input", "input: expected texts that are not empty"));
+            }
+            asked.handle().embed(tokens, SubmitOptions::default()).map_err(from_submit)
+        })
+        .await?;
+        let found = pending.await.map_err(|error| from_request(&error))?;
+        if request.dimensions.is_some_and(|dimensions| dimensions != found.values.len()) {
+            let message = format!("dimensions: expected {}, what the model has", found.values.len());
+            return Err(Failure::field("dimensions", message));
+        }
+        tokens += found.tokens;
+        let values = normalized(found.values);
+        let embedding = match request.encoding_format.unwrap_or_default() {
+            EncodingFormat::Float => Vector::Float(values),
+            EncodingFormat::Base64 => {
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                Vector::Base64(STANDARD.encode(bytes))
+            }
+        };
+        data.push(EmbeddingObject { object: "embedding", index, embedding });
+    }
+    let usage = EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens };
+    Ok(JsonAnswer(Embeddings { object: "list", data, model: model.name().to_owned(), usage }))
+}
+
+/// The same direction, of length 1.
+fn normalized(mut values: Vec<f32>) -> Vec<f32> {
+    let length = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        for value in &mut values {
+            *value = (f64::from(*value) / length) as f32;
+        }
+    }
+    values
+}

@@ -1,0 +1,33 @@
+//! The API of OpenAI, but for its responses.
+
+pub mod chat;
+mod chat_stream;
+pub mod completions;
+pub mod embeddings;
+mod logprobs;
+pub mod models;
+mod request;
+pub mod types;
+
+use serde_json::{Value, json};
+
+use crate::error::{Failure, FailureKind};
+
+pub(crate) use request::{effort_thinks, messages, tool_choice, tools};
+
+/// How it writes a failure.
+pub(crate) fn error_body(failure: &Failure) -> Value {
+    let (kind, code) = match failure.kind {
+        FailureKind::ContextLength => ("invalid_request_error", Some("context_length_exceeded")),
+        FailureKind::Unauthorized => ("authentication_error", Some("invalid_api_key")),
+        FailureKind::NotFound => ("invalid_request_error", Some("not_found")),
+        FailureKind::ModelNotFound => ("invalid_request_error", Some("model_not_found")),
+        FailureKind::RateLimit => ("rate_limit_error", Some("rate_limit_exceeded")),
+        FailureKind::QueueFull => ("overloaded_error", Some("queue_full")),
+        FailureKind::Unavailable => ("overloaded_error", Some("unavailable")),
+        FailureKind::Timeout | FailureKind::TimeUp => ("timeout_error", Some("timeout")),
+        FailureKind::Internal => ("server_error", Some("internal_error")),
+        _ => ("invalid_request_error", None),
+    };
+    json!({ "error": { "message": failure.message, "type": kind, "param": failure.param, "code": code } })
+}

@@ -1,0 +1,79 @@
+//! `/openapi.json`: what the server offers, for programs.
+
+use std::sync::LazyLock;
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+use crate::{anthropic, openai, plain, responses};
+
+/// What a failed request gets.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// The failure.
+    pub error: ErrorDetail,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ErrorDetail {
+    /// For people.
+    pub message: String,
+    /// What kind of failure.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The field to blame.
+    pub param: Option<String>,
+    /// More precisely what kind.
+    pub code: Option<String>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "moeflux", description = "Mixture-of-experts language models, larger than memory.", license(name = "MIT OR Apache-2.0")),
+    paths(
+        anthropic::messages::create,
+        anthropic::messages::count_tokens,
+        openai::chat::create,
+        openai::completions::create,
+        openai::embeddings::create,
+        openai::models::list,
+        openai::models::one,
+        responses::create::create,
+        responses::stored::show,
+        responses::stored::remove,
+        plain::health::ready,
+        plain::health::live,
+        plain::metrics,
+        plain::sequences::show,
+        plain::sequences::save,
+        plain::sequences::restore,
+        plain::sequences::remove,
+        plain::tokens::tokenize,
+        plain::tokens::detokenize,
+        plain::tokens::apply_template,
+    ),
+    security(("key" = [])),
+    modifiers(&Key)
+)]
+struct Api;
+
+/// The key that a server may ask for.
+struct Key;
+
+impl Modify for Key {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        api.components.get_or_insert_default().add_security_scheme("key", scheme);
+    }
+}
+
+static TEXT: LazyLock<String> = LazyLock::new(|| Api::openapi().to_json().unwrap_or_default());
+
+/// The description.
+pub(crate) async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+}

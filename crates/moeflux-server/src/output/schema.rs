@@ -1,0 +1,118 @@
+//! Values that are written as bare text: what they are, only the tool's schema says.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// How deep references and combinations are followed.
+const DEPTH: usize = 8;
+
+/// The JSON types that a value may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Types(u8);
+
+const STRING: Types = Types(1);
+const NUMBER: Types = Types(2);
+const INTEGER: Types = Types(4);
+const BOOLEAN: Types = Types(8);
+const NULL: Types = Types(16);
+const OBJECT: Types = Types(32);
+const ARRAY: Types = Types(64);
+
+impl Types {
+    /// All of them.
+    pub(super) const ANY: Self = Self(127);
+
+    /// What a schema allows. `root` is where its references lead.
+    pub(super) fn of(schema: &Value, root: &Value) -> Self {
+        Self::at(schema, root, 0)
+    }
+
+    /// Whether text as it stands is a value.
+    pub(super) fn has_string(self) -> bool {
+        self.meets(STRING)
+    }
+
+    fn at(schema: &Value, root: &Value, depth: usize) -> Self {
+        let Some(schema) = schema.as_object().filter(|_| depth < DEPTH) else { return Self::ANY };
+        let mut types = Self::ANY;
+        let join = |schemas: &[Value], of: &dyn Fn(&Value) -> Types| {
+            schemas.iter().fold(Types(0), |types, schema| types.or(of(schema)))
+        };
+        let deeper = |schema: &Value| Self::at(schema, root, depth + 1);
+        for (key, value) in schema {
+            types = types.and(match (key.as_str(), value) {
+                ("type", Value::String(name)) => Self::named(name),
+                ("type", Value::Array(names)) => {
+                    join(names, &|name| name.as_str().map_or(Self::ANY, Self::named))
+                }
+                ("enum", Value::Array(values)) => join(values, &Self::of_value),
+                ("const", value) => Self::of_value(value),
+                ("anyOf" | "oneOf", Value::Array(schemas)) => join(schemas, &deeper),
+                ("allOf", Value::Array(schemas)) => {
+                    schemas.iter().fold(Self::ANY, |types, schema| types.and(deeper(schema)))
+                }
+                ("$ref", Value::String(path)) => {
+                    path.strip_prefix('#').and_then(|path| root.pointer(path)).map_or(Self::ANY, deeper)
+                }
+                _ => Self::ANY,
+            });
+        }
+        if schema.get("nullable") == Some(&Value::Bool(true)) { types.or(NULL) } else { types }
+    }
+
+    fn named(name: &str) -> Self {
+        match name {
+            "string" => STRING,
+            "number" => NUMBER.or(INTEGER),
+            "integer" => INTEGER,
+            "boolean" => BOOLEAN,
+            "null" => NULL,
+            "object" => OBJECT,
+            "array" => ARRAY,
+            _ => Self::ANY,
+        }
+    }
+
+    fn of_value(value: &Value) -> Self {
+        match value {
+            Value::String(_) => STRING,
+            Value::Number(number) if number.is_f64() && number.as_f64().is_none_or(|n| n.fract() != 0.0) => {
+                NUMBER
+            }
+            Value::Number(_) => INTEGER,
+            Value::Bool(_) => BOOLEAN,
+            Value::Null => NULL,
+            Value::Object(_) => OBJECT,
+            Value::Array(_) => ARRAY,
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// The JSON text of a value that was written as bare text. Text that is JSON of another type than string, where such is
+/// allowed, stands for that; all else is a string, also where none is allowed: the tool can then say what is wrong.
+pub(super) fn value(types: Types, text: &str) -> String {
+    let bare = match text.trim() {
+        // Templates that print values in Python's way teach models to do the same.
+        "True" => "true",
+        "False" => "false",
+        "None" => "null",
+        bare => bare,
+    };
+    let json = serde_json::from_str::<&RawValue>(bare).ok().zip(serde_json::from_str::<Value>(bare).ok());
+    match json.map(|(raw, value)| (raw, Types::of_value(&value))) {
+        Some((raw, of)) if of != STRING && types.meets(of) => raw.get().to_owned(),
+        _ => Value::from(text).to_string(),
+    }
+}

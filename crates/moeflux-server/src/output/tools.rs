@@ -1,0 +1,46 @@
+//! The tools that may be called.
+
+use serde_json::{Map, Value};
+
+/// The tools that may be called, from the form of OpenAI's chat API.
+#[derive(Debug, Default)]
+pub(super) struct Tools(Vec<Tool>);
+
+/// A tool.
+#[derive(Debug)]
+pub(super) struct Tool {
+    pub(super) name: String,
+    /// JSON schema of its arguments.
+    pub(super) parameters: Value,
+}
+
+impl Tools {
+    pub(super) fn new(tools: &[Value]) -> Self {
+        let tool = |tool: &Value| {
+            let function = tool.get("function").unwrap_or(tool);
+            let name = function.get("name")?.as_str()?.to_owned();
+            let parameters = function.get("parameters").filter(|schema| schema.is_object()).cloned();
+            Some(Tool { name, parameters: parameters.unwrap_or_else(|| Value::Object(Map::new())) })
+        };
+        Self(tools.iter().filter_map(tool).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Tool> {
+        self.0.iter()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Tool> {
+        self.iter().find(|tool| tool.name == name)
+    }
+}
+
+impl Tool {
+    /// The schema of one argument; `None` if the tool names no such argument.
+    pub(super) fn parameter(&self, key: &str) -> Option<&Value> {
+        self.parameters.get("properties")?.get(key)
+    }
+}

@@ -1,0 +1,141 @@
+//! Text to tokens and back, and chats to text.
+
+use std::sync::Arc;
+
+use axum::Json as JsonAnswer;
+use axum::extract::State;
+use moeflux::text::Message;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::body::Json;
+use crate::error::{Failure, from_error};
+use crate::generation::{ChatInput, Prompt, chat_prompt, on_thread};
+use crate::openai::{messages, tools};
+use crate::openapi::ErrorBody;
+
+/// A text.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizeRequest {
+    /// The model; without it the server's first.
+    pub model: Option<String>,
+    /// The text. Names of special tokens in it become those tokens.
+    pub text: String,
+}
+
+/// A text's tokens.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Tokens {
+    /// Their ids.
+    pub tokens: Vec<u32>,
+    /// How many.
+    pub count: usize,
+    /// How many the model takes at most.
+    pub context_length: usize,
+}
+
+/// Tokens.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DetokenizeRequest {
+    /// The model; without it the server's first.
+    pub model: Option<String>,
+    /// Their ids.
+    pub tokens: Vec<u32>,
+}
+
+/// A text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Text {
+    /// The text.
+    pub text: String,
+}
+
+/// A chat.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyTemplateRequest {
+    /// The model; without it the server's first.
+    pub model: Option<String>,
+    /// The conversation so far, as in `/v1/chat/completions`.
+    #[schema(value_type = Vec<Object>, min_items = 1)]
+    pub messages: Vec<Message>,
+    /// Tools that may be called.
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub tools: Option<Vec<Value>>,
+    /// Whether to think first.
+    pub enable_thinking: Option<bool>,
+    /// More variables for the template.
+    #[schema(value_type = Option<Object>)]
+    pub chat_template_kwargs: Option<Map<String, Value>>,
+}
+
+/// What the model's template makes of a chat.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Rendered {
+    /// The text that the model would go on with.
+    pub prompt: String,
+}
+
+/// Splits a text into tokens.
+#[utoipa::path(
+    post,
+    path = "/tokenize",
+    tag = "Server",
+    request_body = TokenizeRequest,
+    responses((status = 200, body = Tokens), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub async fn tokenize(
+    State(app): State<Arc<App>>,
+    Json(request): Json<TokenizeRequest>,
+) -> Result<JsonAnswer<Tokens>, Failure> {
+    let model = app.model(request.model.as_deref()).await?;
+    on_thread(move || {
+        let tokens = Prompt::Text(request.text).tokens(model.tokenizer())?;
+        Ok(JsonAnswer(Tokens { count: tokens.len(), tokens, context_length: model.context_length() }))
+    })
+    .await
+}
+
+/// Joins tokens to a text.
+#[utoipa::path(
+    post,
+    path = "/detokenize",
+    tag = "Server",
+    request_body = DetokenizeRequest,
+    responses((status = 200, body = Text), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub async fn detokenize(
+    State(app): State<Arc<App>>,
+    Json(request): Json<DetokenizeRequest>,
+) -> Result<JsonAnswer<Text>, Failure> {
+    let model = app.model(request.model.as_deref()).await?;
+    let text = model.tokenizer().decode(&request.tokens, false).map_err(|error| from_error(&error.into()))?;
+    Ok(JsonAnswer(Text { text }))
+}
+
+/// Renders a chat as the text that the model would go on with.
+#[utoipa::path(
+    post,
+    path = "/apply-template",
+    tag = "Server",
+    request_body = ApplyTemplateRequest,
+    responses((status = 200, body = Rendered), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub async fn apply_template(
+    State(app): State<Arc<App>>,
+    Json(request): Json<ApplyTemplateRequest>,
+) -> Result<JsonAnswer<Rendered>, Failure> {
+    let model = app.model(request.model.as_deref()).await?;
+    let input = ChatInput {
+        messages: messages(request.messages)?,
+        tools: tools(request.tools.unwrap_or_default())?,
+        enable_thinking: request.enable_thinking,
+        template_variables: request.chat_template_kwargs.unwrap_or_default(),
+        ..ChatInput::default()
+    };
+    on_thread(move || Ok(JsonAnswer(Rendered { prompt: chat_prompt(&model, &input)? }))).await
+}
