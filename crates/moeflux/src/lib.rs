@@ -40,8 +40,9 @@ pub mod text;
 
 pub use backend::CancelToken;
 pub use engine::{
-    Embedding, Engine, EngineHandle, EngineOptions, EngineStats, Event, GenerateRequest, Generation, Input, LastToken, Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions, SubmitError, SubmitOptions, Ticket,
-    Speculate, Speculated, StopReason, Truncated,
+    Embedding, Engine, EngineHandle, EngineOptions, EngineStats, Event, GenerateRequest, Generation, Input,
+    LastToken, Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions,
+    Speculate, Speculated, StopReason, SubmitError, SubmitOptions, Ticket, Truncated,
 };
 pub use error::Error;
 pub use model::{Model, ModelOptions};
