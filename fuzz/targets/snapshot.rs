@@ -45,7 +45,8 @@ fn mend(bytes: &mut [u8]) {
     while let Some(len) = bytes.get(start + 8..start + 16) {
         let len = u64::from_le_bytes(len.try_into().expect("eight bytes"));
         let end = (start as u64 + 16).saturating_add(len);
-        let Some(end) = usize::try_from(end).ok().filter(|&end| end + 8 <= bytes.len()) else { return };
+        let fits = |end: &usize| end.checked_add(8).is_some_and(|end| end <= bytes.len());
+        let Some(end) = usize::try_from(end).ok().filter(fits) else { return };
         let checksum = XxHash3_64::oneshot(&bytes[start..end]);
         bytes[end..end + 8].copy_from_slice(&checksum.to_le_bytes());
         start = end + 8;
