@@ -27,7 +27,8 @@ test("thoughts are folded, with their time", options, () => withPage({ stub: { d
   assert.equal(await page.locator(".thought").isVisible(), false);
   await ended(page);
   await page.getByText(/^Thought for /).click();
-  assert.match(await page.locator(".thought").innerText(), /multiply step by step/);
+  // It is drawn when it is unfolded, which the browser tells a moment later.
+  await page.locator(".thought").getByText(/multiply step by step/).waitFor();
   await page.click("#open-settings");
   await page.getByLabel("Thinking", { exact: true }).selectOption("off");
   await ask(page, "!think again");
