@@ -51,7 +51,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let value = parsed.map_err(|error| {
         let (path, error) = (error.path().to_string(), error.into_inner());
         if !error.is_data() {
-            return Failure::invalid(format!("the body is not JSON: {error}"));
+            // Numbers that no float holds count here too.
+            let place = if path == "." { String::new() } else { format!(" at {path}") };
+            return Failure::invalid(format!("the body is not JSON{place}: {error}"));
         }
         let param = named_field(&error).unwrap_or(path);
         let message = if param == "." { error.to_string() } else { format!("{param}: {error}") };
