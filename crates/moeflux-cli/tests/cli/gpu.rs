@@ -9,7 +9,7 @@ fn the_cpu_is_a_device_of_every_build() -> Result<()> {
     Ok(())
 }
 
-/// The demo's questions, whose answers are the same from any device.
+/// The demo's questions, whose answers are the same from any device. Drivers and thoughts speak on stderr.
 #[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_answers_as_the_cpu_does() -> Result<()> {
@@ -20,7 +20,7 @@ fn a_gpu_answers_as_the_cpu_does() -> Result<()> {
     ] {
         let answer = |device: &str| {
             let args = [&["run", question, "--temperature", "0", "--device", device], more].concat();
-            Ok::<_, Box<dyn std::error::Error>>(moeflux(&args)?.text().to_owned())
+            Ok::<_, Box<dyn std::error::Error>>(moeflux(&args)?.output().to_owned())
         };
         assert_eq!(answer("gpu")?, answer("cpu")?, "{question}");
     }
@@ -30,7 +30,7 @@ fn a_gpu_answers_as_the_cpu_does() -> Result<()> {
 #[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_is_listed_with_its_bandwidth() -> Result<()> {
-    let devices = moeflux(&["devices", "--json"])?.json()?;
+    let devices: serde_json::Value = serde_json::from_str(moeflux(&["devices", "--json"])?.output())?;
     assert_eq!(devices[0]["device"], "gpu:0");
     assert!(devices[0]["bandwidth_bytes_per_second"].as_f64() > Some(1e8), "{devices}");
     Ok(())
