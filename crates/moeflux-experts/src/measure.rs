@@ -5,8 +5,8 @@ use crate::file::{DataFile, ReadAt};
 use crate::layout::Layout;
 use crate::options::Io;
 use crate::plan::{ALIGNMENT, Plan};
+use crate::slots;
 use crate::store::open_files;
-use memmap2::MmapMut;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,8 +32,15 @@ pub fn measure(layout: &Layout, io: Io, time: Duration) -> Result<DiskSpeed, Sto
     let direct = files.iter().all(DataFile::is_direct);
     let mut best = DiskSpeed { bytes_per_second: 0.0, readers: 1, chunk: ALIGNMENT, direct };
     let time = time / SETTINGS.len() as u32;
+    // Memory like that of slots, touched before: reads into small pages, or into new ones, are slower.
+    let most = SETTINGS.iter().map(|(readers, _)| *readers).max().unwrap_or(1);
+    let mut memory = slots::map(most as u64 * LONGEST).map_err(|source| StoreError::System {
+        what: format!("memory for reads of {most} times {LONGEST} bytes"),
+        source: Arc::new(source),
+    })?;
+    memory.fill(0);
     for (seed, (readers, chunk)) in (0..).zip(SETTINGS) {
-        let bytes_per_second = read_for(&plan, &files, readers, chunk, time, seed)?;
+        let bytes_per_second = read_for(&plan, &files, readers, chunk, time, seed, &mut memory)?;
         tracing::debug!("{readers} readers of {chunk} bytes: {:.2} GB/s", bytes_per_second / 1e9);
         if bytes_per_second > best.bytes_per_second * 1.03 {
             best = DiskSpeed { bytes_per_second, readers, chunk, direct };
@@ -44,7 +51,10 @@ pub fn measure(layout: &Layout, io: Io, time: Duration) -> Result<DiskSpeed, Sto
 
 /// Readers and the length of their reads, those first under which a first expert comes soonest.
 const SETTINGS: [(usize, u64); 6] =
-    [(4, 256 << 10), (4, 512 << 10), (8, 512 << 10), (8, 1 << 20), (16, 512 << 10), (16, 1 << 20)];
+    [(4, 256 << 10), (4, 512 << 10), (8, 512 << 10), (8, LONGEST), (16, 512 << 10), (16, LONGEST)];
+
+/// No read is longer.
+const LONGEST: u64 = 1 << 20;
 
 fn read_for(
     plan: &Plan,
@@ -53,18 +63,14 @@ fn read_for(
     chunk: u64,
     time: Duration,
     seed: u64,
+    memory: &mut [u8],
 ) -> Result<f64, StoreError> {
     let next = AtomicUsize::new(0);
     let bytes_read = AtomicU64::new(0);
     let experts = random_experts(plan, seed);
     let reads: Vec<(u32, u64, u64)> = experts.iter().flat_map(|&id| reads_of(plan, id, chunk)).collect();
-    let longest = reads.iter().map(|(_, _, len)| *len).max().unwrap_or(ALIGNMENT);
     let started = Instant::now();
-    let reader = || -> Result<(), StoreError> {
-        let mut memory = MmapMut::map_anon(longest as usize).map_err(|source| StoreError::System {
-            what: format!("memory for reads of {longest} bytes"),
-            source: Arc::new(source),
-        })?;
+    let reader = |memory: &mut [u8]| -> Result<(), StoreError> {
         while started.elapsed() < time {
             let (file, offset, len) = reads[next.fetch_add(1, Ordering::Relaxed) % reads.len()];
             // A file may end inside the last block.
@@ -79,7 +85,8 @@ fn read_for(
         Ok(())
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..readers).map(|_| scope.spawn(reader)).collect();
+        let parts = memory.chunks_mut(LONGEST as usize).take(readers);
+        let threads: Vec<_> = parts.map(|part| scope.spawn(|| reader(part))).collect();
         let panicked = |_| unreachable!("measuring has no panic");
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
     })?;

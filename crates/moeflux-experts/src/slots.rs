@@ -158,7 +158,7 @@ impl Class {
     }
 }
 
-fn map(bytes: u64) -> io::Result<MmapMut> {
+pub(crate) fn map(bytes: u64) -> io::Result<MmapMut> {
     let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     let memory = MmapMut::map_anon(bytes)?;
     #[cfg(target_os = "linux")]
