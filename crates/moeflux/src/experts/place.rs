@@ -117,10 +117,8 @@ pub(crate) fn place(model: &Model, options: &EngineOptions) -> Result<Placement,
         Residence::Mapped if store.trace.is_some() => Some(StoreOptions { io: Io::Mapped, ..store.clone() }),
         Residence::Mapped => None,
     };
-    if matches!(residence, Residence::Streamed { .. }) {
-        // They stay, and the first step will want them all.
-        model.weights().matrices().iter().for_each(|named| model.checkpoint().will_need(&named.matrix));
-    }
+    // They stay, and the first step will want them all.
+    model.weights().matrices().iter().for_each(|named| model.checkpoint().will_need(&named.matrix));
     if let Some(StoreOptions { budget, io, .. }) = &store {
         tracing::info!(budget, prefill_chunk, ?io, "experts come from a store");
     }

@@ -5,6 +5,7 @@
 //! has a fixed order, so a token's bits depend on its own sequence alone.
 
 mod arena;
+mod first_reads;
 pub(super) mod rope;
 mod streamed;
 
@@ -19,6 +20,7 @@ use moeflux_kernels::{
 };
 
 use self::arena::Arena;
+use self::first_reads::FirstReads;
 use self::rope::RopeTable;
 use self::streamed::Streamed;
 use super::{Backend, BackendError, Observer, Step};
@@ -36,6 +38,7 @@ pub struct CpuBackend {
     int8: Int8Scratch,
     attention: AttentionScratch,
     experts: ExpertScratch,
+    first_reads: FirstReads,
     streamed: Option<Streamed>,
 }
 
@@ -49,6 +52,7 @@ impl CpuBackend {
             int8: Int8Scratch::default(),
             attention: AttentionScratch::default(),
             experts: ExpertScratch::default(),
+            first_reads: FirstReads::default(),
             streamed: None,
         })
     }
@@ -60,7 +64,8 @@ impl CpuBackend {
     }
 
     fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) -> Result<(), BackendError> {
-        let CpuBackend { pool, numbers, arena, int8, attention, experts: scratch, streamed } = self;
+        let CpuBackend { pool, numbers, arena, int8, attention, experts: scratch, first_reads, streamed } =
+            self;
         let numbers = *numbers;
         let Run { model, graph, plan, ropes, step, store, fetch } = run;
         let (checkpoint, weights) = (model.checkpoint(), model.weights());
@@ -216,6 +221,7 @@ impl CpuBackend {
                         streamed::compute(pool, &weights.experts()[experts], fetch, &mut run)?;
                         run.finish(pool, y);
                     } else {
+                        first_reads.begin(checkpoint, experts, &weights.experts()[experts], ids);
                         let expert = |id: u32| weights.expert(checkpoint, experts, id);
                         kernels::experts(pool, x, ids, shares, k, expert, activation, numbers, scratch, y);
                     }
