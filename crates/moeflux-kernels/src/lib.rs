@@ -60,7 +60,7 @@ pub use int8::{Int8Scratch, has_int8_products, int8_linear};
 pub use kv::{DeviceFloats, F16, KV_BLOCK, KvBlock, KvType};
 pub use limits::{float_rate, read_bandwidth};
 pub use linear::{embed, linear};
-pub use logits::{first_logit, largest_logit, sum_of_exp};
+pub use logits::{WEIGHED, first_logit, largest_logit, sum_of_exp, weigh_logits};
 pub use matrix::{Matrix, MatrixError, RowRuns};
 pub use mla::{MlaShape, latent_write, mla_attention};
 pub use norm::{gated_rms_norm, l2_norm, rms_norm};

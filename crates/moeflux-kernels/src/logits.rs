@@ -69,6 +69,34 @@ multiversion! {
     }
 }
 
+/// Logits whose weights [`weigh_logits`] sums.
+pub const WEIGHED: usize = 1024;
+
+multiversion! {
+    /// `weights[i] = exp((logits[i] - max) / temperature)`, and in `sums[j]` the sum of the `j`-th [`WEIGHED`] of them: weight
+    /// `i` goes to lane `i mod 32`, in float64, and the lanes are added in order.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many weights as logits and a sum for each [`WEIGHED`] of them, the last of which may be fewer.
+    pub fn weigh_logits(logits: &[f32], max: f32, temperature: f32, weights: &mut [f32], sums: &mut [f64]) {
+        assert_eq!((logits.len(), logits.len().div_ceil(WEIGHED)), (weights.len(), sums.len()));
+        let parts = logits.chunks(WEIGHED).zip(weights.chunks_mut(WEIGHED));
+        for ((logits, weights), sum) in parts.zip(sums) {
+            let mut lanes = [0.0f64; LANES];
+            for (logits, weights) in logits.chunks(LANES).zip(weights.chunks_mut(LANES)) {
+                for (weight, &logit) in weights.iter_mut().zip(logits) {
+                    *weight = exp((logit - max) / temperature);
+                }
+                for (lane, &weight) in lanes.iter_mut().zip(&*weights) {
+                    *lane += f64::from(weight);
+                }
+            }
+            *sum = lanes.into_iter().sum();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +126,23 @@ mod tests {
             assert_eq!(largest_logit(&logits), Err(place));
             logits[99] = f32::NAN;
             assert_eq!(largest_logit(&logits), Err(place));
+        }
+    }
+
+    #[test]
+    fn weights_and_their_sums() {
+        for n in [1, 32, 100, 1024, 5003] {
+            let logits = logits(n);
+            let (mut weights, mut sums) = (vec![0.0; n], vec![0.0; n.div_ceil(WEIGHED)]);
+            weigh_logits(&logits, 10.0, 2.0, &mut weights, &mut sums);
+            for (i, (&weight, &logit)) in weights.iter().zip(&logits).enumerate() {
+                let expected = (f64::from(logit - 10.0) * 0.5).exp();
+                assert!((f64::from(weight) / expected - 1.0).abs() < 1e-6, "{i} of {n}");
+            }
+            for (sum, weights) in sums.iter().zip(weights.chunks(WEIGHED)) {
+                let expected: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+                assert!((sum / expected - 1.0).abs() < 1e-12);
+            }
         }
     }
 

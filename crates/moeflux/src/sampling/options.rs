@@ -75,6 +75,18 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
+    /// Whether top-k leaves all of so many tokens.
+    pub(super) fn keeps_all_in_top_k(&self, vocab_size: usize) -> bool {
+        self.top_k == 0 || self.top_k >= vocab_size
+    }
+
+    /// Whether any of so many tokens can be drawn.
+    pub(super) fn draws_from_all(&self, vocab_size: usize) -> bool {
+        let truncated =
+            self.top_p < 1.0 || self.min_p > 0.0 || self.typical_p < 1.0 || self.xtc_probability > 0.0;
+        self.keeps_all_in_top_k(vocab_size) && !truncated
+    }
+
     /// Checks every value; `vocab_size` bounds the tokens of `logit_bias`.
     pub fn validate(&self, vocab_size: usize) -> Result<(), SamplingError> {
         let probability = |value: f32| (0.0..=1.0).contains(&value);

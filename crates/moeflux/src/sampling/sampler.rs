@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use moeflux_kernels::{first_logit, largest_logit};
+use moeflux_kernels::{WEIGHED, first_logit, largest_logit, weigh_logits};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::dry::Dry;
 use super::log_softmax::LogSoftmax;
 use super::penalties::{Origin, Penalties};
-use super::truncation::{Candidate, exclude_top_choices, min_p, top_k, top_p, typical};
+use super::truncation::{Candidate, exclude_top_choices, min_p, not_below, top_k, top_p, typical};
 use super::{SamplingError, SamplingOptions, TokenRoles, TokenSet};
 
 /// Chooses tokens for one sequence.
@@ -31,6 +31,10 @@ pub struct Sampler {
     /// Logits after penalties, bias and constraints.
     adjusted: Vec<f32>,
     candidates: Vec<Candidate>,
+    /// Each token's probability relative to the most likely one's.
+    weights: Vec<f32>,
+    /// Of each [`WEIGHED`] of them the sum.
+    weight_sums: Vec<f64>,
 }
 
 /// A chosen token.
@@ -73,6 +77,8 @@ impl Sampler {
             position: 0,
             adjusted: Vec::new(),
             candidates: Vec::new(),
+            weights: Vec::new(),
+            weight_sums: Vec::new(),
         })
     }
 
@@ -108,8 +114,12 @@ impl Sampler {
             if sampler.options.temperature == 0.0 {
                 return first(logits, max);
             }
-            sampler.fill_candidates(logits, max);
             let share = sampler.uniform(Stream::Draw);
+            if sampler.options.draws_from_all(logits.len()) {
+                sampler.weigh(logits, max);
+                return draw_from_all(&sampler.weights, &sampler.weight_sums, share);
+            }
+            sampler.fill_candidates(logits, max);
             draw(&sampler.candidates, share)
         })
     }
@@ -165,18 +175,39 @@ impl Sampler {
 
     /// The tokens that can be drawn, with their weights; `max` is the largest of the logits.
     fn fill_candidates(&mut self, logits: &[f32], max: f32) {
-        top_k(logits, self.options.top_k, &mut self.candidates);
+        let SamplingOptions { top_k: k, top_p: p, .. } = self.options;
+        let of_all = if self.options.keeps_all_in_top_k(logits.len()) {
+            let total = self.weigh(logits, max);
+            // All tokens below this together have less probability than top-p leaves out; the last bits of a weight
+            // are not known yet.
+            let out = (1.0 - f64::from(p)).max(0.0) * total / logits.len() as f64;
+            let least = 0.999 * out.max(f64::from(self.options.min_p));
+            not_below(least as f32, &self.weights, logits, &mut self.candidates);
+            Some(total)
+        } else {
+            top_k(logits, k, &mut self.candidates);
+            None
+        };
         let temperature = f64::from(self.options.temperature);
         for candidate in &mut self.candidates {
             candidate.weight = ((f64::from(candidate.logit) - f64::from(max)) / temperature).exp();
         }
-        top_p(&mut self.candidates, self.options.top_p);
+        let total = of_all.unwrap_or_else(|| self.candidates.iter().map(|candidate| candidate.weight).sum());
+        top_p(&mut self.candidates, p, total);
         min_p(&mut self.candidates, self.options.min_p);
         typical(&mut self.candidates, self.options.typical_p);
         let xtc = f64::from(self.options.xtc_probability);
         if xtc > 0.0 && self.uniform(Stream::Xtc) < xtc {
             exclude_top_choices(&mut self.candidates, self.options.xtc_threshold, &self.xtc_exempt);
         }
+    }
+
+    /// Fills in the weights of all tokens and gives their sum.
+    fn weigh(&mut self, logits: &[f32], max: f32) -> f64 {
+        self.weights.resize(logits.len(), 0.0);
+        self.weight_sums.resize(logits.len().div_ceil(WEIGHED), 0.0);
+        weigh_logits(logits, max, self.options.temperature, &mut self.weights, &mut self.weight_sums);
+        self.weight_sums.iter().sum()
     }
 
     /// A random number in [0, 1) that belongs to this position of the output.
@@ -202,6 +233,28 @@ fn draw(candidates: &[Candidate], share: f64) -> u32 {
     });
     let last = || candidates.iter().rfind(|candidate| candidate.weight > 0.0);
     drawn.or_else(last).map_or(0, |candidate| candidate.token)
+}
+
+/// The token at this share of the cumulated weight, `sums` being the sums of each [`WEIGHED`] weights; never one
+/// without weight.
+fn draw_from_all(weights: &[f32], sums: &[f64], share: f64) -> u32 {
+    let at = share * sums.iter().sum::<f64>();
+    let mut cumulated = 0.0;
+    let mut first = 0;
+    for sum in sums {
+        if at < cumulated + sum {
+            break;
+        }
+        cumulated += sum;
+        first += WEIGHED;
+    }
+    let drawn = weights.iter().enumerate().skip(first).find(|(_, weight)| {
+        cumulated += f64::from(**weight);
+        at < cumulated && **weight > 0.0
+    });
+    // Rounding may leave nothing after the last sum.
+    drawn.map(|(token, _)| token).or_else(|| weights.iter().rposition(|&weight| weight > 0.0)).unwrap_or(0)
+        as u32
 }
 
 /// The largest logit; NaN, +∞ or nothing but -∞ is an error, because there is no choosing by them.

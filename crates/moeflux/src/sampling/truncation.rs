@@ -13,14 +13,9 @@ pub(super) struct Candidate {
 }
 
 /// Fills `candidates` with the `k` most likely tokens and those that tie with the last of them (transformers'
-/// `TopKLogitsWarper`), the most likely first; with all tokens in their order if `k` is 0 or more than there
-/// are. Weights are not set yet.
+/// `TopKLogitsWarper`), the most likely first. Weights are not set yet.
 pub(super) fn top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
     candidates.clear();
-    if k == 0 || k >= logits.len() {
-        candidates.extend(logits.iter().enumerate().map(candidate));
-        return;
-    }
     // One pass over the vocabulary: whatever is below the k-th of the tokens so far is out at once.
     let mut least = f32::NEG_INFINITY;
     let mut room = 2 * k;
@@ -35,6 +30,15 @@ pub(super) fn top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
     }
     keep_top_k(candidates, k);
     candidates.sort_unstable_by(by_likelihood);
+}
+
+/// Fills `candidates` with the tokens that have at least the weight `least`, and any at all, in their order; the weights
+/// of candidates are not set yet.
+pub(super) fn not_below(least: f32, weights: &[f32], logits: &[f32], candidates: &mut Vec<Candidate>) {
+    candidates.clear();
+    let tokens = logits.iter().enumerate().zip(weights);
+    let kept = tokens.filter(|&(_, &weight)| weight >= least && weight > 0.0);
+    candidates.extend(kept.map(|(token, _)| candidate(token)));
 }
 
 fn candidate((token, &logit): (usize, &f32)) -> Candidate {
@@ -52,12 +56,12 @@ fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) -> f32 {
 }
 
 /// Keeps each candidate whose more likely ones together have less than probability `p` (transformers'
-/// `TopPLogitsWarper`), the most likely first. At least one remains.
-pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
+/// `TopPLogitsWarper`), the most likely first; `total` is what has probability 1. At least one remains.
+pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, total: f64) {
     if p >= 1.0 {
         return;
     }
-    let mass = f64::from(p) * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
+    let mass = f64::from(p) * total;
     // Sorting stops where the mass is reached: a handful of tokens usually, out of a vocabulary of 250,000.
     let mut before = 0.0;
     let mut sorted = 0;
