@@ -6,7 +6,7 @@ use crate::elementwise::add_to_rows;
 use crate::instruction_set::multiversion;
 use crate::int8::groups::Groups;
 use crate::int8::weights::Format;
-use crate::int8::{self, Input, Tokens};
+use crate::int8::{self, Input, PLANES, Tokens};
 use crate::linear::{Rows, product};
 use crate::math::{sigmoid, silu};
 use crate::matrix::Matrix;
@@ -200,17 +200,23 @@ impl ExpertRun<'_> {
         let ExpertScratch { tokens, activations, outputs, choices, inputs, intermediates, .. } =
             &mut *self.scratch;
         let (x, activation) = (self.x, self.activation);
-        let has_format = |w: &Matrix<'_>| Format::of(w.encoding()).is_some();
+        let has_format = |w: &Matrix<'_>| Format::of_expert(w).is_some();
         let quantized = |Visit { weights: ExpertWeights { gate, up, down, .. }, .. }: &Visit<'_>| {
             [gate, up, down].into_iter().any(has_format)
         };
         let numbers = if visits.iter().any(quantized) { self.numbers } else { Numbers::Exact };
+        // Planes of activations that these matrices take, all together.
+        let planes = |matrix: &dyn Fn(&Visit<'_>) -> usize| visits.iter().map(matrix).max().unwrap_or(1);
+        let of = |w: &Matrix<'_>| Format::of_expert(w).map_or(1, |format| format.planes);
+        let planes_in = planes(&|visit| of(&visit.weights.gate).max(of(&visit.weights.up)));
+        let planes_down = planes(&|visit| of(&visit.weights.down));
         if numbers == Numbers::Fast {
             if !std::mem::replace(&mut self.quantized, true) {
-                inputs.quantize(pool, hidden, &Rows::all(x, hidden));
+                // Experts that come later may take more planes than these.
+                inputs.quantize(pool, hidden, PLANES, &Rows::all(x, hidden));
             }
             let chosen = |visit: &Visit<'_>| Tokens::Chosen(&tokens[visit.choices.clone()]);
-            inputs.group(pool, hidden, visits.iter().map(chosen));
+            inputs.group(pool, hidden, planes_in, visits.iter().map(chosen));
         }
         activations.resize(choices.len() * intermediate, 0.0);
         let bands = bands(pool, &visits, |weights| (&weights.gate, 2));
@@ -234,8 +240,14 @@ impl ExpertRun<'_> {
         if numbers == Numbers::Fast {
             let at_hand: Vec<u32> =
                 visits.iter().flat_map(|visit| visit.choices.clone()).map(|i| i as u32).collect();
-            intermediates.quantize(pool, intermediate, &Rows::gathered(activations, intermediate, &at_hand));
-            intermediates.group(pool, intermediate, rows_at_hand.iter().cloned().map(Tokens::Range));
+            let x = Rows::gathered(activations, intermediate, &at_hand);
+            intermediates.quantize(pool, intermediate, planes_down, &x);
+            intermediates.group(
+                pool,
+                intermediate,
+                planes_down,
+                rows_at_hand.iter().cloned().map(Tokens::Range),
+            );
         }
         let bands = self::bands(pool, &visits, |weights| (&weights.down, 1));
         for_each_band_tile(pool, outputs, hidden, &bands, |visit, down| {
@@ -316,7 +328,7 @@ fn multiply<'a>(
     input: impl FnOnce() -> Input<'a>,
     y: &mut Tile<'_>,
 ) {
-    match Format::of(w.encoding()) {
+    match Format::of_expert(w) {
         Some(format) if numbers == Numbers::Fast => {
             int8::product(w, format, y.first_column(), &input(), y);
         }

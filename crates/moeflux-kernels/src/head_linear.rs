@@ -16,7 +16,7 @@ pub fn head_linear(pool: &ThreadPool, w: &Matrix<'_>, heads: usize, x: &[f32], y
     for_each_head(pool, w, heads, (x, cols), (y, rows), |head, x, y| product(w, head * rows, x, y));
 }
 
-/// [`head_linear`] with activations of 8 bits, as [`int8`](mod@crate::int8) says.
+/// [`head_linear`] with quantised activations, as [`int8`](mod@crate::int8) says.
 pub fn int8_head_linear(
     pool: &ThreadPool,
     w: &Matrix<'_>,
@@ -25,7 +25,7 @@ pub fn int8_head_linear(
     scratch: &mut Int8Scratch,
     y: &mut [f32],
 ) {
-    let Some(format) = Format::of(w.encoding()) else {
+    let Some(format) = Format::of_linear(w) else {
         return head_linear(pool, w, heads, x, y);
     };
     let (rows, cols) = (rows_of_a_head(w, heads), w.cols());
@@ -34,8 +34,8 @@ pub fn int8_head_linear(
         (0..heads).flat_map(|head| (0..n).map(move |t| (t * heads + head) as u32)).collect();
     let of_head = |head: usize| Tokens::Chosen(&of_heads[head * n..(head + 1) * n]);
     let groups = &mut scratch.0;
-    groups.quantize(pool, cols, &Rows::all(x, cols));
-    groups.group(pool, cols, (0..heads).map(of_head));
+    groups.quantize(pool, cols, format.planes, &Rows::all(x, cols));
+    groups.group(pool, cols, format.planes, (0..heads).map(of_head));
     for_each_head(pool, w, heads, (x, cols), (y, rows), |head, _, y| {
         int8::product(w, format, head * rows, &groups.input(head, of_head(head)), y);
     });

@@ -7,7 +7,7 @@ pub enum Numbers {
     /// Float32 activations, float32 products and sums, caches of float32.
     #[default]
     Exact,
-    /// Activations rounded to 8 bits in groups of 64 where weights are quantised ([`int8`](mod@crate::int8)), and
+    /// Activations rounded to 12 bits or 8 in groups of 64 where weights are quantised ([`int8`](mod@crate::int8)), and
     /// caches of keys and values of half floats ([`KvType::F16`](crate::KvType)).
     Fast,
 }

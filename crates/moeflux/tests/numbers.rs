@@ -1,16 +1,18 @@
-//! Fast numbers beside exact ones: what rounding activations to 8 bits costs, and that every instruction set rounds
+//! Fast numbers beside exact ones: what rounding activations costs, and that every instruction set rounds
 //! alike. The choice of instruction set is the process's, so the tests take turns.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // a failed expectation is a failed test
 
 mod common;
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use common::{Reference, argmax, data, root};
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 use moeflux_kernels::{InstructionSet, set_instruction_set};
+use twox_hash::XxHash3_64;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -55,8 +57,8 @@ fn prompts(reference: &std::path::Path) -> Vec<Vec<u32>> {
 /// Where the best token leads by so much, it must nearly always stay the best.
 const MARGINS: [f32; 4] = [0.1, 0.25, 0.5, 1.0];
 
-/// Weights of most references are noise, which spreads an error instead of damping it, so that little becomes much:
-/// these are bounds on what was measured, not on what a trained model loses.
+/// Weights of most references are noise, which spreads an error instead of damping it, so that little becomes much: a
+/// trained model loses less.
 #[test]
 fn clear_choices_stay() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,19 +92,20 @@ fn clear_choices_stay() {
         }
         println!();
         let (agree, clear) = counts[0];
-        if agree * 100 < clear * 94 {
+        if agree * 100 < clear * 99 {
             failures.push(format!("{name}: {agree} of {clear}"));
         }
     }
     println!("all: {totals:?}");
     assert!(failures.is_empty(), "{failures:?}");
     let (agree, clear) = totals[0];
-    assert!(clear > 1000 && agree * 1000 >= clear * 985, "{agree} of {clear}");
+    assert!(clear > 1000 && agree * 1000 >= clear * 998, "{agree} of {clear}");
 }
 
 #[test]
 fn every_instruction_set_gives_the_same_logits() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = String::new();
     for (name, folder, reference) in cases() {
         let prompt = &prompts(&reference)[1];
         let mut engine = engine(&folder, Numbers::Fast);
@@ -116,7 +119,12 @@ fn every_instruction_set_gives_the_same_logits() {
         for (set, output) in &outputs {
             assert!(*output == outputs[0].1, "{name}: {set:?} changes the logits");
         }
+        let bytes: Vec<u8> = outputs[0].1.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+        writeln!(found, "{name} {:016x}", XxHash3_64::oneshot(&bytes)).unwrap();
     }
+    // Other processors have other instruction sets: what all of them give is kept.
+    let kept = std::fs::read_to_string(data("fast_logits.xxh3")).unwrap();
+    assert!(found == kept, "these logits are not those of other processors:\n{found}");
     set_instruction_set(InstructionSet::Amx);
 }
 

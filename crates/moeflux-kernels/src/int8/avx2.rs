@@ -8,7 +8,7 @@ macro_rules! kernels {
             #[allow(clippy::wildcard_imports)] // the instructions
             use std::arch::x86_64::*;
 
-            use crate::int8::activations::{GROUP, Pair, SUM};
+            use crate::int8::activations::{GROUP, LOW_BITS, PLANES, Pair, SUM};
             use crate::int8::weights::{Block, Codes, E2M1, Offset, ROWS};
 
             const BYTES: u8 = 0;
@@ -59,6 +59,7 @@ macro_rules! kernels {
                         tail_rows[i] = tails[i].as_ptr();
                     }
                 }
+                let planes = block.format.planes;
                 let biased = block.format.offset == Offset::Biases;
                 let zero = match block.format.offset {
                     Offset::Biases => 0,
@@ -79,24 +80,31 @@ macro_rules! kernels {
                         let mut of_rows = [_mm256_setzero_si256(); 4];
                         for i in 0..4 {
                             let row = rows[4 * q + i].wrapping_add(at);
+                            let mut of_planes = [_mm256_setzero_si256(); PLANES];
                             for part in 0..LOADS {
                                 // SAFETY: `whole` counts whole loads of each row, and each tail has 32 bytes.
                                 let codes = unsafe { _mm256_loadu_si256(row.wrapping_add(32 * part).cast()) };
                                 if CODES == BYTES {
-                                    let x = load(&pair.codes.as_chunks().0[in_pair / 32 + part]);
-                                    of_rows[i] = dot(of_rows[i], codes, x, false);
+                                    for (plane, sum) in of_planes[..planes].iter_mut().enumerate() {
+                                        let x = load(&pair.codes[plane].as_chunks().0[in_pair / 32 + part]);
+                                        *sum = dot(*sum, codes, x, false);
+                                    }
                                 } else {
-                                    let halves = pair.halves.as_chunks::<32>().0;
                                     let mut even = _mm256_and_si256(codes, mask);
                                     let mut odd = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
                                     if CODES == E2M1_CODES {
                                         even = _mm256_shuffle_epi8(levels, even);
                                         odd = _mm256_shuffle_epi8(levels, odd);
                                     }
-                                    let sum = dot(of_rows[i], even, load(&halves[in_pair / 64]), true);
-                                    of_rows[i] = dot(sum, odd, load(&halves[2 + in_pair / 64]), true);
+                                    for (plane, sum) in of_planes[..planes].iter_mut().enumerate() {
+                                        let halves = pair.halves[plane].as_chunks::<32>().0;
+                                        *sum = dot(*sum, even, load(&halves[in_pair / 64]), true);
+                                        *sum = dot(*sum, odd, load(&halves[2 + in_pair / 64]), true);
+                                    }
                                 }
                             }
+                            let [high, low] = of_planes;
+                            of_rows[i] = _mm256_add_epi32(_mm256_slli_epi32::<{ LOW_BITS as i32 }>(high), low);
                         }
                         let [a, b, c, d] = of_rows;
                         let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
@@ -115,7 +123,7 @@ macro_rules! kernels {
                         let scale = pair.scales[at / GROUP];
                         let mut code_sum = 0;
                         for sum in 0..width / SUM {
-                            code_sum += pair.sums[at / SUM + sum];
+                            code_sum += pair.sums[planes - 1][at / SUM + sum];
                         }
                         let products = _mm256_sub_epi32(sums[i], _mm256_set1_epi32(zero * code_sum));
                         let scaled = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(products));

@@ -6,20 +6,28 @@ use std::ops::Range;
 
 use crate::encoding::Float;
 
-use super::activations::{FourColumns, GROUP, Pair, SUM, TOKENS, TileGroup};
+use super::activations::{FourColumns, GROUP, LOW_BITS, PLANES, Pair, SUM, TOKENS, TileGroup, TileGroups};
 use super::tiles::Sums;
-use super::weights::{Block, ByRow, Codes, E2M1, Offset, ROWS};
+use super::weights::{Block, ByRow, Codes, E2M1, Offset, ROWS, prefetch};
 
 /// The products of a block's rows with one token: see [`scalar::vector`](super::scalar::vector).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 pub(crate) fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+    match block.format.planes {
+        1 => vector_of_planes::<1>(block, x, y),
+        _ => vector_of_planes::<PLANES>(block, x, y),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+fn vector_of_planes<const P: usize>(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
     match (block.codes, block.format.width) {
-        (Codes::Bytes, 16) => vector_of::<BYTES, 4>(block, x, y),
-        (Codes::Bytes, 32) => vector_of::<BYTES, 2>(block, x, y),
-        (Codes::Bytes, _) => vector_of::<BYTES, 1>(block, x, y),
-        (Codes::Nibbles, 32) => vector_of::<NIBBLES, 4>(block, x, y),
-        (Codes::Nibbles, _) => vector_of::<NIBBLES, 2>(block, x, y),
-        (Codes::E2m1, _) => vector_of::<E2M1_CODES, 4>(block, x, y),
+        (Codes::Bytes, 16) => vector_of::<P, BYTES, 4>(block, x, y),
+        (Codes::Bytes, 32) => vector_of::<P, BYTES, 2>(block, x, y),
+        (Codes::Bytes, _) => vector_of::<P, BYTES, 1>(block, x, y),
+        (Codes::Nibbles, 32) => vector_of::<P, NIBBLES, 4>(block, x, y),
+        (Codes::Nibbles, _) => vector_of::<P, NIBBLES, 2>(block, x, y),
+        (Codes::E2m1, _) => vector_of::<P, E2M1_CODES, 4>(block, x, y),
     }
 }
 
@@ -27,9 +35,13 @@ const BYTES: u8 = 0;
 const NIBBLES: u8 = 1;
 const E2M1_CODES: u8 = 2;
 
-/// 64 bytes of each row at a time, which hold `SPANS` spans.
+/// 64 bytes of each row at a time, which hold `SPANS` spans, times `P` planes.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-fn vector_of<const CODES: u8, const SPANS: usize>(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+fn vector_of<const P: usize, const CODES: u8, const SPANS: usize>(
+    block: &Block<'_>,
+    x: &[Pair],
+    y: &mut [f32; ROWS],
+) {
     let columns = if CODES == BYTES { 64 } else { 128 };
     let width = columns / SPANS;
     let bytes = block.rows[0].len();
@@ -42,8 +54,6 @@ fn vector_of<const CODES: u8, const SPANS: usize>(block: &Block<'_>, x: &[Pair],
         Offset::Zero(zero) => zero,
     };
     let rows: [*const u8; ROWS] = std::array::from_fn(|i| block.rows[i].as_ptr());
-    // Where the same rows of the next block lie, if blocks are neighbours.
-    let ahead = (rows[1] as usize).wrapping_sub(rows[0] as usize).wrapping_mul(ROWS);
     let whole = bytes / 64;
     let mut tails = [[0_u8; 64]; ROWS];
     let mut tail_rows = rows;
@@ -61,23 +71,33 @@ fn vector_of<const CODES: u8, const SPANS: usize>(block: &Block<'_>, x: &[Pair],
         let (rows, at) = if unit < whole { (&rows, unit * 64) } else { (&tail_rows, 0) };
         let pair = &x[unit * columns / (2 * GROUP)];
         let in_pair = unit * columns % (2 * GROUP);
-        let (low, high) = if CODES == BYTES {
-            (load(&pair.codes.as_chunks().0[in_pair / 64]), _mm512_setzero_si512())
-        } else {
-            (load(&pair.halves.as_chunks().0[0]), load(&pair.halves.as_chunks().0[1]))
-        };
+        // Each plane of 64 columns, or of 64 even and 64 odd ones.
+        let mut x = [[_mm512_setzero_si512(); 2]; PLANES];
+        for plane in 0..P {
+            x[plane] = if CODES == BYTES {
+                [load(&pair.codes[plane].as_chunks().0[in_pair / 64]), _mm512_setzero_si512()]
+            } else {
+                let halves = pair.halves[plane].as_chunks().0;
+                [load(&halves[0]), load(&halves[1])]
+            };
+        }
+        let [high, low] = x;
         // Products added within each 16 bytes: of the `q`-th sums, 128 bits hold four rows from `4q` on.
         let mut sums = [_mm512_setzero_si512(); 4];
         for q in 0..4 {
             let mut of_rows = [_mm512_setzero_si512(); 4];
             for i in 0..4 {
                 let row = rows[4 * q + i].wrapping_add(at);
-                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead).cast());
+                prefetch(row.wrapping_add(block.ahead));
                 // SAFETY: `whole` counts whole 64 bytes of each row, and each tail has 64 bytes.
                 let codes = unsafe { _mm512_loadu_si512(row.cast()) };
                 let zero = _mm512_setzero_si512();
                 of_rows[i] = if CODES == BYTES {
-                    _mm512_dpbusd_epi32(zero, codes, low)
+                    let mut sum = _mm512_dpbusd_epi32(zero, codes, high[0]);
+                    if P == PLANES {
+                        sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<LOW_BITS>(sum), codes, low[0]);
+                    }
+                    sum
                 } else {
                     let mut even = _mm512_and_si512(codes, mask);
                     let mut odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
@@ -85,7 +105,12 @@ fn vector_of<const CODES: u8, const SPANS: usize>(block: &Block<'_>, x: &[Pair],
                         even = _mm512_shuffle_epi8(levels, even);
                         odd = _mm512_shuffle_epi8(levels, odd);
                     }
-                    _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, even, low), odd, high)
+                    let mut sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, even, high[0]), odd, high[1]);
+                    if P == PLANES {
+                        sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<LOW_BITS>(sum), even, low[0]);
+                        sum = _mm512_dpbusd_epi32(sum, odd, low[1]);
+                    }
+                    sum
                 };
             }
             let [a, b, c, d] = of_rows;
@@ -103,9 +128,10 @@ fn vector_of<const CODES: u8, const SPANS: usize>(block: &Block<'_>, x: &[Pair],
             let scale = pair.scales[at / GROUP];
             let mut code_sum = 0;
             for sum in 0..width / SUM {
-                code_sum += pair.sums[at / SUM + sum];
+                code_sum += pair.sums[P - 1][at / SUM + sum];
             }
-            let products = _mm512_sub_epi32(sums[i], _mm512_set1_epi32(zero * code_sum));
+            let sums = if P == PLANES { sums[i] } else { _mm512_slli_epi32::<LOW_BITS>(sums[i]) };
+            let products = _mm512_sub_epi32(sums, _mm512_set1_epi32(zero * code_sum));
             let scaled = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(products));
             y_sums = _mm512_fmadd_ps(load_floats(&block.scales[span].0), scaled, y_sums);
             if biased {
@@ -145,7 +171,7 @@ fn by_span<const SPANS: usize>(sums: [__m512i; 4]) -> [__m512i; 4] {
 pub(crate) fn add_spans<const WIDTH: usize>(
     block: &Block<'_>,
     weights: &[[[u8; WIDTH]; ROWS]],
-    x: &[TileGroup],
+    x: TileGroups<'_>,
     spans: Range<usize>,
     sums: &mut Sums,
 ) {
@@ -159,24 +185,37 @@ pub(crate) fn add_spans<const WIDTH: usize>(
             }
         }
         for (span, weights) in spans.clone().zip(weights) {
-            let (group, at) = (&x[span * WIDTH / GROUP], span * WIDTH % GROUP);
-            let mut products = [_mm512_setzero_si512(); AT_ONCE];
+            let (group, at) = (x.of_column(span * WIDTH), span * WIDTH % GROUP);
+            let mut high = [_mm512_setzero_si512(); AT_ONCE];
+            let mut low = [_mm512_setzero_si512(); AT_ONCE];
             for four in 0..WIDTH / 4 {
-                let x = load(group.codes[at / 4 + four].as_flattened().as_array().unwrap_or(&[0; 64]));
+                let x_high = load_columns(&group[0].codes[at / 4 + four]);
+                let x_low = load_columns(&group[1].codes[at / 4 + four]);
                 for i in 0..AT_ONCE {
                     let codes = i32::from_le_bytes(weights[first_row + i].as_chunks().0[four]);
-                    products[i] = _mm512_dpbusd_epi32(products[i], _mm512_set1_epi32(codes), x);
+                    let codes = _mm512_set1_epi32(codes);
+                    high[i] = _mm512_dpbusd_epi32(high[i], codes, x_high);
+                    if block.format.planes > 1 {
+                        low[i] = _mm512_dpbusd_epi32(low[i], codes, x_low);
+                    }
                 }
             }
             let scaled = Scaled::new(block, group, at, WIDTH);
             for i in 0..AT_ONCE {
-                of_rows[i] = scaled.add(block, span, first_row + i, products[i], of_rows[i]);
+                of_rows[i] = scaled.add(block, span, first_row + i, join(high[i], low[i]), of_rows[i]);
             }
         }
         for i in 0..AT_ONCE {
             store_floats(of_rows[i], &mut sums.0[first_row + i]);
         }
     }
+}
+
+/// The sums of products with codes from those with their planes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn join(high: __m512i, low: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_slli_epi32::<LOW_BITS>(high), low)
 }
 
 /// The sums by token.
@@ -227,6 +266,42 @@ pub(crate) fn unpack4_spans<const WIDTH: usize>(
     }
 }
 
+/// A row's codes below 16 as AMX wants them, into their places in `[spans, planes, rows, width]`: 16 times the codes, then, if
+/// there are two planes, the codes. `HALVES` of bytes or bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) fn unpack_planes<const WIDTH: usize, const HALVES: bool>(
+    codes: &[u8],
+    row: usize,
+    planes: usize,
+    weights: &mut [[[u8; WIDTH]; ROWS]],
+) {
+    const AT_ONCE: usize = 32;
+    assert!(WIDTH.is_multiple_of(AT_ONCE));
+    let bytes = if HALVES { AT_ONCE / 2 } else { AT_ONCE };
+    for (codes, weights) in codes.chunks_exact(WIDTH / AT_ONCE * bytes).zip(weights.chunks_exact_mut(planes))
+    {
+        for (i, codes) in codes.chunks_exact(bytes).enumerate() {
+            // SAFETY: as many bytes are read as `codes` has, and 32 written to each row, which has them from `at` on.
+            unsafe {
+                let codes = if HALVES {
+                    let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(codes.as_ptr().cast()));
+                    let apart = _mm256_or_si256(wide, _mm256_slli_epi16::<4>(wide));
+                    _mm256_and_si256(apart, _mm256_set1_epi8(15))
+                } else {
+                    _mm256_loadu_si256(codes.as_ptr().cast())
+                };
+                let at = i * AT_ONCE;
+                // No code reaches its neighbour.
+                let high = _mm256_slli_epi16::<{ LOW_BITS as i32 }>(codes);
+                _mm256_storeu_si256(weights[0][row].as_mut_ptr().add(at).cast(), high);
+                if planes == PLANES {
+                    _mm256_storeu_si256(weights[1][row].as_mut_ptr().add(at).cast(), codes);
+                }
+            }
+        }
+    }
+}
+
 /// What the rows of a span share.
 pub(super) struct Scaled {
     /// The tokens' scales.
@@ -240,7 +315,8 @@ pub(super) struct Scaled {
 impl Scaled {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
     #[inline]
-    pub(super) fn new(block: &Block<'_>, group: &TileGroup, at: usize, width: usize) -> Self {
+    pub(super) fn new(block: &Block<'_>, group: [&TileGroup; PLANES], at: usize, width: usize) -> Self {
+        let group = group[block.format.planes - 1];
         let mut sums = _mm512_setzero_si512();
         for of_columns in &group.sums[at / SUM..(at + width) / SUM] {
             sums = _mm512_add_epi32(sums, load_ints(of_columns));
@@ -332,6 +408,12 @@ fn transpose16(rows: &[__m512i; 16]) -> [__m512i; 16] {
 fn load(bytes: &[i8; 64]) -> __m512i {
     // SAFETY: 64 bytes.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_columns(tokens: &[[i8; 4]; TOKENS]) -> __m512i {
+    load(tokens.as_flattened().as_array().unwrap_or(&[0; 64]))
 }
 
 #[target_feature(enable = "avx512f")]

@@ -19,17 +19,18 @@ pub(crate) struct Groups {
 const ABSENT: u32 = u32::MAX;
 
 impl Groups {
-    /// Quantises all rows of `x`, of `cols` columns.
-    pub(crate) fn quantize(&mut self, pool: &ThreadPool, cols: usize, x: &Rows<'_>) {
+    /// Quantises all rows of `x`, of `cols` columns, for products of so many planes.
+    pub(crate) fn quantize(&mut self, pool: &ThreadPool, cols: usize, planes: usize, x: &Rows<'_>) {
         self.activations.resize(x.len(), cols);
-        self.activations.quantize(pool, 0, x);
+        self.activations.quantize(pool, 0, x, planes);
     }
 
-    /// Prepares groups of the rows, of `cols` columns.
+    /// Prepares groups of the rows, of `cols` columns, for products of so many planes.
     pub(crate) fn group<'r>(
         &mut self,
         pool: &ThreadPool,
         cols: usize,
+        planes: usize,
         groups: impl Iterator<Item = Tokens<'r>>,
     ) {
         let Groups { activations, tiles, tile_rows, first_tiles } = self;
@@ -42,7 +43,7 @@ impl Groups {
                 tile_rows.resize(tile_rows.len().next_multiple_of(TOKENS), ABSENT);
             }
         }
-        tiles.resize(tile_rows.len() / TOKENS, cols);
+        tiles.resize(tile_rows.len() / TOKENS, cols, planes);
         tiles.pack(pool, activations, |tile, i| {
             Some(tile_rows[tile * TOKENS + i]).filter(|&row| row != ABSENT).map(|row| row as usize)
         });

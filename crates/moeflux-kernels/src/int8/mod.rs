@@ -1,8 +1,12 @@
-//! Products of quantised weights with activations of 8 bits: [`Numbers::Fast`](crate::Numbers::Fast).
+//! Products of quantised weights with activations of 12 bits or 8, in products of 8-bit integers:
+//! [`Numbers::Fast`](crate::Numbers::Fast).
 //!
-//! **Activations.** Each 64 columns of a token (fewer at its end) share a scale `a = max|x| / 127`, and a code is
-//! `x · (127 / max|x|)`, rounded to the nearest integer, ties to even. Below `max|x| = 127·2^-126` scale and codes
+//! **Activations.** Each 64 columns of a token (fewer at its end) share a scale `a = max|x| / 2032`, and a code is
+//! `x · (2032 / max|x|)`, rounded to the nearest integer, ties to even. Below `max|x| = 2032·2^-126` scale and codes
 //! are 0. If an infinity or NaN is among the values, the scale is NaN and the codes are 0, so that the products are NaN.
+//! Codes lie in two planes of 8-bit integers, `x = 16·high + low` with `low` from -8 to 7. Matrices that cost much and whose
+//! own codes are below 16 are multiplied with the high plane alone, so with `x = 16·high`, as if activations had 8 bits:
+//! those of experts, and linear maps of 2048 rows and more.
 //!
 //! **Weights.** A row is a sequence of spans of 64, 32 or 16 columns: its groups, those of 128 columns as two spans.
 //! A span has codes `q ≥ 0`, a scale `s`, and either a bias `b` or, in the whole encoding, one integer `z`: its weights
@@ -16,7 +20,7 @@
 //! acc = fma(s, a · (dot - z·sum), acc)                           with z
 //! ```
 //!
-//! The integers are exact, each product with `a` is rounded to float32, and `fma` rounds once. So every instruction
+//! The integers are exact, `Σ q·x` being `16·Σ q·high + Σ q·low`, each product with `a` is rounded to float32, and `fma` rounds once. So every instruction
 //! set gives the same bits, for one token or many. `scalar.rs` says it in code.
 //!
 //! Encodings: affine of every width, MXFP4, GGML's Q4_0, Q8_0, Q4_K, Q6_K and MXFP4. All others, plain floats among
@@ -39,6 +43,7 @@ pub(crate) mod weights;
 use std::cell::RefCell;
 use std::ops::Range;
 
+pub(crate) use self::activations::PLANES;
 use self::activations::{Activations, FourColumns, GROUP, Pair, TOKENS, Tiles};
 use self::groups::Groups;
 use self::weights::{Block, BlockScratch, ByRow, Format, ROWS};
@@ -53,23 +58,23 @@ use crate::tile::{Tile, Tiling, for_each_tile};
 #[derive(Debug, Default)]
 pub struct Int8Scratch(pub(crate) Groups);
 
-/// Whether products with weights of this encoding take activations of 8 bits.
+/// Whether products with weights of this encoding take quantised activations.
 pub fn has_int8_products(encoding: Encoding) -> bool {
-    Format::of(encoding).is_some()
+    Format::of(encoding, false).is_some()
 }
 
-/// `y = x·wᵀ` with activations of 8 bits, as [the module](self) says: `x` is `[n, cols]`, `y` is `[n, rows]`. Of an
+/// `y = x·wᵀ` with quantised activations, as [the module](self) says: `x` is `[n, cols]`, `y` is `[n, rows]`. Of an
 /// encoding without such products: [`linear`](crate::linear()).
 pub fn int8_linear(pool: &ThreadPool, w: &Matrix<'_>, x: &[f32], scratch: &mut Int8Scratch, y: &mut [f32]) {
-    let Some(format) = Format::of(w.encoding()) else {
+    let Some(format) = Format::of_linear(w) else {
         return crate::linear(pool, w, x, y);
     };
     let rows = Rows::all(x, w.cols());
     let n = rows.len();
     assert_eq!(y.len(), n * w.rows());
     let groups = &mut scratch.0;
-    groups.quantize(pool, w.cols(), &rows);
-    groups.group(pool, w.cols(), std::iter::once(Tokens::Range(0..n)));
+    groups.quantize(pool, w.cols(), format.planes, &rows);
+    groups.group(pool, w.cols(), format.planes, std::iter::once(Tokens::Range(0..n)));
     let x = groups.input(0, Tokens::Range(0..n));
     let tiling = Tiling::columns(n, w.rows(), rows_per_task(pool, w, n).next_multiple_of(ROWS));
     for_each_tile(pool, y, tiling, |_, y| product(w, format, y.first_column(), &x, y));
@@ -110,7 +115,7 @@ pub(crate) fn product(w: &Matrix<'_>, format: Format, first_row: usize, x: &Inpu
         Input::Tokens { activations, tokens } => {
             for first in (0..y.width()).step_by(ROWS) {
                 let rows = ROWS.min(y.width() - first);
-                let block = Block::load(w, format, first_row + first, rows, false, &mut blocks[0]);
+                let block = Block::load(w, format, first_row + first, rows, ROWS, false, &mut blocks[0]);
                 for t in 0..tokens.len() {
                     let mut values = [0.0; ROWS];
                     vector(&block, activations.row(tokens.get(t)), &mut values);
@@ -125,7 +130,8 @@ pub(crate) fn product(w: &Matrix<'_>, format: Format, first_row: usize, x: &Inpu
                 let loaded: Vec<_> = starts
                     .zip(&mut *blocks)
                     .map(|(first, scratch)| {
-                        Block::load(w, format, first_row + first, ROWS.min(end - first), true, scratch)
+                        let rows = ROWS.min(end - first);
+                        Block::load(w, format, first_row + first, rows, BLOCKS * ROWS, true, scratch)
                     })
                     .collect();
                 let x = |tile: usize| of_tokens.tile(first_tile + tile);

@@ -10,7 +10,7 @@ macro_rules! vectors {
         #[allow(clippy::wildcard_imports)] // the instructions
         use std::arch::aarch64::*;
 
-        use crate::int8::activations::{GROUP, Pair, SUM};
+        use crate::int8::activations::{GROUP, LOW_BITS, PLANES, Pair, SUM};
         use crate::int8::weights::{Block, Codes, E2M1, Offset, ROWS};
 
         const BYTES: u8 = 0;
@@ -43,6 +43,7 @@ macro_rules! vectors {
             let bytes = if CODES == BYTES { WIDTH } else { WIDTH / 2 };
             assert!(block.rows.iter().all(|row| row.len() == spans * bytes));
             assert!(spans * WIDTH == block.cols && block.cols <= x.len() * 2 * GROUP);
+            let planes = block.format.planes;
             let biased = block.format.offset == Offset::Biases;
             let zero = match block.format.offset {
                 Offset::Biases => 0,
@@ -55,17 +56,21 @@ macro_rules! vectors {
             for span in 0..spans {
                 let (pair, at) = (&x[span * WIDTH / (2 * GROUP)], span * WIDTH % (2 * GROUP));
                 let scale = pair.scales[at / GROUP];
-                let code_sum: i32 = pair.sums[at / SUM..][..WIDTH / SUM].iter().sum();
+                let code_sum: i32 = pair.sums[planes - 1][at / SUM..][..WIDTH / SUM].iter().sum();
                 let (zeros, code_sums) = (vdupq_n_s32(zero * code_sum), vdupq_n_f32(scale * code_sum as f32));
                 for (q, y_sums) in y_sums.iter_mut().enumerate() {
                     let mut of_rows = [vdupq_n_s32(0); 4];
                     for (i, sum) in of_rows.iter_mut().enumerate() {
+                        let mut of_planes = [vdupq_n_s32(0); PLANES];
                         for part in 0..bytes / 16 {
                             // SAFETY: each row has so many bytes of every span.
                             let codes = unsafe { vld1q_u8(rows[4 * q + i].add(span * bytes + 16 * part)) };
                             if CODES == BYTES {
-                                let x = load(&pair.codes.as_chunks().0[at / 16 + part]);
-                                *sum = dot(*sum, veorq_u8(codes, vdupq_n_u8(SHIFT)), x);
+                                let codes = veorq_u8(codes, vdupq_n_u8(SHIFT));
+                                for (plane, sum) in of_planes[..planes].iter_mut().enumerate() {
+                                    let x = load(&pair.codes[plane].as_chunks().0[at / 16 + part]);
+                                    *sum = dot(*sum, codes, x);
+                                }
                             } else {
                                 let mut even = vandq_u8(codes, mask);
                                 let mut odd = vshrq_n_u8::<4>(codes);
@@ -73,11 +78,15 @@ macro_rules! vectors {
                                     even = vqtbl1q_u8(levels, even);
                                     odd = vqtbl1q_u8(levels, odd);
                                 }
-                                let halves = pair.halves.as_chunks::<16>().0;
-                                *sum = dot(*sum, even, load(&halves[at / 32 + part]));
-                                *sum = dot(*sum, odd, load(&halves[GROUP / 16 + at / 32 + part]));
+                                for (plane, sum) in of_planes[..planes].iter_mut().enumerate() {
+                                    let halves = pair.halves[plane].as_chunks::<16>().0;
+                                    *sum = dot(*sum, even, load(&halves[at / 32 + part]));
+                                    *sum = dot(*sum, odd, load(&halves[GROUP / 16 + at / 32 + part]));
+                                }
                             }
                         }
+                        let [high, low] = of_planes;
+                        *sum = vaddq_s32(vshlq_n_s32::<{ LOW_BITS as i32 }>(high), low);
                     }
                     let [a, b, c, d] = of_rows;
                     let products = vsubq_s32(vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)), zeros);
@@ -130,7 +139,7 @@ macro_rules! tiles {
         use std::arch::asm;
         use std::ops::Range;
 
-        use crate::int8::activations::{TOKENS, TileGroup};
+        use crate::int8::activations::{TOKENS, TileGroup, TileGroups};
         use crate::int8::tiles::Sums;
 
         /// Rows and tokens that share what is loaded.
@@ -143,7 +152,7 @@ macro_rules! tiles {
         pub(crate) fn add_spans<const WIDTH: usize>(
             block: &Block<'_>,
             weights: &[[[u8; WIDTH]; ROWS]],
-            x: &[TileGroup],
+            x: TileGroups<'_>,
             spans: Range<usize>,
             sums: &mut Sums,
         ) {
@@ -156,16 +165,23 @@ macro_rules! tiles {
             } - i32::from(SHIFT);
             for (first_row, first_token) in [(0, 0), (0, AT_ONCE), (AT_ONCE, 0), (AT_ONCE, AT_ONCE)] {
                 for (span, weights) in spans.clone().zip(weights) {
-                    let (group, at) = (&x[span * WIDTH / GROUP], span * WIDTH % GROUP);
-                    let products = products(&weights.as_chunks().0[first_row / AT_ONCE], group, at, first_token);
+                    let (group, at) = (x.of_column(span * WIDTH), span * WIDTH % GROUP);
+                    let last = group[block.format.planes - 1];
+                    let products = products(
+                        &weights.as_chunks().0[first_row / AT_ONCE],
+                        group,
+                        block.format.planes,
+                        at,
+                        first_token,
+                    );
                     for half in 0..AT_ONCE / 4 {
                         let token = first_token + 4 * half;
                         let mut code_sums = vdupq_n_s32(0);
-                        for of_columns in &group.sums[at / SUM..(at + WIDTH) / SUM] {
+                        for of_columns in &last.sums[at / SUM..(at + WIDTH) / SUM] {
                             code_sums = vaddq_s32(code_sums, load_ints(of_columns, token));
                         }
                         let (zeros, scales) =
-                            (vmulq_n_s32(code_sums, zero), load_floats(&group.scales, token));
+                            (vmulq_n_s32(code_sums, zero), load_floats(&last.scales, token));
                         let code_sums = vmulq_f32(scales, vcvtq_f32_s32(code_sums));
                         for i in 0..AT_ONCE {
                             let row = first_row + i;
@@ -238,25 +254,34 @@ pub(crate) mod dotprod {
         "neon,dotprod",
         fn products<const WIDTH: usize>(
             codes: &[[u8; WIDTH]; AT_ONCE],
-            group: &TileGroup,
+            group: [&TileGroup; PLANES],
+            planes: usize,
             at: usize,
             first_token: usize,
         ) -> Products {
             let mut sums = [[vdupq_n_s32(0); AT_ONCE / 4]; AT_ONCE];
-            for part in 0..WIDTH / 16 {
-                let mut of_rows = [vdupq_n_u8(0); AT_ONCE];
-                for (of_row, codes) in of_rows.iter_mut().zip(codes) {
-                    *of_row = veorq_u8(load_codes(&codes.as_chunks().0[part]), vdupq_n_u8(SHIFT));
+            for plane in 0..PLANES {
+                sums = sums.map(|sums| sums.map(|sum| vshlq_n_s32::<{ LOW_BITS as i32 }>(sum)));
+                if plane == planes {
+                    break;
                 }
-                let fours: &[_; 4] = &group.codes.as_chunks().0[at / 16 + part];
-                for half in 0..AT_ONCE / 4 {
-                    let token = first_token + 4 * half;
-                    let x = fours.each_ref().map(|four| four.as_flattened().as_chunks().0[token / 4]);
-                    for (sums, codes) in sums.iter_mut().zip(of_rows) {
-                        let sum = dot_lane::<0>(sums[half], load(&x[0]), codes);
-                        let sum = dot_lane::<1>(sum, load(&x[1]), codes);
-                        let sum = dot_lane::<2>(sum, load(&x[2]), codes);
-                        sums[half] = dot_lane::<3>(sum, load(&x[3]), codes);
+                for part in 0..WIDTH / 16 {
+                    let mut of_rows = [vdupq_n_u8(0); AT_ONCE];
+                    for (of_row, codes) in of_rows.iter_mut().zip(codes) {
+                        *of_row = veorq_u8(load_codes(&codes.as_chunks().0[part]), vdupq_n_u8(SHIFT));
+                    }
+                    for half in 0..AT_ONCE / 4 {
+                        let token = first_token + 4 * half;
+                        let x = [0, 1, 2, 3].map(|i| {
+                            let four = &group[plane].codes[at / 4 + 4 * part + i];
+                            four.as_flattened().as_chunks().0[token / 4]
+                        });
+                        for (sums, codes) in sums.iter_mut().zip(of_rows) {
+                            let sum = dot_lane::<0>(sums[half], load(&x[0]), codes);
+                            let sum = dot_lane::<1>(sum, load(&x[1]), codes);
+                            let sum = dot_lane::<2>(sum, load(&x[2]), codes);
+                            sums[half] = dot_lane::<3>(sum, load(&x[3]), codes);
+                        }
                     }
                 }
             }
@@ -307,27 +332,34 @@ pub(crate) mod i8mm {
         "neon,dotprod,i8mm",
         fn products<const WIDTH: usize>(
             codes: &[[u8; WIDTH]; AT_ONCE],
-            group: &TileGroup,
+            group: [&TileGroup; PLANES],
+            planes: usize,
             at: usize,
             first_token: usize,
         ) -> Products {
             // By pair of rows and pair of tokens: the first row's two sums, then the second's.
             let mut sums = [[vdupq_n_s32(0); AT_ONCE / 2]; AT_ONCE / 2];
-            for eight in 0..WIDTH / 8 {
-                // Eight columns of two tokens.
-                let mut x = [vdupq_n_s8(0); AT_ONCE / 2];
-                for (half, x) in x.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                    let [a, b] = [0, 1].map(|i| {
-                        let four = group.codes[at / 4 + 2 * eight + i].as_flattened();
-                        four.as_chunks().0[first_token / 4 + half]
-                    });
-                    let (a, b) = (vreinterpretq_s32_s8(load(&a)), vreinterpretq_s32_s8(load(&b)));
-                    *x = [vreinterpretq_s8_s32(vzip1q_s32(a, b)), vreinterpretq_s8_s32(vzip2q_s32(a, b))];
+            for plane in 0..PLANES {
+                sums = sums.map(|sums| sums.map(|sum| vshlq_n_s32::<{ LOW_BITS as i32 }>(sum)));
+                if plane == planes {
+                    break;
                 }
-                for (sums, [a, b]) in sums.iter_mut().zip(codes.as_chunks().0) {
-                    let codes = vcombine_u8(load_half(a, eight), load_half(b, eight));
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = matrix_product(*sum, codes, x);
+                for eight in 0..WIDTH / 8 {
+                    // Eight columns of two tokens.
+                    let mut x = [vdupq_n_s8(0); AT_ONCE / 2];
+                    for (half, x) in x.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                        let [a, b] = [0, 1].map(|i| {
+                            let four = &group[plane].codes[at / 4 + 2 * eight + i];
+                            let four = four.as_flattened().as_chunks().0[first_token / 4 + half];
+                            vreinterpretq_s32_s8(load(&four))
+                        });
+                        *x = [vreinterpretq_s8_s32(vzip1q_s32(a, b)), vreinterpretq_s8_s32(vzip2q_s32(a, b))];
+                    }
+                    for (sums, [a, b]) in sums.iter_mut().zip(codes.as_chunks().0) {
+                        let codes = vcombine_u8(load_half(a, eight), load_half(b, eight));
+                        for (sum, x) in sums.iter_mut().zip(x) {
+                            *sum = matrix_product(*sum, codes, x);
+                        }
                     }
                 }
             }

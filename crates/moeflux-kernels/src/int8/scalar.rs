@@ -1,23 +1,27 @@
 //! The definition, in plain code: what every other kernel must equal bit for bit.
 
-use super::activations::{FourColumns, GROUP, Pair, SUM, TOKENS};
-use super::weights::{Block, ByRow, Offset, ROWS};
+use super::activations::{FourColumns, GROUP, LOW_BITS, Pair, SUM, TOKENS};
+use super::weights::{Block, ByRow, Format, Offset, ROWS};
 use crate::dequant::decode_floats;
 use crate::encoding::Float;
 
 /// The products of a block's rows with one token.
 pub(crate) fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
-    let width = block.format.width;
+    let Format { width, planes, .. } = block.format;
     for (row, y) in y.iter_mut().enumerate() {
         let mut sum = 0.0;
         for span in 0..block.cols / width {
             let first = span * width;
             let (pair, at) = (&x[first / (2 * GROUP)], first % (2 * GROUP));
-            let (scale, codes) = (pair.scales[at / GROUP], &pair.codes[at..at + width]);
-            let products =
-                (first..).zip(codes).map(|(col, &x)| i32::from(block.code(row, col)) * i32::from(x));
-            let code_sum: i32 = pair.sums[at / SUM..(at + width) / SUM].iter().sum();
-            let product: i32 = products.sum();
+            let scale = pair.scales[at / GROUP];
+            let dot = |codes: &[i8]| -> i32 {
+                let columns = (first..).zip(&codes[at..at + width]);
+                columns.map(|(col, &x)| i32::from(block.code(row, col)) * i32::from(x)).sum()
+            };
+            let [high, low] = &pair.codes;
+            let low = if planes == 1 { 0 } else { dot(low) };
+            let product = (dot(high) << LOW_BITS) + low;
+            let code_sum: i32 = pair.sums[planes - 1][at / SUM..(at + width) / SUM].iter().sum();
             match block.format.offset {
                 Offset::Biases => {
                     sum = block.scales[span].0[row].mul_add(scale * product as f32, sum);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::activations::{TOKENS, TileGroup};
+use super::activations::{TOKENS, TileGroups};
 use super::weights::{self, Block, Codes, Line, ROWS};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx512};
@@ -24,7 +24,7 @@ pub(crate) type Sums = Square<f32>;
 /// Memory that calls use again.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// Codes, one a byte, `[blocks, spans, rows, width]`.
+    /// Codes, one a byte, `[blocks, spans, rows, width]`, or as AMX wants those below 16.
     weights: Vec<Line>,
     /// `[tiles, blocks]`.
     sums: Vec<Sums>,
@@ -39,7 +39,7 @@ const MANY_TILES: usize = 4;
 /// Multiplies blocks, of the same format, with tiles of tokens: `y` has the tokens' rows, and the blocks' rows as columns.
 pub(crate) fn multiply<'x>(
     blocks: &[Block<'_>],
-    x: impl Fn(usize) -> &'x [TileGroup],
+    x: impl Fn(usize) -> TileGroups<'x>,
     scratch: &mut Scratch,
     y: &mut Tile<'_>,
 ) {
@@ -53,7 +53,7 @@ pub(crate) fn multiply<'x>(
 
 fn multiply_of<'x, const WIDTH: usize>(
     blocks: &[Block<'_>],
-    x: impl Fn(usize) -> &'x [TileGroup],
+    x: impl Fn(usize) -> TileGroups<'x>,
     Scratch {
         weights,
         sums,
@@ -65,18 +65,28 @@ fn multiply_of<'x, const WIDTH: usize>(
     let n_tiles = y.height().div_ceil(TOKENS);
     let spans = blocks[0].scales.len();
     let at_once = if n_tiles < MANY_TILES { spans } else { SPANS };
-    weights.resize(blocks.len() * at_once * ROWS * WIDTH / size_of::<Line>(), Line::ZERO);
-    sums.resize(n_tiles * blocks.len(), Square([[0.0; TOKENS]; ROWS]));
     #[cfg(target_arch = "x86_64")]
     let tiles = (instruction_set() == InstructionSet::Amx).then(|| amx::Configured::new(WIDTH));
+    #[cfg(target_arch = "x86_64")]
+    let in_planes = tiles.is_some() && blocks[0].format.is_narrow;
+    #[cfg(not(target_arch = "x86_64"))]
+    let in_planes = false;
+    let planes = if in_planes { blocks[0].format.planes } else { 1 };
+    weights.resize(blocks.len() * at_once * planes * ROWS * WIDTH / size_of::<Line>(), Line::ZERO);
+    sums.resize(n_tiles * blocks.len(), Square([[0.0; TOKENS]; ROWS]));
     for first in (0..spans).step_by(at_once) {
         let columns = first..spans.min(first + at_once);
         let weights: &mut [[[u8; WIDTH]; ROWS]] =
             weights::bytes_mut(weights).as_chunks_mut().0.as_chunks_mut().0;
-        for (block, weights) in blocks.iter().zip(weights.chunks_exact_mut(at_once)) {
+        for (block, weights) in blocks.iter().zip(weights.chunks_exact_mut(at_once * planes)) {
+            #[cfg(target_arch = "x86_64")]
+            if in_planes {
+                unpack_planes(block, columns.clone(), planes, weights);
+                continue;
+            }
             unpack(block, columns.clone(), weights);
         }
-        let weights: Vec<&[[[u8; WIDTH]; ROWS]]> = weights.chunks_exact(at_once).collect();
+        let weights: Vec<&[[[u8; WIDTH]; ROWS]]> = weights.chunks_exact(at_once * planes).collect();
         for (tile, sums) in sums.chunks_exact_mut(blocks.len()).enumerate() {
             let x = x(tile);
             let tokens = tile * TOKENS..y.height().min((tile + 1) * TOKENS);
@@ -93,7 +103,9 @@ fn multiply_of<'x, const WIDTH: usize>(
                     let pair = i * amx::PAIR..i * amx::PAIR + sums.len();
                     let (blocks, weights) = (&blocks[pair.clone()], &weights[pair]);
                     // SAFETY: where there are tiles there is AVX-512.
-                    unsafe { amx::add_spans(tiles, blocks, weights, x, columns.clone(), products, sums) };
+                    unsafe {
+                        amx::add_spans(tiles, blocks, weights, x, columns.clone(), products, sums);
+                    };
                 }
             }
             #[cfg(target_arch = "x86_64")]
@@ -132,7 +144,7 @@ fn store(sums: &[Sums], y: &mut Tile<'_>) {
 fn add_spans<const WIDTH: usize>(
     block: &Block<'_>,
     weights: &[[[u8; WIDTH]; ROWS]],
-    x: &[TileGroup],
+    x: TileGroups<'_>,
     spans: Range<usize>,
     sums: &mut Sums,
 ) {
@@ -172,6 +184,27 @@ fn unpack<const WIDTH: usize>(block: &Block<'_>, spans: Range<usize>, weights: &
         for (codes, weights) in codes.chunks_exact(WIDTH / 2).zip(&mut *weights) {
             for (&both, out) in codes.iter().zip(weights[row].as_chunks_mut::<2>().0) {
                 *out = [both & 15, both >> 4];
+            }
+        }
+    }
+}
+
+/// These spans of a block of codes below 16, as AMX wants them.
+#[cfg(target_arch = "x86_64")]
+fn unpack_planes<const WIDTH: usize>(
+    block: &Block<'_>,
+    spans: Range<usize>,
+    planes: usize,
+    weights: &mut [[[u8; WIDTH]; ROWS]],
+) {
+    let bytes = |span: usize| bytes_of_spans::<WIDTH>(block, span);
+    for (row, codes) in block.rows.iter().enumerate() {
+        let codes = &codes[bytes(spans.start)..bytes(spans.end)];
+        // SAFETY: where there are tiles there is AVX-512.
+        unsafe {
+            match block.codes {
+                Codes::Bytes => avx512::unpack_planes::<WIDTH, false>(codes, row, planes, weights),
+                _ => avx512::unpack_planes::<WIDTH, true>(codes, row, planes, weights),
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::dequant::e8m0;
 use crate::encoding::Encoding;
 use crate::ggml::Ggml;
 use crate::instruction_set::multiversion;
+use crate::int8::activations::PLANES;
 use crate::matrix::Matrix;
 
 /// Rows of a block.
@@ -16,6 +17,10 @@ pub(crate) struct Format {
     pub(crate) width: usize,
     /// What a code of 0 stands for.
     pub(crate) offset: Offset,
+    /// Whether codes are below 16, so that 16 times one is a byte.
+    pub(crate) is_narrow: bool,
+    /// How many planes of the activations are multiplied: the high one, or both.
+    pub(crate) planes: usize,
 }
 
 /// What a code of 0 stands for.
@@ -28,20 +33,35 @@ pub(crate) enum Offset {
 }
 
 impl Format {
-    /// The format of an encoding whose products are computed with 8-bit activations.
-    pub(crate) fn of(encoding: Encoding) -> Option<Self> {
-        let (width, offset) = match encoding {
-            Encoding::Affine { group, .. } => (group.min(64), Offset::Biases),
-            Encoding::Mxfp4 | Encoding::Ggml(Ggml::Mxfp4) => (32, Offset::Zero(E2M1_ZERO)),
-            Encoding::Ggml(Ggml::Q4_0) => (32, Offset::Zero(8)),
-            Encoding::Ggml(Ggml::Q8_0) => (32, Offset::Zero(128)),
-            Encoding::Ggml(Ggml::Q4K) => (32, Offset::Biases),
-            Encoding::Ggml(Ggml::Q6K) => (16, Offset::Zero(32)),
+    /// The format of a linear map, if its encoding has products with quantised activations.
+    pub(crate) fn of_linear(w: &Matrix<'_>) -> Option<Self> {
+        Format::of(w.encoding(), w.rows() >= MANY_ROWS)
+    }
+
+    /// The format of a matrix of an expert, if its encoding has such products.
+    pub(crate) fn of_expert(w: &Matrix<'_>) -> Option<Self> {
+        Format::of(w.encoding(), true)
+    }
+
+    /// The format of an encoding, of a matrix that costs much or one that doesn't.
+    pub(crate) fn of(encoding: Encoding, costs_much: bool) -> Option<Self> {
+        let (bits, width, offset) = match encoding {
+            Encoding::Affine { bits, group, .. } => (bits, group.min(64), Offset::Biases),
+            Encoding::Mxfp4 | Encoding::Ggml(Ggml::Mxfp4) => (5, 32, Offset::Zero(E2M1_ZERO)),
+            Encoding::Ggml(Ggml::Q4_0) => (4, 32, Offset::Zero(8)),
+            Encoding::Ggml(Ggml::Q8_0) => (8, 32, Offset::Zero(128)),
+            Encoding::Ggml(Ggml::Q4K) => (4, 32, Offset::Biases),
+            Encoding::Ggml(Ggml::Q6K) => (6, 16, Offset::Zero(32)),
             _ => return None,
         };
-        Some(Format { width, offset })
+        let is_narrow = bits <= 4;
+        let planes = if is_narrow && costs_much { 1 } else { PLANES };
+        Some(Format { width, offset, is_narrow, planes })
     }
 }
+
+/// Rows from which on a linear map costs much.
+const MANY_ROWS: usize = 2048;
 
 /// The code of 0 among those of [`E2M1`].
 const E2M1_ZERO: i32 = 12;
@@ -95,6 +115,7 @@ impl Parameters {
         format: Format,
         row: impl Fn(usize) -> usize,
         in_place: &[&[u8]; ROWS],
+        next: usize,
     ) -> (&[ByRow], &[ByRow]) {
         let spans = w.cols() / format.width;
         let Parameters { by_row, scales, biases } = self;
@@ -103,7 +124,7 @@ impl Parameters {
         if let Encoding::Affine { group, params, .. } = w.encoding() {
             let repeat = group / format.width;
             let load = |values: [&[u8]; ROWS], out: &mut [ByRow]| {
-                prefetch_next(&values);
+                prefetch_next(&values, next);
                 super::parameters(params, &values, repeat, out);
             };
             load(std::array::from_fn(|i| w.scales(row(i))), scales);
@@ -134,15 +155,23 @@ pub(crate) struct Block<'a> {
     pub(crate) scales: &'a [ByRow],
     /// Biases of each span, by row; none if the format has none.
     pub(crate) biases: &'a [ByRow],
+    /// How many bytes after the codes those of the block lie that is loaded in this one's place next.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "the processor foresees what is read")
+    )]
+    pub(crate) ahead: usize,
 }
 
 impl<'a> Block<'a> {
-    /// The rows from `first_row` on, `rows` of them. For `tiles` codes of 4 bits are plain.
+    /// The rows from `first_row` on, `rows` of them, and `next` is how many rows further those are that will be loaded
+    /// next. For `tiles` codes of 4 bits are plain.
     pub(crate) fn load(
         w: &Matrix<'a>,
         format: Format,
         first_row: usize,
         rows: usize,
+        next: usize,
         tiles: bool,
         scratch: &'a mut BlockScratch,
     ) -> Self {
@@ -150,7 +179,7 @@ impl<'a> Block<'a> {
         let row = |i: usize| first_row + i.min(rows - 1);
         let in_place: [&[u8]; ROWS] = std::array::from_fn(|i| w.codes(row(i)));
         let BlockScratch { codes, parameters } = scratch;
-        let (scales, biases) = parameters.load(w, format, row, &in_place);
+        let (scales, biases) = parameters.load(w, format, row, &in_place, next);
 
         let (codes, rows) = match w.encoding() {
             Encoding::Affine { bits: 8, .. } => (Codes::Bytes, in_place),
@@ -167,7 +196,7 @@ impl<'a> Block<'a> {
                 (Codes::Bytes, std::array::from_fn(|i| &bytes(&codes[i * lines..][..lines])[..cols]))
             }
         };
-        Block { format, cols, codes, rows, scales, biases }
+        Block { format, cols, codes, rows, scales, biases, ahead: ahead(&in_place, next) }
     }
 
     /// The code of a column, before the format's offset.
@@ -183,18 +212,31 @@ impl<'a> Block<'a> {
 }
 
 /// Asks for the parameters of the next block: they are read before its codes, and too short to be foreseen.
-fn prefetch_next(rows: &[&[u8]; ROWS]) {
-    #[cfg(target_arch = "x86_64")]
+fn prefetch_next(rows: &[&[u8]; ROWS], next: usize) {
+    let ahead = ahead(rows, next);
     for row in rows {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let ahead = (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize).wrapping_mul(ROWS);
         for at in (0..row.len()).step_by(64) {
-            // SAFETY: every x86-64 processor has it, it reads nothing, and any address may be asked for.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead + at).cast()) };
+            prefetch(row.as_ptr().wrapping_add(ahead + at));
         }
     }
+}
+
+/// How many bytes lie between rows that are `next` rows apart, where all rows are as far apart as these.
+fn ahead(rows: &[&[u8]; ROWS], next: usize) -> usize {
+    (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize).wrapping_mul(next)
+}
+
+/// Asks for a line of memory.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has it, it reads nothing, and any address may be asked for.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = rows;
+    let _ = at;
 }
 
 fn bytes(lines: &[Line]) -> &[u8] {
