@@ -8,6 +8,7 @@ use moeflux::sampling::TokenLogprob;
 use moeflux::{Engine, Event, GenerateRequest, Outcome, PromptLogprob, Sequence};
 
 use crate::expert_stats::ExpertStats;
+use crate::gpu_stats::GpuStats;
 use crate::progress::Progress;
 use crate::reasoning::{Part, ReasoningSplitter};
 use crate::terminal;
@@ -30,6 +31,8 @@ pub(crate) struct Answer {
     pub(crate) to_first_token: Option<Duration>,
     /// What streaming experts took, if they were.
     pub(crate) experts: Option<ExpertStats>,
+    /// What bringing experts to a GPU took, if they were.
+    pub(crate) gpu: Option<GpuStats>,
 }
 
 /// Runs `request` on `sequence`. `splitter` separates reasoning; without one all text is the answer. With
@@ -52,6 +55,8 @@ pub(crate) fn answer(
         let (store, before) = store.as_ref().zip(before.as_ref())?;
         Some(ExpertStats::between(before, &store.counters(), started.elapsed()))
     };
+    let tally = engine.device_experts().cloned();
+    let before_on_gpu = tally.as_ref().map(|tally| tally.counters());
     for event in engine.generate(sequence, request)? {
         match event {
             Ok(Event::Prefill { done, total, logprobs }) => {
@@ -81,9 +86,12 @@ pub(crate) fn answer(
     progress.clear();
     writer.finish()?;
     let experts = experts();
+    let gpu = tally
+        .zip(before_on_gpu)
+        .map(|(tally, before)| GpuStats::between(&before, &tally.counters(), started.elapsed()));
     let AnswerWriter { text, reasoning, .. } = writer;
     let outcome = outcome.context("the engine ended an answer without saying why")?;
-    Ok(Answer { text, reasoning, tokens, prompt_logprobs, logprobs, outcome, to_first_token, experts })
+    Ok(Answer { text, reasoning, tokens, prompt_logprobs, logprobs, outcome, to_first_token, experts, gpu })
 }
 
 #[derive(Default)]

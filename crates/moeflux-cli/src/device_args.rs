@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::Args;
 use moeflux::{Engine, EngineOptions, Model};
+
+use crate::size::Amount;
 
 /// What `--device` names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,64 +47,108 @@ impl fmt::Display for DeviceArg {
     }
 }
 
-impl DeviceArg {
-    /// Whether it is a GPU for this model; `limits_memory` says that a flag gives experts a budget of the host's memory,
-    /// which is the CPU's.
-    pub(crate) fn is_gpu(self, model: &Model, limits_memory: bool) -> Result<bool> {
+/// Flags about the device.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct DeviceArgs {
+    /// What computes: cpu, gpu (the first that `moeflux devices` lists), gpu:N, or auto: a GPU that has room for the
+    /// whole model, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceArg,
+    /// Memory of the GPU for weights, experts and states, such as 24G, or 25% of all experts and whatever else is needed;
+    /// experts for which there is no room are brought as they are wanted [default: what is free]
+    #[arg(long, value_name = "SIZE")]
+    gpu_memory: Option<Amount>,
+}
+
+impl DeviceArgs {
+    /// Whether it is a GPU for this model; `limits_memory` says that a flag limits the host's memory, so that `auto` is not
+    /// to take a GPU that would do without.
+    pub(crate) fn is_gpu(&self, model: &Model, limits_memory: bool) -> Result<bool> {
         Ok(self.index(model, limits_memory)?.is_some())
     }
 
     /// An engine there.
-    pub(crate) fn engine(self, model: Model, options: &EngineOptions, limits_memory: bool) -> Result<Engine> {
+    pub(crate) fn engine(
+        &self,
+        model: Model,
+        options: &EngineOptions,
+        limits_memory: bool,
+    ) -> Result<Engine> {
         match self.index(&model, limits_memory)? {
             None => Ok(Engine::new(model, options)?),
-            Some(index) => on_gpu(index, model, options),
+            Some(index) => on_gpu(index, model, options, self.gpu_memory),
         }
     }
 
+    /// The same flags, with room for all experts.
+    pub(crate) fn with_all_experts(self) -> Self {
+        DeviceArgs { gpu_memory: None, ..self }
+    }
+
+    /// Bytes a second that go to the GPU from memory, by so many threads.
+    pub(crate) fn upload_bandwidth(&self, model: &Model, threads: usize) -> Result<f64> {
+        let index = self.index(model, false)?.context("a GPU has experts brought")?;
+        upload_bandwidth(index, threads)
+    }
+
     /// The GPU, if it is one.
-    fn index(self, model: &Model, limits_memory: bool) -> Result<Option<usize>> {
-        match self {
-            DeviceArg::Cpu => Ok(None),
-            DeviceArg::Gpu(_) if limits_memory => {
-                anyhow::bail!(
-                    "--device {self} keeps the whole model in the GPU's memory: leave out the limits of memory"
-                )
+    fn index(&self, model: &Model, limits_memory: bool) -> Result<Option<usize>> {
+        match self.device {
+            DeviceArg::Cpu if self.gpu_memory.is_some() => {
+                anyhow::bail!("--gpu-memory is of no use with --device cpu: leave one of them out")
             }
+            DeviceArg::Cpu => Ok(None),
             DeviceArg::Gpu(index) => Ok(Some(index)),
-            DeviceArg::Auto if limits_memory => Ok(None),
-            DeviceArg::Auto => with_room(model),
+            DeviceArg::Auto if limits_memory && self.gpu_memory.is_none() => Ok(None),
+            DeviceArg::Auto => with_room(model, self.gpu_memory.is_some()),
         }
     }
 }
 
 #[cfg(feature = "gpu")]
-fn on_gpu(index: usize, model: Model, options: &EngineOptions) -> Result<Engine> {
-    let backend = moeflux::backend::gpu::GpuBackend::new(moeflux_gpu::Device::open(index)?)?;
-    Ok(Engine::with_backend(model, Box::new(backend), options)?)
+fn on_gpu(index: usize, model: Model, options: &EngineOptions, memory: Option<Amount>) -> Result<Engine> {
+    use moeflux::backend::gpu::{GpuMemory, bytes_of_experts};
+    let memory = match memory {
+        None => GpuMemory::Free,
+        Some(Amount::Bytes(bytes)) => GpuMemory::Bytes(bytes),
+        Some(share @ Amount::Percent(_)) => GpuMemory::Experts(share.of(bytes_of_experts(&model)?)),
+    };
+    Ok(Engine::on_gpu(model, moeflux_gpu::Device::open(index)?, memory, options)?)
 }
 
 #[cfg(not(feature = "gpu"))]
-fn on_gpu(index: usize, _model: Model, _options: &EngineOptions) -> Result<Engine> {
+fn on_gpu(index: usize, _: Model, _: &EngineOptions, _: Option<Amount>) -> Result<Engine> {
     anyhow::bail!(
         "--device gpu:{index}: this program was built without GPUs (`cargo build --features gpu` has them)"
     )
 }
 
-/// The first device other than the processor whose memory is known and has room for all weights, and a fifth of it for
-/// activations and states.
 #[cfg(feature = "gpu")]
-fn with_room(model: &Model) -> Result<Option<usize>> {
+fn upload_bandwidth(index: usize, threads: usize) -> Result<f64> {
+    let pool = moeflux_kernels::ThreadPool::new(threads)?;
+    Ok(moeflux_gpu::upload_bandwidth(&moeflux_gpu::Device::open(index)?, &pool)?)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn upload_bandwidth(_: usize, _: usize) -> Result<f64> {
+    anyhow::bail!("this program was built without GPUs")
+}
+
+/// The first device other than the processor whose memory is known and has room for all weights, and a fifth of it for
+/// activations and states; if `any_room` will do, the first one at all.
+#[cfg(feature = "gpu")]
+fn with_room(model: &Model, any_room: bool) -> Result<Option<usize>> {
     let needed: u64 = model.summary()?.files.iter().map(|file| file.bytes).sum();
     let has_room = |device: &moeflux_gpu::DeviceInfo| {
-        !device.is_cpu && device.memory.is_some_and(|memory| needed <= memory / 5 * 4)
+        !device.is_cpu && (any_room || device.memory.is_some_and(|memory| needed <= memory / 5 * 4))
     };
     Ok(moeflux_gpu::devices().iter().position(has_room))
 }
 
 #[cfg(not(feature = "gpu"))]
 #[allow(clippy::unnecessary_wraps)] // as with GPUs
-fn with_room(_model: &Model) -> Result<Option<usize>> {
+fn with_room(_: &Model, _: bool) -> Result<Option<usize>> {
     Ok(None)
 }
 

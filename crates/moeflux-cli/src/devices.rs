@@ -39,6 +39,8 @@ struct JsonDevice {
     is_cpu: bool,
     is_integrated: bool,
     memory_bytes: Option<u64>,
+    /// Of it, what this process may take.
+    free_bytes: Option<u64>,
     binding_limit_bytes: u64,
     subgroup: (u32, u32),
     /// Of reading, measured; `null` if the device did not do it.
@@ -67,6 +69,7 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
             is_cpu: info.is_cpu,
             is_integrated: info.is_integrated,
             memory_bytes: info.memory,
+            free_bytes: info.free,
             binding_limit_bytes: info.binding_limit,
             subgroup: info.subgroup,
             bandwidth_bytes_per_second: bandwidth,
@@ -91,10 +94,11 @@ impl JsonDevice {
         };
         let unknown = || "unknown".to_owned();
         let memory = self.memory_bytes.map_or_else(unknown, |bytes| Bytes(bytes).to_string());
+        let free = self.free_bytes.map_or_else(String::new, |bytes| format!(" ({} free)", Bytes(bytes)));
         let bandwidth =
             self.bandwidth_bytes_per_second.map_or_else(unknown, |rate| format!("{}/s", Bytes(rate as u64)));
         format!(
-            "{}  {} ({}, {}{what})\n       memory {memory}, read at {bandwidth}, a binding of {} at most, subgroups of {} to {}\n",
+            "{}  {} ({}, {}{what})\n       memory {memory}{free}, read at {bandwidth}, a binding of {} at most, subgroups of {} to {}\n",
             self.device,
             self.name,
             self.api,

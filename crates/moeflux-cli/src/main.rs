@@ -13,11 +13,13 @@ mod disk;
 mod eval;
 mod expert_args;
 mod expert_stats;
+mod gpu_stats;
 mod hub_args;
 mod inspect;
 mod interrupt;
 mod line_reader;
 mod list;
+mod log;
 mod model_args;
 mod output_args;
 mod plan;
@@ -33,20 +35,22 @@ mod serve;
 mod size;
 mod stats;
 mod store_args;
+#[cfg(feature = "otel")]
+mod telemetry;
 mod terminal;
 mod trace;
 mod trace_record;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Error, Result};
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use anyhow::{Error, Result};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::log::LogArgs;
 use crate::terminal::note;
 
 /// Runs mixture-of-experts language models that are larger than memory.
@@ -72,29 +76,6 @@ struct Cli {
     command: Command,
     #[command(flatten)]
     log: LogArgs,
-}
-
-#[derive(Args)]
-#[command(next_help_heading = "Logging")]
-struct LogArgs {
-    /// Say more on stderr; -vv and -vvv say more still
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    verbose: u8,
-    /// Say this on stderr, such as `moeflux=debug`
-    #[arg(long, global = true, value_name = "FILTER")]
-    log: Option<String>,
-    /// How to say it
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// For people
-    Text,
-    /// For programs, an object a line
-    Json,
 }
 
 #[derive(Subcommand)]
@@ -194,7 +175,12 @@ Examples:
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    match parse().and_then(|cli| start_log(&cli).and_then(|()| execute(&cli.command, started))) {
+    let run = |cli: Cli| {
+        // A server that says nothing of its requests can't be run.
+        let _unsent = cli.log.start(matches!(cli.command, Command::Serve(_)))?;
+        execute(&cli.command, started)
+    };
+    match parse().and_then(run) {
         Ok(code) => code,
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -243,24 +229,6 @@ fn execute(command: &Command, started: Instant) -> Result<ExitCode> {
         Command::Completions(args) => completions::run(args, Cli::command())?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn start_log(cli: &Cli) -> Result<()> {
-    let args = &cli.log;
-    // A server that says nothing of its requests can't be run.
-    let least = u8::from(matches!(cli.command, Command::Serve(_)));
-    let level = ["warn", "info", "debug", "trace"][usize::from(args.verbose.max(least).min(3))];
-    let filter = args.log.as_deref().unwrap_or(level);
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    match args.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-    Ok(())
 }
 
 fn is_broken_pipe(error: &Error) -> bool {

@@ -9,7 +9,7 @@ use moeflux::checkpoint::OpenOptions;
 use moeflux::experts::ExpertStore;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 
-use crate::device_args::DeviceArg;
+use crate::device_args::DeviceArgs;
 use crate::disk;
 use crate::expert_args::ExpertArgs;
 use crate::store_args::StoreArgs;
@@ -35,14 +35,12 @@ pub(crate) struct EngineArgs {
     /// Threads that compute; the output does not depend on them [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Numbers that products of quantised weights are computed with: fast rounds activations to 8 bits, exact keeps
+    /// Numbers that products of quantised weights are computed with: fast rounds activations to 12 or 8 bits, exact keeps
     /// float32
     #[arg(long, value_name = "NUMBERS", value_enum, default_value_t = NumbersArg::Fast)]
     numbers: NumbersArg,
-    /// What computes: cpu, gpu (the first that `moeflux devices` lists), gpu:N, or auto: a GPU that has room for the
-    /// whole model, else the CPU
-    #[arg(long, value_name = "DEVICE", default_value_t)]
-    device: DeviceArg,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     experts: ExpertArgs,
 }
@@ -132,7 +130,8 @@ impl EngineArgs {
             options.threads = threads;
         }
         options.numbers = self.numbers.into();
-        if !self.device.is_gpu(model, self.limits_memory())? {
+        // Of what a GPU takes as a whole each byte is read once.
+        if self.limits_memory() || !self.device.is_gpu(model, false)? {
             disk::tune(model, &mut options)?;
         }
         Ok(options)
@@ -149,6 +148,16 @@ impl EngineArgs {
         let engine = self.device.engine(model, options, self.limits_memory())?;
         self.experts.begin(&engine)?;
         Ok(engine)
+    }
+
+    /// The same flags, of a GPU with room for all experts.
+    pub(crate) fn with_all_experts_on_gpu(&self) -> Self {
+        EngineArgs { device: self.device.with_all_experts(), ..self.clone() }
+    }
+
+    /// Bytes a second that go to the GPU of these flags.
+    pub(crate) fn upload_bandwidth(&self, model: &Model) -> Result<f64> {
+        self.device.upload_bandwidth(model, self.threads())
     }
 
     /// Bytes for experts, if a flag says so much.

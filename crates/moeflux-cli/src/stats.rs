@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::expert_stats::ExpertStats;
+use crate::gpu_stats::GpuStats;
 
 /// Everything measured about one answer.
 #[derive(Serialize)]
@@ -23,6 +24,9 @@ pub(crate) struct Stats {
     /// Of streamed experts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) experts: Option<ExpertStats>,
+    /// Of experts that a GPU had not room for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu_experts: Option<GpuStats>,
     pub(crate) seed: u64,
 }
 
@@ -118,6 +122,7 @@ impl Stats {
             guesses: (speculated.drafted > 0)
                 .then_some(Guesses { drafted: speculated.drafted, accepted: speculated.accepted }),
             experts: answer.experts,
+            gpu_experts: answer.gpu,
             seed,
         }
     }
@@ -125,7 +130,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stop, usage, timings, memory, guesses, experts, seed } = self;
+        let Self { stop, usage, timings, memory, guesses, experts, gpu_experts, seed } = self;
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("  {rate:8.1} tokens/s"));
         let prompt = usage.prompt_tokens;
         write!(f, "prompt       {prompt:6} tokens  {:8.3} s", timings.prefill_seconds)?;
@@ -155,6 +160,9 @@ impl fmt::Display for Stats {
         }
         if let Some(experts) = experts {
             writeln!(f, "experts      {experts}")?;
+        }
+        if let Some(gpu) = gpu_experts {
+            writeln!(f, "GPU experts  {gpu}")?;
         }
         writeln!(f, "seed         {seed}")?;
         write!(f, "stopped at   {stop}")

@@ -1,6 +1,7 @@
 //! Memory on a device, as words of 32 bits.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Elements of 32 bits (floats or integers) in a buffer on a device. Clones share the memory.
@@ -20,25 +21,32 @@ pub(crate) struct Buffer {
     dropped: Dropped,
 }
 
-/// The buffers that are gone, so that what refers to them can be let go of.
+/// The buffers that are gone, so that what refers to them can be let go of, and the bytes of those that are there.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Dropped(Arc<Mutex<Vec<u64>>>);
+pub(crate) struct Dropped(Arc<Mutex<Vec<u64>>>, Arc<AtomicU64>);
 
 impl Dropped {
     /// Those since the last call.
     pub(crate) fn take(&self) -> Vec<u64> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Bytes of all buffers that have not gone.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        self.dropped.1.fetch_sub(self.raw.size(), Ordering::Relaxed);
         self.dropped.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
     }
 }
 
 impl View {
     pub(crate) fn new(raw: wgpu::Buffer, id: u64, len: usize, dropped: Dropped) -> Self {
+        dropped.1.fetch_add(raw.size(), Ordering::Relaxed);
         View { buffer: Arc::new(Buffer { raw, id, dropped }), offset: 0, len }
     }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::buffer::{Dropped, View};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Mark};
 use crate::error::GpuError;
 use crate::pipeline::{Pipelines, Program};
 
@@ -34,6 +34,8 @@ pub struct DeviceInfo {
     pub is_integrated: bool,
     /// Its own memory in bytes (the host's, where it has none of its own), if the driver says.
     pub memory: Option<u64>,
+    /// What of it the process may still take, in bytes, if the driver says.
+    pub free: Option<u64>,
     /// The largest buffer a shader can bind, in bytes.
     pub binding_limit: u64,
     /// The fewest and the most invocations of a subgroup.
@@ -55,6 +57,7 @@ impl DeviceInfo {
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,
             is_integrated: info.device_type == wgpu::DeviceType::IntegratedGpu,
             memory: memory(adapter),
+            free: free(adapter),
             binding_limit: adapter.limits().max_storage_buffer_binding_size,
             subgroup: (info.subgroup_min_size, info.subgroup_max_size),
         }
@@ -80,6 +83,36 @@ fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
 
 #[cfg(target_vendor = "apple")]
 fn memory(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
+}
+
+/// What the driver lets the process take of the heap that [`memory`] tells, less what it holds already.
+#[cfg(not(target_vendor = "apple"))]
+fn free(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the adapter is only asked; what is asked lives as long as the guard.
+    let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    if !adapter.physical_device_capabilities().supports_extension(ash::ext::memory_budget::NAME) {
+        return None;
+    }
+    let instance = adapter.shared_instance().raw_instance();
+    let mut budget = ash::vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+    let mut found = ash::vk::PhysicalDeviceMemoryProperties2::default().push_next(&mut budget);
+    // SAFETY: the device is one of this instance, and has the extension whose structure is asked for.
+    unsafe {
+        instance.get_physical_device_memory_properties2(adapter.raw_physical_device(), &mut found);
+    }
+    let heaps = found.memory_properties;
+    let (largest, _) = heaps
+        .memory_heaps_as_slice()
+        .iter()
+        .enumerate()
+        .filter(|(_, heap)| heap.flags.contains(ash::vk::MemoryHeapFlags::DEVICE_LOCAL))
+        .max_by_key(|(_, heap)| heap.size)?;
+    Some(budget.heap_budget[largest].saturating_sub(budget.heap_usage[largest]))
+}
+
+#[cfg(target_vendor = "apple")]
+fn free(_adapter: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
@@ -109,6 +142,8 @@ pub struct Device {
     complaint: Arc<Mutex<Option<String>>>,
     dropped: Dropped,
     allocated: Arc<AtomicU64>,
+    /// The most bytes that may be held.
+    limit: Arc<AtomicU64>,
     none: View,
     /// What the last download came through, for the next one.
     staging: Arc<Mutex<Option<wgpu::Buffer>>>,
@@ -154,7 +189,8 @@ impl Device {
         let none = view(&raw, 64, 0, &dropped);
         let pipelines = Arc::default();
         let staging = Arc::default();
-        Ok(Device { raw, queue, info, pipelines, lost, complaint, dropped, allocated, none, staging })
+        let limit = Arc::new(AtomicU64::new(u64::MAX));
+        Ok(Device { raw, queue, info, pipelines, lost, complaint, dropped, allocated, limit, none, staging })
     }
 
     /// Whether both are the same opening of a device.
@@ -173,6 +209,9 @@ impl Device {
         let limit = self.info.binding_limit;
         if bytes > limit {
             return Err(GpuError::BufferTooLarge { what: what.to_owned(), bytes, limit });
+        }
+        if self.held_bytes().saturating_add(bytes) > self.limit.load(Ordering::Relaxed) {
+            return Err(GpuError::OutOfMemory { what: what.to_owned(), bytes });
         }
         let id = self.allocated.fetch_add(1, Ordering::Relaxed) + 1;
         let memory = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -203,21 +242,18 @@ impl Device {
         if view.is_empty() {
             return Ok(Vec::new());
         }
+        self.submit_and_download(self.encoder(), view)?.finish()
+    }
+
+    /// Submits what was recorded and, after it, a copy of a view's elements to the host. Does not wait.
+    pub fn submit_and_download(&self, mut enc: Encoder<'_>, view: &View) -> Result<Download, GpuError> {
         let bytes = view.bytes();
         let size = bytes.end - bytes.start;
         let staging = self.staging(size);
-        let mut commands = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        commands.copy_buffer_to_buffer(&view.buffer().raw, bytes.start, &staging, 0, size);
-        self.queue.submit([commands.finish()]);
+        enc.commands().copy_buffer_to_buffer(&view.buffer().raw, bytes.start, &staging, 0, size);
+        let mark = enc.submit_marked()?;
         staging.map_async(wgpu::MapMode::Read, 0..size, |_| {});
-        self.wait("download")?;
-        let failed = |cause: String| GpuError::Failed { op: "download".to_owned(), cause };
-        let mapped = staging.get_mapped_range(0..size).map_err(|error| failed(error.to_string()))?;
-        let values = bytemuck::pod_collect_to_vec(&mapped);
-        drop(mapped);
-        staging.unmap();
-        *self.staging.lock().unwrap_or_else(PoisonError::into_inner) = Some(staging);
-        Ok(values)
+        Ok(Download { device: self.clone(), staging, size, mark })
     }
 
     /// Memory that the host can read, of so many bytes at least.
@@ -233,6 +269,16 @@ impl Device {
         })
     }
 
+    /// Bytes of memory that are held.
+    pub fn held_bytes(&self) -> u64 {
+        self.dropped.held_bytes()
+    }
+
+    /// From now on more memory than `bytes` is [none](GpuError::OutOfMemory). What is held stays.
+    pub fn limit_memory(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
     /// Begins to record commands.
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder::new(self)
@@ -240,7 +286,16 @@ impl Device {
 
     /// Waits until everything submitted has run; `op` is what the wait is for.
     pub fn wait(&self, op: &str) -> Result<(), GpuError> {
-        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        self.wait_until(op, None)
+    }
+
+    /// Waits until a submission and those before it have run.
+    pub fn wait_for(&self, op: &str, mark: &Mark) -> Result<(), GpuError> {
+        self.wait_until(op, Some(mark.0.clone()))
+    }
+
+    fn wait_until(&self, op: &str, submission_index: Option<wgpu::SubmissionIndex>) -> Result<(), GpuError> {
+        let poll = wgpu::PollType::Wait { submission_index, timeout: Some(PATIENCE) };
         let polled = self.raw.poll(poll);
         self.usable()?;
         match polled {
@@ -281,6 +336,40 @@ impl Device {
     /// Gives the device up, as if it were lost: for tests of what happens then.
     pub fn destroy(&self) {
         self.raw.destroy();
+    }
+}
+
+/// Elements on their way to the host.
+#[derive(Debug)]
+pub struct Download {
+    device: Device,
+    staging: wgpu::Buffer,
+    size: u64,
+    mark: Mark,
+}
+
+impl Download {
+    /// Waits for them, but not for what was submitted later.
+    pub fn finish<T: bytemuck::Pod>(self) -> Result<Vec<T>, GpuError> {
+        let mut values = Vec::new();
+        self.finish_into(&mut values).map(|()| values)
+    }
+
+    /// The same, into memory that is there.
+    pub fn finish_into<T: bytemuck::Pod>(self, values: &mut Vec<T>) -> Result<(), GpuError> {
+        let Download { device, staging, size, mark } = self;
+        device.wait_for("download", &mark)?;
+        let failed = |cause: String| GpuError::Failed { op: "download".to_owned(), cause };
+        let mapped = staging.get_mapped_range(0..size).map_err(|error| failed(error.to_string()))?;
+        values.clear();
+        match bytemuck::try_cast_slice(&mapped) {
+            Ok(mapped) => values.extend_from_slice(mapped),
+            Err(_) => *values = bytemuck::pod_collect_to_vec(&mapped),
+        }
+        drop(mapped);
+        staging.unmap();
+        *device.staging.lock().unwrap_or_else(PoisonError::into_inner) = Some(staging);
+        Ok(())
     }
 }
 

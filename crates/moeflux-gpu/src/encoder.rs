@@ -5,6 +5,10 @@ use crate::device::Device;
 use crate::error::GpuError;
 use crate::pipeline::{Constants, IMMEDIATE_SIZE, Program};
 
+/// A submission.
+#[derive(Clone, Debug)]
+pub struct Mark(pub(crate) wgpu::SubmissionIndex);
+
 /// Records what a step does on a device. What is recorded later sees what was recorded before.
 #[derive(Debug)]
 pub struct Encoder<'d> {
@@ -88,12 +92,23 @@ impl<'d> Encoder<'d> {
     }
 
     /// Hands what was recorded to the device, which runs it after what it was handed before. Does not wait.
-    pub fn submit(mut self) -> Result<(), GpuError> {
+    pub fn submit(self) -> Result<(), GpuError> {
+        self.submit_marked().map(drop)
+    }
+
+    /// The same, with a mark to [wait for](Device::wait_for).
+    pub fn submit_marked(mut self) -> Result<Mark, GpuError> {
         self.pass = None;
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.device.queue.submit([self.commands.finish()]);
-        self.device.usable()
+        let index = self.device.queue.submit([self.commands.finish()]);
+        self.device.usable().map(|()| Mark(index))
+    }
+
+    /// What copies are recorded in.
+    pub(crate) fn commands(&mut self) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        &mut self.commands
     }
 }

@@ -42,7 +42,8 @@ pub enum GpuError {
     },
     /// No memory for a buffer.
     #[error(
-        "GPU memory is full: no {bytes} bytes for {what}; lower the budget of GPU memory or the context length"
+        "GPU memory is full: no {bytes} bytes for {what}; allow more if there is more, or shorten the context or the \
+         prefill chunk"
     )]
     OutOfMemory {
         /// What the memory was for.

@@ -17,12 +17,14 @@ pub mod kernels;
 pub mod limits;
 pub mod matrix;
 pub mod pipeline;
+pub mod slots;
 
 pub use buffer::View;
-pub use device::{Device, DeviceInfo, devices};
-pub use encoder::Encoder;
+pub use device::{Device, DeviceInfo, Download, devices};
+pub use encoder::{Encoder, Mark};
 pub use error::GpuError;
 pub use kernels::*;
-pub use limits::read_bandwidth;
+pub use limits::{read_bandwidth, upload_bandwidth};
 pub use matrix::GpuMatrix;
 pub use pipeline::Program;
+pub use slots::Uploads;

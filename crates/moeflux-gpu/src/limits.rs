@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use moeflux_kernels::ThreadPool;
+
 use crate::device::Device;
-use crate::{GpuError, Program, View};
+use crate::{GpuError, Program, Uploads, View};
 
 static READ: Program =
     Program { name: "read_bandwidth", entry: "main", source: &[include_str!("limits.wgsl")] };
@@ -37,6 +39,30 @@ pub fn read_bandwidth(device: &Device) -> Result<f64, GpuError> {
     }
     Ok(bytes as f64 / best)
 }
+
+/// Bytes a second that go from the host's memory to the device's, as [`Uploads`] bring them.
+pub fn upload_bandwidth(device: &Device, pool: &ThreadPool) -> Result<f64, GpuError> {
+    let words: Vec<u32> = (0..UPLOAD_BYTES as u32 / 4).collect();
+    let to = device.alloc("the measurement of bandwidth", words.len())?;
+    let mut uploads = Uploads::new(device, UPLOAD_BYTES as u64);
+    let mut best = f64::INFINITY;
+    for _ in 0..UPLOAD_ROUNDS {
+        let start = Instant::now();
+        for _ in 0..UPLOADS {
+            let mut enc = device.encoder();
+            uploads.record_words(&mut enc, pool, &to, &words);
+            uploads.submit(device, enc)?;
+        }
+        device.wait("an upload")?;
+        best = best.min(start.elapsed().as_secs_f64() / UPLOADS as f64);
+    }
+    Ok(UPLOAD_BYTES as f64 / best)
+}
+
+/// Bytes of one upload, uploads that are timed together, and how often.
+const UPLOAD_BYTES: usize = 16 << 20;
+const UPLOADS: usize = 16;
+const UPLOAD_ROUNDS: usize = 4;
 
 fn seconds(device: &Device, from: &View, to: &View, groups: usize, times: usize) -> Result<f64, GpuError> {
     let mut enc = device.encoder();

@@ -50,7 +50,7 @@ impl DeviceEncoding {
     }
 
     /// Words of codes and of parameters of a row.
-    fn row_words(self, cols: usize) -> [usize; 2] {
+    pub(crate) fn row_words(self, cols: usize) -> [usize; 2] {
         let units = cols.div_ceil(UNIT);
         let params = match self {
             DeviceEncoding::Float(_) => 0,
@@ -147,6 +147,41 @@ impl GpuMatrix {
         Ok(copy)
     }
 
+    /// Copies of matrices in one buffer, one after the other: all of them as one, and each by itself. None if they differ in
+    /// width or encoding, or are more than a shader can bind.
+    pub fn joined(
+        device: &Device,
+        name: &str,
+        matrices: &[Matrix<'_>],
+    ) -> Result<Option<(Self, Vec<Self>)>, GpuError> {
+        let kind = |matrix: &Matrix<'_>| (matrix.cols(), DeviceEncoding::of(matrix.encoding()));
+        let Some((first, rest)) = matrices.split_first() else { return Ok(None) };
+        let (cols, encoding) = kind(first);
+        let rows = matrices.iter().map(Matrix::rows).sum();
+        let words = rows * encoding.row_words(cols).into_iter().max().unwrap_or_default();
+        if rest.iter().any(|matrix| kind(matrix) != kind(first))
+            || words as u64 * 4 > device.info().binding_limit
+        {
+            return Ok(None);
+        }
+        let whole = Self::alloc(device, name, rows, rows, cols, encoding)?;
+        let mut each = Vec::new();
+        let mut first_row = 0;
+        for matrix in matrices {
+            whole.write(device, first_row, matrix);
+            let rows = matrix.rows();
+            let [codes, params] = whole.places(first_row, rows);
+            each.push(GpuMatrix {
+                rows,
+                cols,
+                encoding,
+                parts: vec![Part { first_row: 0, rows, codes, params }],
+            });
+            first_row += rows;
+        }
+        Ok(Some((whole, each)))
+    }
+
     /// Room for `rows` rows, of which every `together` lie in one buffer.
     pub fn alloc(
         device: &Device,
@@ -170,6 +205,28 @@ impl GpuMatrix {
             })
             .collect::<Result<_, GpuError>>()?;
         Ok(GpuMatrix { rows, cols, encoding, parts })
+    }
+
+    /// Bytes that a matrix takes on a device.
+    pub fn bytes_of(rows: usize, cols: usize, encoding: Encoding) -> u64 {
+        let [codes, params] = DeviceEncoding::of(encoding).row_words(cols);
+        4 * (rows * (codes + params)) as u64
+    }
+
+    /// Where `rows` rows from row `first` on have their codes and parameters. They must lie in one buffer.
+    pub(crate) fn places(&self, first: usize, rows: usize) -> [View; 2] {
+        let holds = |part: &&Part| part.first_row <= first && first + rows <= part.first_row + part.rows;
+        let Some(part) = self.parts.iter().find(holds) else {
+            unreachable!("rows {first} to {} are allocated together", first + rows)
+        };
+        let [code_words, param_words] = self.encoding.row_words(self.cols);
+        let place = |words| (first - part.first_row) * words..(first - part.first_row + rows) * words;
+        [part.codes.slice(place(code_words)), part.params.slice(place(param_words))]
+    }
+
+    /// How its rows lie.
+    pub(crate) fn encoding(&self) -> DeviceEncoding {
+        self.encoding
     }
 
     /// Writes the rows of `matrix` from row `first` on, before what is submitted next.
@@ -224,12 +281,25 @@ impl GpuMatrix {
     }
 }
 
+/// All elements of columns, one column after the other.
+pub fn values(columns: &[Matrix<'_>]) -> Vec<f32> {
+    let mut values = Vec::new();
+    for column in columns {
+        for row in 0..column.rows() {
+            let mut value = 0.0;
+            column.dequantize_row(row, std::array::from_mut(&mut value));
+            values.push(value);
+        }
+    }
+    values
+}
+
 /// Rows packed before they are handed to the device.
 const ROWS_AT_ONCE: usize = 4096;
 
 impl DeviceEncoding {
     /// Appends a row of a matrix.
-    fn pack(self, matrix: &Matrix<'_>, row: usize, codes: &mut Vec<u32>, params: &mut Vec<u32>) {
+    pub(crate) fn pack(self, matrix: &Matrix<'_>, row: usize, codes: &mut Vec<u32>, params: &mut Vec<u32>) {
         let [code_words, param_words] = self.row_words(matrix.cols());
         let (code_end, param_end) = (codes.len() + code_words, params.len() + param_words);
         if DeviceEncoding::of(matrix.encoding()) == DeviceEncoding::Float(Float::F32) {
@@ -258,9 +328,11 @@ impl DeviceEncoding {
 
 /// Little-endian words, the last one filled up with zeros.
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
-    bytes.chunks(4).map(|bytes| {
+    let (whole, rest) = bytes.as_chunks::<4>();
+    let last = (!rest.is_empty()).then(|| {
         let mut word = [0; 4];
-        word[..bytes.len()].copy_from_slice(bytes);
-        u32::from_le_bytes(word)
-    })
+        word[..rest.len()].copy_from_slice(rest);
+        word
+    });
+    whole.iter().copied().chain(last).map(u32::from_le_bytes)
 }

@@ -48,7 +48,7 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     // A route that was never named would give every scan a count of its own.
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let id = request.extensions().get::<RequestId>().and_then(|RequestId(id)| id.to_str().ok()).unwrap_or("");
-    let span = tracing::info_span!("request", id, %method, route);
+    let span = tracing::info_span!("request", id, %method, route, status = tracing::field::Empty);
     let answering = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let response = answering.await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, "a handler panicked");
@@ -56,13 +56,14 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     });
     let response = written(response, &path);
     let status = response.status().as_u16();
+    span.record("status", status);
     app.metrics().answered(&route, status);
     let ms = start.elapsed().as_millis() as u64;
     // Monitors ask every second.
     if route == "/metrics" || route.starts_with("/health") {
-        tracing::debug!(parent: &span, status, ms, "answered");
+        tracing::debug!(parent: &span, ms, "answered");
     } else {
-        tracing::info!(parent: &span, status, ms, "answered");
+        tracing::info!(parent: &span, ms, "answered");
     }
     response
 }

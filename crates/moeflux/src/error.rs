@@ -40,6 +40,10 @@ pub enum Error {
     /// There is too little memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// There is too little memory on the GPU.
+    #[cfg(feature = "gpu")]
+    #[error(transparent)]
+    GpuMemory(#[from] crate::backend::gpu::GpuMemoryError),
     /// The thread pool could not be made.
     #[error("cannot start {threads} threads: {source}")]
     Threads {

@@ -9,9 +9,29 @@ use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn engine() -> Result<Engine> {
+fn model() -> Result<Model> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
-    Ok(Engine::new(Model::open(&folder, &ModelOptions::default())?, &EngineOptions::default())?)
+    Ok(Model::open(&folder, &ModelOptions::default())?)
+}
+
+fn engine() -> Result<Engine> {
+    Ok(Engine::new(model()?, &EngineOptions::default())?)
+}
+
+/// All ten on a GPU that holds half of the experts.
+#[cfg(feature = "gpu")]
+#[test]
+fn ten_questions_to_a_gpu() -> Result<()> {
+    use moeflux::backend::gpu::{GpuMemory, bytes_of_experts};
+    let memory = GpuMemory::Experts(bytes_of_experts(&model()?)? / 2);
+    let mut engine =
+        Engine::on_gpu(model()?, moeflux_gpu::Device::open(0)?, memory, &EngineOptions::default())?;
+    seven_without_thinking(&mut engine)?;
+    two_with_thinking(&mut engine)?;
+    one_with_a_tool(&mut engine)?;
+    let counters = engine.device_experts().map(|tally| tally.counters());
+    assert!(counters.is_some_and(|counters| counters.hits > 0 && counters.misses > 0), "{counters:?}");
+    Ok(())
 }
 
 /// The greedy continuation of a conversation, special tokens shown, its end-of-sequence token left out.
@@ -49,7 +69,10 @@ fn tool(name: &str, description: &str, properties: &Value) -> Value {
 
 #[test]
 fn seven_questions_without_thinking() -> Result<()> {
-    let mut engine = engine()?;
+    seven_without_thinking(&mut engine()?)
+}
+
+fn seven_without_thinking(engine: &mut Engine) -> Result<()> {
     for (question, expected) in [
         ("What is 17 + 25?", "17 + 25 = 42."),
         ("What is 9 * 12?", "9 * 12 = 108."),
@@ -59,14 +82,17 @@ fn seven_questions_without_thinking() -> Result<()> {
         ("Write JSON for a person named Mia who is 34 years old.", r#"{"name": "Mia", "age": 34}"#),
         ("Write a JSON list of these colours: red, blue, green.", r#"["red", "blue", "green"]"#),
     ] {
-        assert_eq!(answer(&mut engine, &[Message::new("user", question)], None, false)?, expected);
+        assert_eq!(answer(engine, &[Message::new("user", question)], None, false)?, expected);
     }
     Ok(())
 }
 
 #[test]
 fn two_questions_with_thinking() -> Result<()> {
-    let mut engine = engine()?;
+    two_with_thinking(&mut engine()?)
+}
+
+fn two_with_thinking(engine: &mut Engine) -> Result<()> {
     for (question, expected) in [
         ("What is 63 - 28?", "This is a sum.\n</think>\n\n63 - 28 = 35."),
         (
@@ -74,14 +100,17 @@ fn two_questions_with_thinking() -> Result<()> {
             "This is a simple question.\n</think>\n\nThe opposite of empty is full.",
         ),
     ] {
-        assert_eq!(answer(&mut engine, &[Message::new("user", question)], None, true)?, expected);
+        assert_eq!(answer(engine, &[Message::new("user", question)], None, true)?, expected);
     }
     Ok(())
 }
 
 #[test]
 fn a_tool_is_called_and_its_result_told() -> Result<()> {
-    let mut engine = engine()?;
+    one_with_a_tool(&mut engine()?)
+}
+
+fn one_with_a_tool(engine: &mut Engine) -> Result<()> {
     let tools = [
         tool(
             "get_weather",
@@ -91,7 +120,7 @@ fn a_tool_is_called_and_its_result_told() -> Result<()> {
         tool("add", "Add two numbers", &json!({"a": {"type": "integer"}, "b": {"type": "integer"}})),
     ];
     let question = Message::new("user", "What is 4711 + 289?");
-    let call = answer(&mut engine, std::slice::from_ref(&question), Some(&tools), false)?;
+    let call = answer(engine, std::slice::from_ref(&question), Some(&tools), false)?;
     assert_eq!(
         call,
         "<tool_call>\n<function=add>\n<parameter=a>\n4711\n</parameter>\n<parameter=b>\n289\n</parameter>\n\
@@ -104,6 +133,6 @@ fn a_tool_is_called_and_its_result_told() -> Result<()> {
         ..Message::new("assistant", "")
     };
     let conversation = [question, called, Message::new("tool", r#"{"result": 5000}"#)];
-    assert_eq!(answer(&mut engine, &conversation, Some(&tools), false)?, "4711 + 289 = 5000.");
+    assert_eq!(answer(engine, &conversation, Some(&tools), false)?, "4711 + 289 = 5000.");
     Ok(())
 }

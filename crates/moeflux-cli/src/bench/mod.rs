@@ -1,6 +1,7 @@
 //! `moeflux bench`: what measurements need.
 
 mod batch;
+mod brought;
 mod cost;
 mod kernels;
 mod make_model;
@@ -41,11 +42,14 @@ Examples:
     Kernels(kernels::KernelsArgs),
     /// Measure tokens a second of prefill and decode, beside what reading the weights alone would take
     #[command(after_help = "\
-Tokens are noise. One round warms up, then each measurement prefills a new sequence and decodes after it.
+Tokens are noise. One round warms up, then each measurement prefills a new sequence and decodes after it. Where experts \
+are brought to a GPU, the limit is the longer of the bytes that were brought at the rate of uploads alone and the time \
+with all experts on the GPU, both measured afterwards.
 
 Examples:
   moeflux bench speed path/to/model
   moeflux bench speed path/to/model --prompt 4096 --decode 16 --repeat 3
+  moeflux bench speed path/to/model --device gpu --gpu-memory 25%
   moeflux bench speed path/to/model --context 32768 --prompt 1 --decode 32 --json")]
     Speed(speed::SpeedArgs),
     /// Measure tokens a second of several sequences at once

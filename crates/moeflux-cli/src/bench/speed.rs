@@ -10,7 +10,9 @@ use moeflux::Engine;
 use moeflux_kernels::{ThreadPool, read_bandwidth};
 use serde::Serialize;
 
+use super::brought::{Brought, Measured};
 use super::workload::{self, WorkloadArgs, median};
+use crate::gpu_stats::GpuStats;
 use crate::model_args::{EngineArgs, ModelArgs};
 use crate::stats::Bytes;
 use crate::terminal;
@@ -43,6 +45,9 @@ struct Speed {
     prefill: Phase,
     decode: Phase,
     limit: Limit,
+    /// Where experts are brought to a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    brought: Option<Brought>,
 }
 
 /// So many tokens, several times.
@@ -77,14 +82,15 @@ pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
     let threads = args.engine.threads();
     let bandwidth = read_bandwidth(&ThreadPool::new(threads)?);
 
-    measure(&mut engine, workload, *decode)?;
+    measure(&mut engine, workload, *decode, 0)?;
     let mut state_bytes = 0;
-    let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
-    for _ in 0..workload.repeat {
-        let times = measure(&mut engine, workload, *decode)?;
+    let (mut prefills, mut decodes, mut gpu) = (Vec::new(), Vec::new(), None);
+    for round in 1..=workload.repeat {
+        let times = measure(&mut engine, workload, *decode, round)?;
         prefills.push(times.prefill);
         decodes.push(times.decode);
         state_bytes = times.state_bytes;
+        gpu = times.gpu;
     }
 
     let bytes = engine.model().summary()?.bytes_per_token;
@@ -92,6 +98,9 @@ pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
     let prefill = Phase::new(workload.prompt, prefills);
     let decode = Phase::new(*decode, decodes);
     let limit = bandwidth / (weight_bytes + state_bytes) as f64;
+    // Its memory is needed for what it is compared with.
+    drop(engine);
+    let brought = gpu.map(|gpu| brought(args, &prefill.seconds, &decode.seconds, gpu)).transpose()?;
     let limit = Limit {
         weight_bytes_per_token: weight_bytes,
         state_bytes_per_token: state_bytes,
@@ -99,7 +108,7 @@ pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
         decode_tokens_per_second: limit,
         share: decode.tokens_per_second / limit,
     };
-    let speed = Speed { threads, context: workload.context, prefill, decode, limit };
+    let speed = Speed { threads, context: workload.context, prefill, decode, limit, brought };
     terminal::show(&if args.json { terminal::json(&speed)? } else { speed.table()? })?;
     Ok(())
 }
@@ -110,15 +119,43 @@ struct Times {
     decode: f64,
     /// Held by the sequence at the middle of decoding.
     state_bytes: u64,
+    /// Of prefill and decode, where experts are brought to a GPU.
+    gpu: Option<[GpuStats; 2]>,
 }
 
-fn measure(engine: &mut Engine, workload: &WorkloadArgs, decode: usize) -> Result<Times> {
+/// Measures what the way of experts to the GPU allows.
+fn brought(args: &SpeedArgs, prefills: &[f64], decodes: &[f64], gpu: [GpuStats; 2]) -> Result<Brought> {
+    let model = args.model.open(args.folder.as_deref())?;
+    let upload = args.engine.upload_bandwidth(&model)?;
+    let resident = match args.workload.engine(&args.engine.with_all_experts_on_gpu(), model) {
+        Ok(mut engine) if engine.device_experts().is_none() => {
+            let mut round = |round| measure(&mut engine, &args.workload, args.decode, round);
+            round(0)?;
+            let rounds = (1..=args.workload.repeat).map(round).collect::<Result<Vec<_>>>()?;
+            let prefill = median(rounds.iter().map(|times| times.prefill));
+            Some([prefill, median(rounds.iter().map(|times| times.decode))])
+        }
+        // There is not room for all of them.
+        _ => None,
+    };
+    let [prefill, decode] = [(prefills, gpu[0]), (decodes, gpu[1])]
+        .map(|(seconds, gpu)| Measured { seconds: seconds.to_vec(), gpu });
+    Ok(Brought::new(&prefill, &decode, resident, upload))
+}
+
+/// Each round has tokens of its own, so that no cache of experts has seen them.
+fn measure(engine: &mut Engine, workload: &WorkloadArgs, decode: usize, round: usize) -> Result<Times> {
     let mut sequence = workload::sequence(engine, workload.context);
-    let tokens = workload::tokens(engine, workload.prompt + decode);
+    let of_round = workload.prompt + decode;
+    let tokens = workload::tokens(engine, (round + 1) * of_round).split_off(round * of_round);
     let (prompt, answer) = tokens.split_at(workload.prompt);
+    let tally = engine.device_experts().cloned();
+    let counters = || tally.as_ref().map(|tally| tally.counters());
+    let at_start = counters();
     let start = Instant::now();
     engine.eval(&mut sequence, prompt)?;
-    let prefill = start.elapsed().as_secs_f64();
+    let prefill = start.elapsed();
+    let at_decode = counters();
     let mut state_bytes = 0;
     let start = Instant::now();
     for (i, &token) in answer.iter().enumerate() {
@@ -127,7 +164,11 @@ fn measure(engine: &mut Engine, workload: &WorkloadArgs, decode: usize) -> Resul
             state_bytes = sequence.state_bytes() as u64;
         }
     }
-    Ok(Times { prefill, decode: start.elapsed().as_secs_f64(), state_bytes })
+    let decode = start.elapsed();
+    let gpu = at_start.zip(at_decode).zip(counters()).map(|((start, middle), end)| {
+        [GpuStats::between(&start, &middle, prefill), GpuStats::between(&middle, &end, decode)]
+    });
+    Ok(Times { prefill: prefill.as_secs_f64(), decode: decode.as_secs_f64(), state_bytes, gpu })
 }
 
 impl Phase {
@@ -147,7 +188,7 @@ impl Phase {
 
 impl Speed {
     fn table(&self) -> Result<String> {
-        let Speed { threads, context, prefill, decode, limit } = self;
+        let Speed { threads, context, prefill, decode, limit, brought } = self;
         let mut table = String::new();
         for (name, phase, before) in
             [("prefill", prefill, *context), ("decode", decode, context + prefill.tokens)]
@@ -158,7 +199,9 @@ impl Speed {
                 writeln!(table, "  ({least:.2} to {most:.2}, {} times)", phase.seconds.len())?;
             }
         }
-        if decode.tokens > 0 {
+        if let Some(brought) = brought {
+            table += &brought.table()?;
+        } else if decode.tokens > 0 {
             let bytes = limit.weight_bytes_per_token + limit.state_bytes_per_token;
             let per_second = Bytes(limit.bandwidth_bytes_per_second as u64);
             writeln!(

@@ -172,3 +172,41 @@ fn what_cannot_be_served_is_said_at_the_start() {
         assert!(said.contains(words), "{args:?}: {said}");
     }
 }
+
+/// A collector of spans: what it was sent until the server had ended.
+#[cfg(feature = "otel")]
+#[test]
+fn otel_spans_of_requests_reach_their_collector() {
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let server = Server::start(&["--listen", "127.0.0.1:0", "--otel-endpoint", &endpoint]);
+    assert!(request(&server.address, "GET /v1/models", "", "").contains("200 OK"));
+    let sent = thread::spawn(move || {
+        let (mut stream, _) = collector.accept().unwrap();
+        let mut sent = Vec::new();
+        let mut part = [0; 4096];
+        // The names of a span's attributes are the last thing in it.
+        while !String::from_utf8_lossy(&sent).contains("status") {
+            let read = stream.read(&mut part).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&sent));
+            sent.extend_from_slice(&part[..read]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        String::from_utf8_lossy(&sent).into_owned()
+    });
+    server.terminate();
+    let (code, log) = server.end();
+    assert_eq!(code, Some(0), "{log}");
+    let sent = sent.join().unwrap();
+    for piece in ["POST /v1/traces", "moeflux", "request", "/v1/models"] {
+        assert!(sent.contains(piece), "{piece}: {sent}");
+    }
+}
+
+#[cfg(not(feature = "otel"))]
+#[test]
+fn without_otel_the_error_says_how_to_have_it() {
+    let output = command().args(["serve", "--otel-endpoint", "http://localhost:4318"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("--features otel"), "{said}");
+}

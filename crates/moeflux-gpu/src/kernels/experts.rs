@@ -6,8 +6,8 @@ use crate::device::Device;
 use crate::matrix::GpuMatrix;
 use crate::{Encoder, GpuError, Program, View};
 
+use super::LANES;
 use super::linear::{Input, Product, TILE, Tiles};
-use super::{EACH, LANES, grid};
 
 static GROUP: Program =
     Program { name: "experts_group", entry: "main", source: &[include_str!("experts_group.wgsl")] };
@@ -88,12 +88,7 @@ pub fn experts(
     scratch: &ExpertScratch,
     y: &View,
 ) {
-    let (choices, hidden) = (ids.len(), experts.gate_up.cols());
-    let intermediate = experts.down.cols();
-    assert!(choices.is_multiple_of(k) && weights.len() == choices && x.len() == y.len());
-    assert_eq!(x.len(), choices / k * hidden);
-    let gate_up = scratch.gate_up.slice(0..choices * 2 * intermediate);
-    let down = scratch.down.slice(0..choices * hidden);
+    let choices = ids.len();
     let order = scratch.order.slice(0..choices);
     let table = scratch.tiles.slice(0..tiles(choices, experts.count) * 3);
     let is_grouped = choices >= GROUPED;
@@ -102,8 +97,63 @@ pub fn experts(
         let params = [choices as u32, (table.len() / 3) as u32];
         enc.dispatch(&GROUP, &constants, &[ids, &table, &order], &params, [1, 1, 1]);
     }
-    let tiles =
-        || if is_grouped { Tiles::Grouped { tiles: &table, order: &order } } else { Tiles::Each(ids) };
+    let (tiles, order) = if is_grouped { (&table, Some(&order)) } else { (ids, None) };
+    placed_experts(enc, experts, x, tiles, order, choices, k, activation, scratch);
+    combine_experts(enc, ids, weights, k, scratch, y);
+}
+
+/// Which of a step's choices are computed, and where their experts are, as [`placed_experts`] takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedChoices {
+    /// The place of each choice, or the tiles of choices that share one.
+    pub tiles: Vec<u32>,
+    /// The choices by tile; none if each choice is its own.
+    pub order: Vec<u32>,
+}
+
+impl PlacedChoices {
+    /// Of all choices those that have a place, `[n, k]`.
+    pub fn new(places: &[Option<u32>]) -> Self {
+        if places.len() < GROUPED {
+            // There is no such place, so nothing is computed.
+            let tiles = places.iter().map(|place| place.unwrap_or(u32::MAX)).collect();
+            return PlacedChoices { tiles, order: Vec::new() };
+        }
+        let placed = places.iter().zip(0..).filter_map(|(&place, choice)| Some((place?, choice)));
+        let mut placed: Vec<(u32, u32)> = placed.collect();
+        placed.sort_unstable();
+        let (mut tiles, mut first) = (Vec::new(), 0);
+        for of_one in placed.chunk_by(|a, b| a.0 == b.0) {
+            for tile in of_one.chunks(TILE) {
+                tiles.extend([tile[0].0, first, tile.len() as u32]);
+                first += tile.len() as u32;
+            }
+        }
+        PlacedChoices { tiles, order: placed.into_iter().map(|(_, choice)| choice).collect() }
+    }
+}
+
+/// What the experts of some of the choices make of `x`, `[n, hidden]`, into `scratch`, for [`combine_experts`]. `tiles` and
+/// `order` are those of [`PlacedChoices`] with places among `experts`; there are `choices` in all, `k` of each token.
+pub fn placed_experts(
+    enc: &mut Encoder<'_>,
+    experts: &GpuExperts,
+    x: &View,
+    tiles: &View,
+    order: Option<&View>,
+    choices: usize,
+    k: usize,
+    activation: Activation,
+    scratch: &ExpertScratch,
+) {
+    let (hidden, intermediate) = (experts.gate_up.cols(), experts.down.cols());
+    assert!(choices.is_multiple_of(k) && x.len() == choices / k * hidden);
+    let gate_up = scratch.gate_up.slice(0..choices * 2 * intermediate);
+    let down = scratch.down.slice(0..choices * hidden);
+    let tiles = || match order {
+        Some(order) => Tiles::Grouped { tiles, order },
+        None => Tiles::Each(tiles),
+    };
     let biases = experts.biases.as_ref();
     let bias = biases.map(|biases| &biases.gate_up);
     let product = Product::new(&experts.gate_up, 2 * intermediate, x, &gate_up);
@@ -116,6 +166,21 @@ pub fn experts(
     let bias = biases.map(|biases| &biases.down);
     let product = Product::new(&experts.down, hidden, &gate_up, &down);
     Product { bias, input, tiles: tiles(), x_stride: 2 * intermediate, ..product }.record(enc);
-    let params = [y.len() as u32, hidden as u32, k as u32];
-    enc.dispatch(&COMBINE, &EACH, &[&down, ids, weights, y], &params, grid(y.len().div_ceil(LANES)));
+}
+
+/// Adds what the experts of all choices gave, weighted, in ascending order of expert index.
+pub fn combine_experts(
+    enc: &mut Encoder<'_>,
+    ids: &View,
+    weights: &View,
+    k: usize,
+    scratch: &ExpertScratch,
+    y: &View,
+) {
+    let hidden = y.len() / (ids.len() / k).max(1);
+    assert!(weights.len() == ids.len() && y.len() == ids.len() / k * hidden);
+    let down = scratch.down.slice(0..ids.len() * hidden);
+    let constants = [("LANES", LANES as u32), ("K", k as u32)];
+    let groups = [hidden.div_ceil(LANES), ids.len() / k, 1].map(|count| count as u32);
+    enc.dispatch(&COMBINE, &constants, &[&down, ids, weights, y], &[hidden as u32], groups);
 }

@@ -5,9 +5,7 @@ struct Params {
     ids_at: u32,
     weights_at: u32,
     y_at: u32,
-    n: u32,
     hidden: u32,
-    k: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -16,28 +14,30 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 var<immediate> p: Params;
 
+/// The token's choices by ascending index of expert, all of a workgroup's values being one token's.
+var<workgroup> by_expert: array<u32, K>;
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (group.y * GRID_ROW + group.x) * LANES + lane;
-    if (i >= p.n) {
+    let token = group.y;
+    let first = token * K;
+    for (var j = lane; j < K; j += LANES) {
+        let id = ids[p.ids_at + first + j];
+        var place = 0u;
+        for (var other = 0u; other < K; other++) {
+            place += u32(ids[p.ids_at + first + other] < id);
+        }
+        by_expert[place] = first + j;
+    }
+    workgroupBarrier();
+    let i = group.x * LANES + lane;
+    if (i >= p.hidden) {
         return;
     }
-    let first = i / p.hidden * p.k;
     var sum = 0.0;
-    var above = 0u;
-    for (var n = 0u; n < p.k; n++) {
-        // Of the experts from `above` on the next one.
-        var expert = 0xffffffffu;
-        var choice = first;
-        for (var j = first; j < first + p.k; j++) {
-            let id = ids[p.ids_at + j];
-            if (id >= above && id < expert) {
-                expert = id;
-                choice = j;
-            }
-        }
-        sum = fma(weights[p.weights_at + choice], x[p.x_at + choice * p.hidden + i % p.hidden], sum);
-        above = expert + 1u;
+    for (var n = 0u; n < K; n++) {
+        let choice = by_expert[n];
+        sum = fma(weights[p.weights_at + choice], x[p.x_at + choice * p.hidden + i], sum);
     }
-    y[p.y_at + i] = sum;
+    y[p.y_at + token * p.hidden + i] = sum;
 }

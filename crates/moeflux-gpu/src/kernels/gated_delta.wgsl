@@ -40,6 +40,36 @@ const LANES: u32 = CHANNELS * PARTS;
 /// What the parts add to Sᵀk, Sᵀq and k·q; of two tokens in turn, so that one may be read while the next is written.
 var<workgroup> sums: array<vec3<f32>, 2u * LANES>;
 
+/// What an invocation reads of a token.
+struct Token {
+    k: array<f32, KEYS>,
+    q: array<f32, KEYS>,
+    v: f32,
+    decay: f32,
+    beta: f32,
+}
+
+fn token_of(t: u32, head: u32, key_head: u32, first_key: u32, keys: u32, channel: u32) -> Token {
+    let key_first = (t * p.key_heads + key_head) * p.key_dim + first_key;
+    let gate = t * p.value_heads + head;
+    var token: Token;
+    for (var i = 0u; i < KEYS; i++) {
+        token.k[i] = 0.0;
+        token.q[i] = 0.0;
+        if (i < keys) {
+            token.k[i] = k[p.k_at + key_first + i];
+            token.q[i] = q[p.q_at + key_first + i];
+        }
+    }
+    token.v = 0.0;
+    if (channel < p.value_dim) {
+        token.v = v[p.v_at + gate * p.value_dim + channel];
+    }
+    token.decay = decay[p.decay_at + gate];
+    token.beta = beta[p.beta_at + gate];
+    return token;
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let head = group.y;
@@ -62,37 +92,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             s[i] = state[p.state_at + state_first + i * p.value_dim];
         }
     }
+    var now = token_of(0u, head, key_head, first_key, keys, channel);
     for (var t = 0u; t < p.tokens; t++) {
-        let key_first = (t * p.key_heads + key_head) * p.key_dim + first_key;
         let gate = t * p.value_heads + head;
-        let kept = decay[p.decay_at + gate];
-        var k_token: array<f32, KEYS>;
         var sum = vec3<f32>(0.0);
         for (var i = 0u; i < KEYS; i++) {
-            var key = 0.0;
-            var query = 0.0;
-            if (i < keys) {
-                key = k[p.k_at + key_first + i];
-                query = q[p.q_at + key_first + i];
-            }
-            k_token[i] = key;
-            s[i] *= kept;
-            sum = fma(vec3<f32>(s[i], s[i], key), vec3<f32>(key, query, query), sum);
+            s[i] *= now.decay;
+            sum = fma(vec3<f32>(s[i], s[i], now.k[i]), vec3<f32>(now.k[i], now.q[i], now.q[i]), sum);
         }
         let buffer = (t & 1u) * LANES;
         sums[buffer + lane] = sum;
+        // The next token's values come while this one's are added.
+        var next = now;
+        if (t + 1u < p.tokens) {
+            next = token_of(t + 1u, head, key_head, first_key, keys, channel);
+        }
         workgroupBarrier();
         sum = sums[buffer + lane % CHANNELS];
         for (var other = 1u; other < PARTS; other++) {
             sum += sums[buffer + other * CHANNELS + lane % CHANNELS];
         }
-        var value = 0.0;
-        if (is_channel) {
-            value = v[p.v_at + gate * p.value_dim + channel];
-        }
-        let change = beta[p.beta_at + gate] * (value - sum.x);
+        let change = now.beta * (now.v - sum.x);
         for (var i = 0u; i < KEYS; i++) {
-            s[i] = fma(k_token[i], change, s[i]);
+            s[i] = fma(now.k[i], change, s[i]);
         }
         if (part == 0u && is_channel) {
             y[p.y_at + gate * p.value_dim + channel] = fma(sum.z, change, sum.y);
@@ -103,5 +125,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 new_state[p.new_state_at + kept_state + state_first + i * p.value_dim] = s[i];
             }
         }
+        now = next;
     }
 }

@@ -1,129 +1,267 @@
-// y = W·x for tiles of T rows of x and BN rows of W; an invocation has TM rows of x, four or eight, and four of W. For the order
-// of sums see product.wgsl: chain by chain, each in registers that are then added to the sums.
+// y = W·x for tiles of T rows of x and BN rows of W; an invocation has TM rows of x and TN of W, four or eight of each. For
+// the order of sums see product.wgsl: chain by chain, each in registers that are then added to the sums.
 //
-// Registers have names instead of indices, so that no compiler puts them elsewhere.
+// A unit of the tiles' columns is in a workgroup's memory, the next one is on its way to registers meanwhile. Registers have
+// names instead of indices, so that no compiler puts them elsewhere.
 
 /// Invocations side by side along W.
-const ACROSS: u32 = BN / 4u;
+const ACROSS: u32 = BN / TN;
 
-/// A unit of the tile's columns, four of them a vector, [8, T] and [8, BN], each of the eight with one vector more so that
-/// invocations write to different banks.
-const X_STRIDE: u32 = T + 1u;
-const W_STRIDE: u32 = BN + 1u;
-var<workgroup> xs: array<vec4<f32>, 8u * X_STRIDE>;
-var<workgroup> ws: array<vec4<f32>, 8u * W_STRIDE>;
+/// A unit of the tiles' columns, [32, T] and [32, BN], four rows a vector, and a vector more so that invocations write to
+/// different banks.
+const X_STRIDE: u32 = T / 4u + 1u;
+const W_STRIDE: u32 = BN / 4u + 1u;
+var<workgroup> xs: array<vec4<f32>, 32u * X_STRIDE>;
+var<workgroup> ws: array<vec4<f32>, 32u * W_STRIDE>;
 
-/// Four columns of four rows of W, the other way round.
-struct Four {
-    x: vec4<f32>,
-    y: vec4<f32>,
-    z: vec4<f32>,
-    w: vec4<f32>,
+/// Where an invocation's second four rows are, if it has them, in vectors.
+const X_SECOND: u32 = select(0u, T / 8u, TM > 4u);
+const W_SECOND: u32 = select(0u, BN / 8u, TN > 4u);
+
+/// Vectors of x and units of W that an invocation brings, four at most.
+const X_EACH: u32 = (T * 8u + LANES - 1u) / LANES;
+const W_EACH: u32 = (BN + LANES - 1u) / LANES;
+
+/// What is on its way.
+struct Coming {
+    x0: vec4<f32>,
+    x1: vec4<f32>,
+    x2: vec4<f32>,
+    x3: vec4<f32>,
+    w0: UnitOfRow,
+    w1: UnitOfRow,
+    w2: UnitOfRow,
+    w3: UnitOfRow,
 }
 
-fn four_rows(at: u32) -> Four {
-    let a = ws[at];
-    let b = ws[at + ACROSS];
-    let c = ws[at + 2u * ACROSS];
-    let d = ws[at + 3u * ACROSS];
-    return Four(
-        vec4(a.x, b.x, c.x, d.x),
-        vec4(a.y, b.y, c.y, d.y),
-        vec4(a.z, b.z, c.z, d.z),
-        vec4(a.w, b.w, c.w, d.w),
+/// The rows that an invocation brings: where those of x begin, and which of W they are.
+struct Sources {
+    x: vec4<u32>,
+    w: vec4<u32>,
+}
+
+/// The row of x of the tile that vector `i` of a unit belongs to: eight rows and four vectors of each follow each other.
+fn vector_row(i: u32) -> u32 {
+    return i / 32u % (T / 8u) * 8u + i % 8u;
+}
+
+/// And the columns of the unit that it holds, in vectors.
+fn vector_column(i: u32) -> u32 {
+    return i / 8u % 4u + i / (T * 4u) * 4u;
+}
+
+fn sources(tile: Tile, first: u32, lane: u32) -> Sources {
+    return Sources(
+        vec4(
+            x_start(tile, vector_row(lane)),
+            x_start(tile, vector_row(lane + LANES)),
+            x_start(tile, vector_row(lane + 2u * LANES)),
+            x_start(tile, vector_row(lane + 3u * LANES)),
+        ),
+        vec4(
+            w_row(tile, first + lane),
+            w_row(tile, first + lane + LANES),
+            w_row(tile, first + lane + 2u * LANES),
+            w_row(tile, first + lane + 3u * LANES),
+        ),
     );
 }
 
-/// Four columns of a row of x.
-fn add_four(rows: Four, at: u32, before: vec4<f32>) -> vec4<f32> {
-    let x4 = xs[at];
-    var sum = fma(rows.x, vec4<f32>(x4.x), before);
-    sum = fma(rows.y, vec4<f32>(x4.y), sum);
-    sum = fma(rows.z, vec4<f32>(x4.z), sum);
-    return fma(rows.w, vec4<f32>(x4.w), sum);
+fn bring(source: Sources, lane: u32, unit: u32) -> Coming {
+    var coming: Coming;
+    coming.x0 = four(source.x.x, unit * 32u + vector_column(lane) * 4u);
+    if (X_EACH > 1u) {
+        coming.x1 = four(source.x.y, unit * 32u + vector_column(lane + LANES) * 4u);
+    }
+    if (X_EACH > 2u) {
+        coming.x2 = four(source.x.z, unit * 32u + vector_column(lane + 2u * LANES) * 4u);
+        coming.x3 = four(source.x.w, unit * 32u + vector_column(lane + 3u * LANES) * 4u);
+    }
+    coming.w0 = unit_of_row(source.w.x, unit);
+    if (W_EACH > 1u) {
+        coming.w1 = unit_of_row(source.w.y, unit);
+    }
+    if (W_EACH > 2u) {
+        coming.w2 = unit_of_row(source.w.z, unit);
+        coming.w3 = unit_of_row(source.w.w, unit);
+    }
+    return coming;
+}
+
+fn put_x(i: u32, values: vec4<f32>) {
+    if (i < T * 8u) {
+        let row = vector_row(i);
+        let at = vector_column(i) * 4u * X_STRIDE + row / 4u;
+        xs[at][row % 4u] = values.x;
+        xs[at + X_STRIDE][row % 4u] = values.y;
+        xs[at + 2u * X_STRIDE][row % 4u] = values.z;
+        xs[at + 3u * X_STRIDE][row % 4u] = values.w;
+    }
+}
+
+fn put_eight(row: u32, eighth: u32, eight: Eight) {
+    let at = eighth * 8u * W_STRIDE + row / 4u;
+    ws[at][row % 4u] = eight.a.x;
+    ws[at + W_STRIDE][row % 4u] = eight.a.y;
+    ws[at + 2u * W_STRIDE][row % 4u] = eight.a.z;
+    ws[at + 3u * W_STRIDE][row % 4u] = eight.a.w;
+    ws[at + 4u * W_STRIDE][row % 4u] = eight.b.x;
+    ws[at + 5u * W_STRIDE][row % 4u] = eight.b.y;
+    ws[at + 6u * W_STRIDE][row % 4u] = eight.b.z;
+    ws[at + 7u * W_STRIDE][row % 4u] = eight.b.w;
+}
+
+fn put_w(row: u32, unit: UnitOfRow) {
+    if (row < BN) {
+        put_eight(row, 0u, eight_of_unit(unit, 0u));
+        put_eight(row, 1u, eight_of_unit(unit, 1u));
+        put_eight(row, 2u, eight_of_unit(unit, 2u));
+        put_eight(row, 3u, eight_of_unit(unit, 3u));
+    }
+}
+
+fn put(coming: Coming, lane: u32) {
+    put_x(lane, coming.x0);
+    if (X_EACH > 1u) {
+        put_x(lane + LANES, coming.x1);
+    }
+    if (X_EACH > 2u) {
+        put_x(lane + 2u * LANES, coming.x2);
+        put_x(lane + 3u * LANES, coming.x3);
+    }
+    put_w(lane, coming.w0);
+    if (W_EACH > 1u) {
+        put_w(lane + LANES, coming.w1);
+    }
+    if (W_EACH > 2u) {
+        put_w(lane + 2u * LANES, coming.w2);
+        put_w(lane + 3u * LANES, coming.w3);
+    }
+}
+
+/// A column of an invocation's rows of W, or its sums with one row of x.
+struct Two {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
+fn add_column(w: Two, x: f32, before: Two) -> Two {
+    return Two(fma(w.a, vec4<f32>(x), before.a), fma(w.b, vec4<f32>(x), before.b));
+}
+
+fn plus(sums: Two, part: Two) -> Two {
+    return Two(sums.a + part.a, sums.b + part.b);
+}
+
+fn write_row(tile: Tile, t: u32, row: u32, sums: Two) {
+    write_four(tile, t, row, sums.a);
+    if (TN > 4u) {
+        write_four(tile, t, row + BN / 2u, sums.b);
+    }
 }
 
 fn write_four(tile: Tile, t: u32, row: u32, sums: vec4<f32>) {
     write_sum(tile, t, row, sums.x);
-    write_sum(tile, t, row + ACROSS, sums.y);
-    write_sum(tile, t, row + 2u * ACROSS, sums.z);
-    write_sum(tile, t, row + 3u * ACROSS, sums.w);
+    write_sum(tile, t, row + 1u, sums.y);
+    write_sum(tile, t, row + 2u, sums.z);
+    write_sum(tile, t, row + 3u, sums.w);
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let tile = tile_of(group, lane);
+    let tile = tile_of(group);
     if (tile.count == 0u) {
         return;
     }
-    workgroupBarrier();
     let n = lane % ACROSS;
-    let m = lane / ACROSS * TM;
+    let m = lane / ACROSS;
     let first = group.x * BN;
-    var sum0 = vec4<f32>(0.0);
-    var sum1 = vec4<f32>(0.0);
-    var sum2 = vec4<f32>(0.0);
-    var sum3 = vec4<f32>(0.0);
-    var sum4 = vec4<f32>(0.0);
-    var sum5 = vec4<f32>(0.0);
-    var sum6 = vec4<f32>(0.0);
-    var sum7 = vec4<f32>(0.0);
-    for (var chain = 0u; chain < min(CHAINS, GROUPS); chain++) {
-        var part0 = vec4<f32>(0.0);
-        var part1 = vec4<f32>(0.0);
-        var part2 = vec4<f32>(0.0);
-        var part3 = vec4<f32>(0.0);
-        var part4 = vec4<f32>(0.0);
-        var part5 = vec4<f32>(0.0);
-        var part6 = vec4<f32>(0.0);
-        var part7 = vec4<f32>(0.0);
-        for (var g = chain; g < GROUPS; g += CHAINS) {
-            for (var unit = g * 2u; unit < min(g * 2u + 2u, UNITS); unit++) {
-                for (var i = lane; i < T * 8u; i += LANES) {
-                    xs[i % 8u * X_STRIDE + i / 8u] = four(i / 8u, tile.count, unit * 32u + i % 8u * 4u);
+    let source = sources(tile, first, lane);
+    let none = Two(vec4<f32>(0.0), vec4<f32>(0.0));
+    var sum0 = none;
+    var sum1 = none;
+    var sum2 = none;
+    var sum3 = none;
+    var sum4 = none;
+    var sum5 = none;
+    var sum6 = none;
+    var sum7 = none;
+    var part0 = none;
+    var part1 = none;
+    var part2 = none;
+    var part3 = none;
+    var part4 = none;
+    var part5 = none;
+    var part6 = none;
+    var part7 = none;
+    var coming = bring(source, lane, 0u);
+    for (var unit = 0u; unit < UNITS;) {
+        put(coming, lane);
+        workgroupBarrier();
+        // After a group of two units the chain's next one; after its last one the next chain's first.
+        var next = unit + 1u;
+        var is_chains_end = false;
+        if (next % 2u == 0u || next >= UNITS) {
+            next = unit / 2u + CHAINS;
+            if (next >= GROUPS) {
+                is_chains_end = true;
+                next = unit / 2u % CHAINS + 1u;
+                if (next >= CHAINS) {
+                    next = GROUPS;
                 }
-                for (var i = lane; i < BN * 4u; i += LANES) {
-                    let row = min(first + i / 4u, p.bound_rows - 1u);
-                    let weights = unit_of_row((tile.matrix - p.first_matrix) * p.rows + row, unit);
-                    let eight = eight_of_unit(weights, i % 4u);
-                    ws[i % 4u * 2u * W_STRIDE + i / 4u] = eight.a;
-                    ws[(i % 4u * 2u + 1u) * W_STRIDE + i / 4u] = eight.b;
-                }
-                workgroupBarrier();
-                for (var k = 0u; k < 8u; k++) {
-                    let rows = four_rows(k * W_STRIDE + n);
-                    let at = k * X_STRIDE + m;
-                    part0 = add_four(rows, at, part0);
-                    part1 = add_four(rows, at + 1u, part1);
-                    part2 = add_four(rows, at + 2u, part2);
-                    part3 = add_four(rows, at + 3u, part3);
-                    if (TM > 4u) {
-                        part4 = add_four(rows, at + 4u, part4);
-                        part5 = add_four(rows, at + 5u, part5);
-                        part6 = add_four(rows, at + 6u, part6);
-                        part7 = add_four(rows, at + 7u, part7);
-                    }
-                }
-                workgroupBarrier();
+            }
+            next *= 2u;
+        }
+        if (next < UNITS) {
+            coming = bring(source, lane, next);
+        }
+        for (var k = 0u; k < 32u; k++) {
+            let w = Two(ws[k * W_STRIDE + n], ws[k * W_STRIDE + W_SECOND + n]);
+            let x = Two(xs[k * X_STRIDE + m], xs[k * X_STRIDE + X_SECOND + m]);
+            part0 = add_column(w, x.a.x, part0);
+            part1 = add_column(w, x.a.y, part1);
+            part2 = add_column(w, x.a.z, part2);
+            part3 = add_column(w, x.a.w, part3);
+            if (TM > 4u) {
+                part4 = add_column(w, x.b.x, part4);
+                part5 = add_column(w, x.b.y, part5);
+                part6 = add_column(w, x.b.z, part6);
+                part7 = add_column(w, x.b.w, part7);
             }
         }
-        sum0 += part0;
-        sum1 += part1;
-        sum2 += part2;
-        sum3 += part3;
-        sum4 += part4;
-        sum5 += part5;
-        sum6 += part6;
-        sum7 += part7;
+        if (is_chains_end) {
+            sum0 = plus(sum0, part0);
+            sum1 = plus(sum1, part1);
+            sum2 = plus(sum2, part2);
+            sum3 = plus(sum3, part3);
+            part0 = none;
+            part1 = none;
+            part2 = none;
+            part3 = none;
+            if (TM > 4u) {
+                sum4 = plus(sum4, part4);
+                sum5 = plus(sum5, part5);
+                sum6 = plus(sum6, part6);
+                sum7 = plus(sum7, part7);
+                part4 = none;
+                part5 = none;
+                part6 = none;
+                part7 = none;
+            }
+        }
+        unit = next;
+        workgroupBarrier();
     }
-    write_four(tile, m, first + n, sum0);
-    write_four(tile, m + 1u, first + n, sum1);
-    write_four(tile, m + 2u, first + n, sum2);
-    write_four(tile, m + 3u, first + n, sum3);
+    let t = m * 4u;
+    let row = first + n * 4u;
+    write_row(tile, t, row, sum0);
+    write_row(tile, t + 1u, row, sum1);
+    write_row(tile, t + 2u, row, sum2);
+    write_row(tile, t + 3u, row, sum3);
     if (TM > 4u) {
-        write_four(tile, m + 4u, first + n, sum4);
-        write_four(tile, m + 5u, first + n, sum5);
-        write_four(tile, m + 6u, first + n, sum6);
-        write_four(tile, m + 7u, first + n, sum7);
+        write_row(tile, t + T / 2u, row, sum4);
+        write_row(tile, t + T / 2u + 1u, row, sum5);
+        write_row(tile, t + T / 2u + 2u, row, sum6);
+        write_row(tile, t + T / 2u + 3u, row, sum7);
     }
 }

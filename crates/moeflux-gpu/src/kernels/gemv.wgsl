@@ -6,6 +6,8 @@ const SLOTS: u32 = LANES / CHAINS;
 const OUTPUTS: u32 = T * SLOTS;
 /// Vectors of a group of x, and one so that invocations read different banks.
 const STRIDE: u32 = 17u;
+/// Vectors of x that a workgroup has at once.
+const VECTORS: u32 = T * CHAINS * 16u;
 
 /// Of each chain the group at hand, [T, CHAINS, STRIDE].
 var<workgroup> columns: array<vec4<f32>, T * CHAINS * STRIDE>;
@@ -42,25 +44,27 @@ fn add_unit(weights: UnitOfRow, at: u32, before: vec2<f32>) -> vec2<f32> {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let tile = tile_of(group, lane);
+    let tile = tile_of(group);
     if (tile.count == 0u) {
         return;
     }
-    workgroupBarrier();
     let chain = lane % CHAINS;
     let slot = lane / CHAINS;
-    let bound = (tile.matrix - p.first_matrix) * p.rows + min(group.x * SLOTS + slot, p.bound_rows - 1u);
+    let row = w_row(tile, group.x * SLOTS + slot);
     let at = chain * STRIDE;
     var sums = vec2<f32>(0.0);
     for (var base = 0u; base < GROUPS; base += CHAINS) {
         // Weights are asked for before x is waited for.
         let unit = (base + chain) * 2u;
-        let first = unit_of_row(bound, min(unit, UNITS - 1u));
-        let second = unit_of_row(bound, min(unit + 1u, UNITS - 1u));
-        for (var i = lane; i < T * CHAINS * 16u; i += LANES) {
-            let c = i / 16u;
-            let column = (base + c % CHAINS) * 64u + i % 16u * 4u;
-            columns[c * STRIDE + i % 16u] = four(c / CHAINS, tile.count, column);
+        let first = unit_of_row(row, min(unit, UNITS - 1u));
+        let second = unit_of_row(row, min(unit + 1u, UNITS - 1u));
+        for (var j = 0u; j < (VECTORS + LANES - 1u) / LANES; j++) {
+            let i = lane + j * LANES;
+            if (i < VECTORS) {
+                let c = i / 16u;
+                let column = (base + c % CHAINS) * 64u + i % 16u * 4u;
+                columns[c * STRIDE + i % 16u] = four(x_start(tile, c / CHAINS), column);
+            }
         }
         workgroupBarrier();
         if (unit < UNITS) {

@@ -3,26 +3,34 @@
 use crate::matrix::{GpuMatrix, UNIT};
 use crate::{Encoder, Program, View};
 
-use super::{GRID_ROW, LANES, MATH, SCALES, WEIGHTS, grid};
+use super::{GRID_ROW, LANES, MATH, WEIGHTS, grid};
 
 const PRODUCT: &str = include_str!("product.wgsl");
 const EIGHT: &str = include_str!("eight.wgsl");
-const CODES: &str = include_str!("codes.wgsl");
-static GEMV: Program = Program {
-    name: "linear",
-    entry: "main",
-    source: &[include_str!("gemv.wgsl"), PRODUCT, CODES, EIGHT, WEIGHTS, MATH],
-};
-static GEMV_AFFINE4: Program = Program {
-    name: "linear",
-    entry: "main",
-    source: &[include_str!("gemv.wgsl"), PRODUCT, include_str!("codes_affine4.wgsl"), EIGHT, SCALES, MATH],
-};
-static GEMM: Program = Program {
-    name: "linear",
-    entry: "main",
-    source: &[include_str!("gemm.wgsl"), PRODUCT, CODES, EIGHT, WEIGHTS, MATH],
-};
+const GEMV: &str = include_str!("gemv.wgsl");
+const GEMM: &str = include_str!("gemm.wgsl");
+/// Weights in any encoding, and in affine codes of four bits.
+const ANY: &str =
+    concat!(include_str!("codes.wgsl"), include_str!("scales.wgsl"), include_str!("weights.wgsl"));
+const AFFINE4: &str = concat!(include_str!("codes_affine4.wgsl"), include_str!("scales.wgsl"));
+/// Rows of x that begin anywhere, and where vectors do.
+const VALUES: &str = include_str!("inputs.wgsl");
+const VECTORS: &str = include_str!("inputs4.wgsl");
+
+/// A product's program for each encoding (any, affine of four bits) and for each kind of rows of x.
+macro_rules! product {
+    ($shape:ident, $weights:ident, $inputs:ident) => {
+        Program { name: "linear", entry: "main", source: &[$shape, PRODUCT, $inputs, $weights, EIGHT, MATH] }
+    };
+    ($shape:ident) => {
+        [
+            [product!($shape, ANY, VALUES), product!($shape, ANY, VECTORS)],
+            [product!($shape, AFFINE4, VALUES), product!($shape, AFFINE4, VECTORS)],
+        ]
+    };
+}
+static GEMV_PROGRAMS: [[Program; 2]; 2] = product!(GEMV);
+static GEMM_PROGRAMS: [[Program; 2]; 2] = product!(GEMM);
 static EMBED: Program =
     Program { name: "embed", entry: "main", source: &[include_str!("embed.wgsl"), WEIGHTS] };
 static TRANSPOSED: Program = Program {
@@ -128,24 +136,57 @@ pub(super) struct Product<'a> {
     pub(super) choices: usize,
 }
 
-/// Invocations of a workgroup, with tiles and without.
-const WITH_TILES: usize = 128;
+/// Invocations of a workgroup without tiles.
 const WITHOUT: usize = 256;
 /// Sums of a row that are added at the end; more of them let more invocations read a row.
 const CHAINS: usize = 32;
 /// Most rows of x that do without tiles in a workgroup's memory.
-const FEW: usize = 4;
+const FEW: usize = 16;
+/// Workgroups that keep a large device busy; with fewer, each has less to do.
+const BUSY: usize = 192;
 
 /// The shape of a workgroup's work; it changes no bit.
+#[derive(Clone, Copy)]
 enum Work {
     /// So many rows of x, two at most.
     Gemv { x_rows: usize },
-    /// Tiles of rows of x and rows of W, and rows of x for each invocation.
-    Gemm { x_rows: usize, rows: usize, each: usize },
+    /// Tiles of rows of x and rows of W, and the part of both that an invocation has.
+    Gemm { x_rows: usize, rows: usize, each: [usize; 2] },
 }
 
-const SMALL_TILES: Work = Work::Gemm { x_rows: TILE, rows: 128, each: 4 };
-const LARGE_TILES: Work = Work::Gemm { x_rows: 64, rows: 64, each: 8 };
+/// Tiles of many rows of x, the largest first.
+const TILES: [Work; 3] = [
+    Work::Gemm { x_rows: 64, rows: 128, each: [8, 4] },
+    Work::Gemm { x_rows: 64, rows: 64, each: [8, 4] },
+    Work::Gemm { x_rows: 32, rows: 32, each: [4, 4] },
+];
+/// Tiles of choices of one expert.
+const EXPERT_TILES: Work = Work::Gemm { x_rows: TILE, rows: 128, each: [4, 4] };
+
+impl Work {
+    /// Rows of x and of W of a workgroup, if a sum has so many chains.
+    fn tile(self, chains: usize) -> [usize; 2] {
+        match self {
+            Work::Gemv { x_rows } => [x_rows, WITHOUT / chains],
+            Work::Gemm { x_rows, rows, .. } => [x_rows, rows],
+        }
+    }
+
+    /// Workgroups for so many rows of x and of W.
+    fn workgroups(self, chains: usize, n: usize, rows: usize) -> usize {
+        let [x_tile, tile] = self.tile(chains);
+        n.div_ceil(x_tile) * rows.div_ceil(tile)
+    }
+
+    /// For `n` rows of x, the same matrices for all of them, with so many rows in all.
+    fn of(chains: usize, n: usize, rows: usize) -> Self {
+        let tiles = TILES.iter().find(|work| work.workgroups(chains, n, rows) >= BUSY);
+        match tiles {
+            Some(&tiles) if n > FEW => tiles,
+            _ => Work::Gemv { x_rows: n.min(2) },
+        }
+    }
+}
 
 impl<'a> Product<'a> {
     pub(super) fn new(w: &'a GpuMatrix, rows: usize, x: &'a View, y: &'a View) -> Self {
@@ -160,40 +201,45 @@ impl<'a> Product<'a> {
             return;
         }
         let n = y.len() / (rows * heads);
-        let gemv = |x_rows| Work::Gemv { x_rows };
+        let units = cols.div_ceil(UNIT);
+        let chains = units.div_ceil(2).next_power_of_two().min(CHAINS);
         let (mode, table, order, work, count) = match tiles {
-            Tiles::Heads if n == 1 => (0, &none, &none, gemv(1), 1),
-            Tiles::Heads if n <= FEW => (0, &none, &none, gemv(2), n.div_ceil(2)),
-            Tiles::Heads if n <= 2 * TILE => (0, &none, &none, SMALL_TILES, n.div_ceil(TILE)),
-            Tiles::Heads => (0, &none, &none, LARGE_TILES, n.div_ceil(64)),
-            Tiles::Each(ids) => (1, ids, &none, gemv(1), n),
-            Tiles::Grouped { tiles, order } => (2, tiles, order, SMALL_TILES, tiles.len() / 3),
+            Tiles::Heads => {
+                let work = Work::of(chains, n, rows * heads);
+                (0, &none, &none, work, n.div_ceil(work.tile(chains)[0]))
+            }
+            Tiles::Each(ids) => (1, ids, &none, Work::Gemv { x_rows: 1 }, n),
+            Tiles::Grouped { tiles, order } => (2, tiles, order, EXPERT_TILES, tiles.len() / 3),
         };
         let (activation, up, alpha, limit) = match input {
             Input::Plain => (0, &none, 0.0, 0.0),
             Input::Swiglu(up) => (1, up, 0.0, 0.0),
             Input::ClampedSwiglu { up, alpha, limit } => (2, up, alpha, limit),
         };
-        let units = cols.div_ceil(UNIT);
-        let chains = units.div_ceil(2).next_power_of_two().min(CHAINS);
+        let is_whole = cols.is_multiple_of(UNIT);
+        let is_vectors =
+            is_whole && [x.offset(), up.offset(), x_stride].iter().all(|start| start.is_multiple_of(4));
         let mut constants = vec![
             ("CHAINS", chains as u32),
             ("UNITS", units as u32),
             ("MODE", mode),
             ("ACTIVATION", activation),
             ("HAS_BIAS", u32::from(bias.is_some())),
-            ("IS_WHOLE", u32::from(cols.is_multiple_of(UNIT))),
+            ("IS_WHOLE", u32::from(is_whole)),
         ];
-        let (program, x_rows, rows_at_once) = match work {
-            Work::Gemv { x_rows } => {
+        let programs = match work {
+            Work::Gemv { .. } => {
                 constants.push(("LANES", WITHOUT as u32));
-                (if w.is_affine4() { &GEMV_AFFINE4 } else { &GEMV }, x_rows, WITHOUT / chains)
+                &GEMV_PROGRAMS
             }
-            Work::Gemm { x_rows, rows, each } => {
-                constants.extend([("LANES", WITH_TILES as u32), ("BN", rows as u32), ("TM", each as u32)]);
-                (&GEMM, x_rows, rows)
+            Work::Gemm { x_rows, rows, each: [x_each, each] } => {
+                let lanes = x_rows / x_each * (rows / each);
+                constants.extend([("LANES", lanes), ("BN", rows), ("TM", x_each), ("TN", each)].map(as_u32));
+                &GEMM_PROGRAMS
             }
         };
+        let program = &programs[usize::from(w.is_affine4())][usize::from(is_vectors)];
+        let [x_rows, rows_at_once] = work.tile(chains);
         constants.push(("T", x_rows as u32));
         constants.extend(w.constants());
         for part in w.parts() {
@@ -213,4 +259,8 @@ impl<'a> Product<'a> {
             enc.dispatch(program, &constants, &views, &params, groups);
         }
     }
+}
+
+fn as_u32((name, value): (&'static str, usize)) -> (&'static str, u32) {
+    (name, value as u32)
 }

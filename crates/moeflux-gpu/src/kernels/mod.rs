@@ -19,7 +19,9 @@ pub use columns::gather_columns;
 pub use conv1d_silu::causal_conv1d_silu;
 pub use decay_beta::decay_and_beta;
 pub use elementwise::{add, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
-pub use experts::{ExpertScratch, GpuExpertBiases, GpuExperts, experts};
+pub use experts::{
+    ExpertScratch, GpuExpertBiases, GpuExperts, PlacedChoices, combine_experts, experts, placed_experts,
+};
 pub use gated_delta::gated_delta_rule;
 pub use linear::{embed, head_linear, head_linear_transposed, linear, swiglu_linear};
 pub use norm::{add_rms_norm, gated_rms_norm, l2_norm, rms_norm};
@@ -31,7 +33,6 @@ pub use top_k::{MAX_TOP_K, top_k, top_k_scratch_len};
 /// What shaders share.
 pub(crate) const MATH: &str = include_str!("math.wgsl");
 pub(crate) const WEIGHTS: &str = concat!(include_str!("scales.wgsl"), include_str!("weights.wgsl"));
-pub(crate) const SCALES: &str = include_str!("scales.wgsl");
 pub(crate) const ORDER: &str = include_str!("order.wgsl");
 
 /// Workgroups in a row of the grid: more than one row where there are more of them than a dimension may have.

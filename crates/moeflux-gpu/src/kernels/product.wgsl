@@ -35,8 +35,6 @@ struct Params {
 
 @group(0) @binding(1) var<storage, read> params: array<u32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read> up: array<f32>;
 @group(0) @binding(5) var<storage, read> tiles: array<u32>;
 @group(0) @binding(6) var<storage, read> order: array<u32>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
@@ -45,18 +43,15 @@ var<immediate> p: Params;
 /// Groups of 64 columns: two units each.
 const GROUPS: u32 = (UNITS + 1u) / 2u;
 
-/// The rows of the tile in x and in y.
-var<workgroup> x_rows: array<u32, T>;
-var<workgroup> y_rows: array<u32, T>;
-
-/// A matrix among those that are bound, and how many rows of x meet it.
+/// A matrix among those that are bound, and which rows of x meet it.
 struct Tile {
     matrix: u32,
+    index: u32,
     count: u32,
 }
 
 /// The tile of a workgroup; none if its count is 0.
-fn tile_of(group: vec3<u32>, lane: u32) -> Tile {
+fn tile_of(group: vec3<u32>) -> Tile {
     var matrix = group.z;
     var count = min(T, p.n - group.y * T);
     if (MODE == 1u) {
@@ -67,57 +62,66 @@ fn tile_of(group: vec3<u32>, lane: u32) -> Tile {
         count = tiles[p.tiles_at + group.y * 3u + 2u];
     }
     if (count == 0u || matrix < p.first_matrix || matrix - p.first_matrix >= p.matrices) {
-        return Tile(0u, 0u);
+        return Tile(0u, 0u, 0u);
     }
-    if (lane < T) {
-        var row = group.y * T + min(lane, count - 1u);
-        if (MODE == 0u) {
-            row = row * p.heads + matrix;
-            x_rows[lane] = row;
-        } else {
-            if (MODE == 2u) {
-                row = order[p.order_at + tiles[p.tiles_at + group.y * 3u + 1u] + min(lane, count - 1u)];
-            }
-            x_rows[lane] = row / p.choices;
-        }
-        y_rows[lane] = row;
-    }
-    return Tile(matrix, count);
+    return Tile(matrix, group.y, count);
 }
 
-/// Four values of a row of x from a column on; zeros past its end, and where there is no such row.
-fn four(t: u32, count: u32, column: u32) -> vec4<f32> {
-    var values = vec4<f32>(0.0);
-    // Where columns are whole units only those of groups that are not there are past the end.
-    if (t < count && column < p.cols) {
-        let at = x_rows[t] * p.x_stride + column;
-        if (IS_WHOLE) {
-            return vec4<f32>(input(at), input(at + 1u), input(at + 2u), input(at + 3u));
-        }
-        for (var i = 0u; i < 4u; i++) {
-            if (column + i < p.cols) {
-                values[i] = input(at + i);
-            }
-        }
+/// The row of y that a tile's row t is; those past its last row are the last one again.
+fn y_row(tile: Tile, t: u32) -> u32 {
+    let within = min(t, tile.count - 1u);
+    if (MODE == 2u) {
+        return order[p.order_at + tiles[p.tiles_at + tile.index * 3u + 1u] + within];
     }
-    return values;
+    let row = tile.index * T + within;
+    if (MODE == 0u) {
+        return row * p.heads + tile.matrix;
+    }
+    return row;
 }
 
-/// A value of x, or what an expert makes of its two products.
-fn input(at: u32) -> f32 {
-    let value = x[p.x_at + at];
+/// Where the row of x begins that a tile's row t reads.
+fn x_start(tile: Tile, t: u32) -> u32 {
+    var row = y_row(tile, t);
+    if (MODE != 0u) {
+        row /= p.choices;
+    }
+    return row * p.x_stride;
+}
+
+/// The row of W that is row `row` of the bound ones, or the last of them.
+fn w_row(tile: Tile, row: u32) -> u32 {
+    return (tile.matrix - p.first_matrix) * p.rows + min(row, p.bound_rows - 1u);
+}
+
+/// Four values of a row of x from a column on; zeros past its end.
+fn four(start: u32, column: u32) -> vec4<f32> {
+    if (column >= p.cols) {
+        return vec4<f32>(0.0);
+    }
+    let values = four_of_x(start + column, p.cols - column);
+    if (ACTIVATION == 0u) {
+        return values;
+    }
+    let ups = four_of_up(start + column, p.cols - column);
+    return vec4(
+        activated(values.x, ups.x),
+        activated(values.y, ups.y),
+        activated(values.z, ups.z),
+        activated(values.w, ups.w),
+    );
+}
+
+/// What an expert makes of its two products.
+fn activated(value: f32, raw: f32) -> f32 {
     if (ACTIVATION == 1u) {
-        return silu(value) * up[p.up_at + at];
+        return silu(value) * raw;
     }
-    if (ACTIVATION == 2u) {
-        // A NaN passes.
-        let gate = select(value, p.limit, value > p.limit);
-        let raw = up[p.up_at + at];
-        let above = select(raw, p.limit, raw > p.limit);
-        let cut = select(above, -p.limit, above < -p.limit);
-        return (cut + 1.0) * (gate * sigmoid(gate * p.alpha));
-    }
-    return value;
+    // A NaN passes.
+    let gate = select(value, p.limit, value > p.limit);
+    let above = select(raw, p.limit, raw > p.limit);
+    let cut = select(above, -p.limit, above < -p.limit);
+    return (cut + 1.0) * (gate * sigmoid(gate * p.alpha));
 }
 
 /// Writes a sum to row `row` of the bound ones.
@@ -127,6 +131,6 @@ fn write_sum(tile: Tile, t: u32, row: u32, sum: f32) {
         if (HAS_BIAS) {
             value += bias[p.bias_at + tile.matrix * p.rows + p.first_row + row];
         }
-        y[p.y_at + y_rows[t] * p.rows + p.first_row + row] = value;
+        y[p.y_at + y_row(tile, t) * p.rows + p.first_row + row] = value;
     }
 }

@@ -32,7 +32,8 @@ const SOFTMAX_OF_CHOSEN: u32 = 2u;
 const MAX: u32 = 0u;
 
 var<workgroup> scores: array<f32, EXPERTS>;
-var<workgroup> choice: array<u32, EXPERTS>;
+/// Of the experts' choices, four a vector; zeros past the last.
+var<workgroup> keys: array<vec4<u32>, (EXPERTS + 3u) / 4u>;
 var<workgroup> lanes: array<f32, LANES>;
 var<workgroup> group_keys: array<u32, GROUPS>;
 var<workgroup> chosen: array<f32, K>;
@@ -76,7 +77,7 @@ fn group_key(index: u32) -> u32 {
     var first = MINUS_INFINITY_KEY;
     var second = MINUS_INFINITY_KEY;
     for (var e = index * GROUP_SIZE; e < (index + 1u) * GROUP_SIZE; e++) {
-        let key = choice[e];
+        let key = keys[e / 4u][e % 4u];
         if (key > first) {
             second = first;
             first = key;
@@ -102,10 +103,22 @@ fn exclude_other_groups(lane: u32) {
             place += u32(comes_before(group_keys[g], g, group_keys[mine], mine));
         }
         if (place >= GROUPS_CHOSEN) {
-            choice[e] = MINUS_INFINITY_KEY;
+            keys[e / 4u][e % 4u] = MINUS_INFINITY_KEY;
         }
     }
     workgroupBarrier();
+}
+
+/// How many experts come before one. Those of a lower index also do with an equal choice: no key is the largest integer.
+fn place_of(e: u32) -> u32 {
+    let mine = vec4<u32>(keys[e / 4u][e % 4u]);
+    var places = vec4<u32>(0u);
+    for (var i = 0u; i < (EXPERTS + 3u) / 4u; i++) {
+        let others = i * 4u + vec4<u32>(0u, 1u, 2u, 3u);
+        let is_lower = select(vec4<u32>(0u), vec4<u32>(1u), others < vec4<u32>(e));
+        places += select(vec4<u32>(0u), vec4<u32>(1u), keys[i] + is_lower > mine);
+    }
+    return places.x + places.y + places.z + places.w;
 }
 
 @compute @workgroup_size(LANES)
@@ -130,18 +143,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (HAS_BIAS) {
             score += bias[p.bias_at + e];
         }
-        choice[e] = key_of(score);
+        keys[e / 4u][e % 4u] = key_of(score);
+    }
+    for (var e = EXPERTS + lane; e < (EXPERTS + 3u) / 4u * 4u; e += LANES) {
+        keys[e / 4u][e % 4u] = 0u;
     }
     workgroupBarrier();
     if (GROUPS > 1u) {
         exclude_other_groups(lane);
     }
     for (var e = lane; e < EXPERTS; e += LANES) {
-        let mine = choice[e];
-        var place = 0u;
-        for (var other = 0u; other < EXPERTS; other++) {
-            place += u32(comes_before(choice[other], other, mine, e));
-        }
+        let place = place_of(e);
         if (place < K) {
             ids[p.ids_at + token * K + place] = e;
             chosen[place] = scores[e];

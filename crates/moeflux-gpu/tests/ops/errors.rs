@@ -42,6 +42,21 @@ fn what_is_too_large_is_named() {
 }
 
 #[test]
+fn more_memory_than_allowed_is_none() {
+    let gpu = Gpu::new();
+    let before = gpu.0.held_bytes();
+    let held = gpu.0.alloc("held", 1000).unwrap();
+    assert_eq!(gpu.0.held_bytes(), before + 4000);
+    gpu.0.limit_memory(before + 6000);
+    match gpu.0.alloc("a cache", 1000) {
+        Err(GpuError::OutOfMemory { what, bytes: 4000 }) => assert_eq!(what, "a cache"),
+        other => panic!("{other:?}"),
+    }
+    drop(held);
+    gpu.0.alloc("a cache", 1000).unwrap();
+}
+
+#[test]
 fn a_device_that_is_not_there() {
     match Device::open(99) {
         Err(GpuError::NoDevice { index: 99, found }) => assert_eq!(found, moeflux_gpu::devices().len()),

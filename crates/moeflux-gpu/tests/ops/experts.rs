@@ -1,4 +1,7 @@
-use moeflux_gpu::{ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix};
+use moeflux_gpu::{
+    ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix, PlacedChoices, Uploads, View, combine_experts,
+    placed_experts,
+};
 use moeflux_kernels::{
     self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, Float, Matrix, Numbers,
 };
@@ -98,6 +101,38 @@ fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
                 all.clone_from(&y);
             }
             assert_eq!(bits(&y), bits(&all[..n * hidden]), "{n} tokens");
+        }
+        // The same in places, in another order, some experts after the others, each where another one was before.
+        let slots = GpuExperts::alloc(&gpu.0, "places", count, &expert(0)).unwrap();
+        let one = GpuExperts::bytes_of_one(&expert(0));
+        let place = |id: u32| (id + 2) % count as u32;
+        let mut uploads = Uploads::new(&gpu.0, one);
+        for n in [tokens, 2] {
+            let (x, ids_of_n) = (gx.slice(0..n * hidden), &ids[..n * k]);
+            let y = gpu.out(n * hidden);
+            let mut upload = |ids: &[u32], place_of: &dyn Fn(u32) -> u32| {
+                let mut enc = gpu.0.encoder();
+                let experts: Vec<_> = ids.iter().map(|&id| (place_of(id), expert(id))).collect();
+                let bytes = uploads.record(&mut enc, &POOL, &slots, &experts).unwrap();
+                assert_eq!(bytes, one * ids.len() as u64);
+                uploads.submit(&gpu.0, enc).unwrap();
+            };
+            let every: Vec<u32> = (0..count as u32).collect();
+            upload(&every, &|id| count as u32 - 1 - id);
+            for part in every.chunks(count.div_ceil(2)) {
+                upload(part, &place);
+                let placed = |id: &u32| part.contains(id).then(|| place(*id));
+                let PlacedChoices { tiles, order } =
+                    PlacedChoices::new(&ids_of_n.iter().map(placed).collect::<Vec<_>>());
+                let (tiles, order): (View, View) = (gpu.up_u32(&tiles), gpu.up_u32(&order));
+                let order = (!order.is_empty()).then_some(&order);
+                gpu.run(|enc| {
+                    placed_experts(enc, &slots, &x, &tiles, order, n * k, k, activation, &scratch);
+                });
+            }
+            let (ids, weights) = (gids.slice(0..n * k), gweights.slice(0..n * k));
+            gpu.run(|enc| combine_experts(enc, &ids, &weights, k, &scratch, &y));
+            assert_eq!(bits(&gpu.down(&y)), bits(&all[..n * hidden]), "{n} tokens in places");
         }
     }
 }

@@ -55,6 +55,67 @@ fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
     }
 }
 
+/// Many rows go by tiles, of sizes that follow from shapes; one row has the same bits.
+#[test]
+fn tiles_give_the_bits_of_a_row_by_itself() {
+    let (gpu, mut random) = (Gpu::new(), Random(16));
+    let affine = |bits| Encoding::Affine { bits, group: 64, params: Float::Bf16 };
+    for (n, rows, cols, encoding) in [
+        (1030, 1410, 128, affine(4)),
+        (500, 1500, 192, affine(4)),
+        (450, 450, 4224, affine(4)),
+        (450, 450, 320, affine(8)),
+        (500, 1500, 96, Encoding::Mxfp4),
+        (450, 450, 77, Encoding::Float(Float::F16)),
+    ] {
+        let weights = Weights::random(&mut random, rows, cols, encoding);
+        let w = weights.matrix();
+        let on_device = GpuMatrix::upload(&gpu.0, "w", &w).unwrap();
+        let x = random.floats(n * cols, 1.0);
+        let (gx, y) = (gpu.up(&x), gpu.out(n * rows));
+        gpu.run(|enc| moeflux_gpu::linear(enc, &on_device, None, &gx, &y));
+        let mut expected = vec![0.0; n * rows];
+        cpu::linear(&POOL, &w, &x, &mut expected);
+        let all = gpu.down(&y);
+        assert_close(&format!("{encoding:?} {n} {rows} {cols}"), &all, &expected);
+        for row in [0, 33, n - 1] {
+            let y = gpu.out(rows);
+            let x = gx.slice(row * cols..(row + 1) * cols);
+            gpu.run(|enc| moeflux_gpu::linear(enc, &on_device, None, &x, &y));
+            assert_eq!(
+                bits(&gpu.down(&y)),
+                bits(&all[row * rows..(row + 1) * rows]),
+                "{encoding:?}: row {row}"
+            );
+        }
+    }
+}
+
+/// Matrices that lie together give what each gives.
+#[test]
+fn joined_matrices_are_one_and_each() {
+    let (gpu, mut random) = (Gpu::new(), Random(17));
+    let encoding = Encoding::Affine { bits: 4, group: 64, params: Float::Bf16 };
+    let parts = [130, 1, 40].map(|rows| Weights::random(&mut random, rows, 256, encoding));
+    let (whole, each) =
+        GpuMatrix::joined(&gpu.0, "w", &parts.each_ref().map(Weights::matrix)).unwrap().unwrap();
+    let (x, y) = (gpu.up(&random.floats(256, 1.0)), gpu.out(171));
+    gpu.run(|enc| moeflux_gpu::linear(enc, &whole, None, &x, &y));
+    let all = gpu.down(&y);
+    let mut start = 0;
+    for (weights, part) in parts.iter().zip(&each) {
+        let alone = GpuMatrix::upload(&gpu.0, "w", &weights.matrix()).unwrap();
+        for w in [part, &alone] {
+            let y = gpu.out(w.rows());
+            gpu.run(|enc| moeflux_gpu::linear(enc, w, None, &x, &y));
+            assert_eq!(bits(&gpu.down(&y)), bits(&all[start..start + w.rows()]));
+        }
+        start += part.rows();
+    }
+    let other = Weights::random(&mut random, 8, 256, Encoding::Float(Float::F16));
+    assert!(GpuMatrix::joined(&gpu.0, "w", &[parts[0].matrix(), other.matrix()]).unwrap().is_none());
+}
+
 #[test]
 fn rows_of_an_embedding_are_exact() {
     let (gpu, mut random) = (Gpu::new(), Random(12));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use moeflux_experts::{ExpertStore, StoreError};
 
+use crate::experts::DeviceTally;
 use crate::graph::{Graph, Op, Plan, TensorInfo};
 use crate::model::Model;
 use crate::sequence::{KvType, Position, Sequence};
@@ -40,6 +41,11 @@ pub trait Backend: Send {
 
     /// What streams the experts, if they are not read in place.
     fn experts(&self) -> Option<&Arc<ExpertStore>> {
+        None
+    }
+
+    /// What became of experts on a device that has not room for all of them, if it is one.
+    fn device_experts(&self) -> Option<&Arc<DeviceTally>> {
         None
     }
 }

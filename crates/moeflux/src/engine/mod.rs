@@ -30,9 +30,11 @@ pub use speculate::{MAX_DRAFT, Speculate, Speculated};
 pub use truncate::Truncated;
 
 use self::runner::Runner;
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{GpuBackend, GpuMemory};
 use crate::backend::{Backend, Observer, cpu::CpuBackend};
 use crate::error::Error;
-use crate::experts::{ExpertOptions, ExpertStore, Placement, place};
+use crate::experts::{DeviceTally, ExpertOptions, ExpertStore, Placement, place};
 use crate::model::Model;
 use crate::sampling::GrammarCompiler;
 use crate::sequence::Sequence;
@@ -66,6 +68,17 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    fn check(&self) -> Result<(), Error> {
+        for (option, value) in [("threads", Some(self.threads)), ("prefill_chunk", self.prefill_chunk)] {
+            if let Some(value @ 0) = value {
+                return Err(Error::Option { option, expected: "at least 1", found: value.to_string() });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Tokens of a prompt in one step on a backend that is given.
 const PREFILL_CHUNK: usize = 512;
 
@@ -80,12 +93,8 @@ pub struct Engine {
 impl Engine {
     /// An engine on the CPU.
     pub fn new(model: Model, options: &EngineOptions) -> Result<Self, Error> {
+        options.check()?;
         let threads = options.threads;
-        for (option, value) in [("threads", Some(threads)), ("prefill_chunk", options.prefill_chunk)] {
-            if let Some(value @ 0) = value {
-                return Err(Error::Option { option, expected: "at least 1", found: value.to_string() });
-            }
-        }
         let backend =
             CpuBackend::new(threads, options.numbers).map_err(|source| Error::Threads { threads, source })?;
         let Placement { store, prefill_chunk, room } = place(&model, options)?;
@@ -103,14 +112,24 @@ impl Engine {
         backend: Box<dyn Backend>,
         options: &EngineOptions,
     ) -> Result<Self, Error> {
-        let prefill_chunk = match options.prefill_chunk {
-            Some(0) => {
-                let found = "0".to_owned();
-                return Err(Error::Option { option: "prefill_chunk", expected: "at least 1", found });
-            }
-            chunk => chunk.unwrap_or(PREFILL_CHUNK),
-        };
+        options.check()?;
+        let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK);
         let runner = Runner::new(backend, options, prefill_chunk, None);
+        Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
+    }
+
+    /// An engine on a GPU, which holds so much of the model as its memory allows; experts that are not there are brought as
+    /// routers ask for them. Options of experts say how the host keeps those.
+    #[cfg(feature = "gpu")]
+    pub fn on_gpu(
+        model: Model,
+        device: moeflux_gpu::Device,
+        memory: GpuMemory,
+        options: &EngineOptions,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        let (backend, prefill_chunk) = GpuBackend::for_model(device, &model, memory, options)?;
+        let runner = Runner::new(Box::new(backend), options, prefill_chunk, None);
         Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
     }
 
@@ -122,6 +141,11 @@ impl Engine {
     /// What streams the experts; `None` if they are mapped.
     pub fn experts(&self) -> Option<&Arc<ExpertStore>> {
         self.runner.experts()
+    }
+
+    /// What became of experts on a GPU that has not room for all of them; `None` if it has, or there is none.
+    pub fn device_experts(&self) -> Option<&Arc<DeviceTally>> {
+        self.runner.device_experts()
     }
 
     /// An empty sequence of this model, for this engine's numbers: caches are of float32 in exact mode and of half

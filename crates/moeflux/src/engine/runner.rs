@@ -9,7 +9,7 @@ use super::graphs::GraphCache;
 use super::speculate::Policy;
 use crate::backend::{Backend, CancelToken, Observer, Segment, Step};
 use crate::error::Error;
-use crate::experts::{ExpertStore, StateRoom};
+use crate::experts::{DeviceTally, ExpertStore, StateRoom};
 use crate::graph::StepShape;
 use crate::model::{Model, Pass};
 use crate::sequence::{KvType, Position, Sequence};
@@ -123,6 +123,10 @@ impl Runner {
 
     pub(super) fn experts(&self) -> Option<&Arc<ExpertStore>> {
         self.backend.experts()
+    }
+
+    pub(super) fn device_experts(&self) -> Option<&Arc<DeviceTally>> {
+        self.backend.device_experts()
     }
 
     /// Memory that is meant for states where experts make room for them, in bytes: theirs, and a quarter of the experts'.

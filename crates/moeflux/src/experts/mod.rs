@@ -1,10 +1,12 @@
 //! The experts of a model that is larger than memory: how much memory they get, and where they lie for the store that
 //! streams them.
 
+mod device;
 mod hints;
 mod layout;
 mod place;
 
+pub use device::{DeviceCounters, DeviceTally};
 pub use hints::HintMode;
 pub(crate) use hints::Hints;
 pub use layout::layout;

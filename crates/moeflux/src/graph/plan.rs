@@ -1,5 +1,7 @@
 //! Where transient tensors live: as few buffers as their lifetimes allow.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{Element, Graph, TensorId};
 
 /// The buffer of a tensor: an index among the buffers of its element type.
@@ -15,6 +17,7 @@ pub struct Slot {
 /// so an operation's outputs never alias its inputs.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    id: u64,
     slots: Vec<Slot>,
     f32_lens: Vec<usize>,
     u32_lens: Vec<usize>,
@@ -69,6 +72,11 @@ impl Plan {
         plan
     }
 
+    /// No other plan of the process has it but its clones.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The tensor's buffer.
     pub fn slot(&self, id: TensorId) -> Slot {
         self.slots[id.0]
@@ -88,7 +96,9 @@ impl Plan {
     }
 
     fn empty(graph: &Graph) -> Self {
-        Plan { slots: Vec::with_capacity(graph.tensors().len()), f32_lens: vec![], u32_lens: vec![] }
+        static PLANS: AtomicU64 = AtomicU64::new(0);
+        let id = PLANS.fetch_add(1, Ordering::Relaxed);
+        Plan { id, slots: Vec::with_capacity(graph.tensors().len()), f32_lens: vec![], u32_lens: vec![] }
     }
 
     fn len(&self, slot: Slot) -> usize {

@@ -1,4 +1,4 @@
-//! The CPU backend: float32 throughout, with weights dequantised as they are read, or in fast mode activations of 8 bits
+//! The CPU backend: float32 throughout, with weights dequantised as they are read, or in fast mode quantised activations
 //! where they meet quantised weights.
 //!
 //! Each operation is one call of a kernel of the same meaning. Parallelism splits outputs, never sums, and every sum

@@ -1,5 +1,7 @@
 //! The buffers behind a plan, on a device.
 
+use std::ops::Range;
+
 use moeflux_gpu::{Device, GpuError, View};
 
 use crate::graph::{Element, Graph, Plan, TensorId};
@@ -43,9 +45,9 @@ impl Arena {
         buffers[slot.index].slice(0..graph.tensor(id).len())
     }
 
-    /// A tensor in a buffer beside the plan's.
-    pub(super) fn spare(&self, graph: &Graph, index: usize, id: TensorId) -> View {
-        self.spares[index].slice(0..graph.tensor(id).len())
+    /// A part of a buffer beside the plan's.
+    pub(super) fn spare(&self, index: usize, range: Range<usize>) -> View {
+        self.spares[index].slice(range)
     }
 
     /// Memory held on the device, in bytes.

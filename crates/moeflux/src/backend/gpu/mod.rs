@@ -9,26 +9,38 @@
 mod arena;
 mod fuse;
 mod inputs;
+mod place;
 mod pool;
 mod states;
+mod streamed;
 mod weights;
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use moeflux_gpu::{self as kernels, AttentionArgs, Device, Encoder, ExpertScratch, GpuError, View};
-use moeflux_kernels::KvType;
+use moeflux_experts::ExpertStore;
+use moeflux_gpu::{self as kernels, AttentionArgs, Device, Download, Encoder, ExpertScratch, GpuError, View};
+use moeflux_kernels::{KvType, ThreadPool};
 
 use self::arena::Arena;
-use self::fuse::Fused;
+use self::fuse::{FusedPlans, Joined, Place};
 use self::inputs::Inputs;
+use self::place::GpuPlan;
 use self::states::{States, recurrent};
+use self::streamed::{Streamed, Work};
 use self::weights::DeviceWeights;
 use super::cpu::rope::RopeTable;
 use super::{Backend, BackendError, CancelToken, Data, Observer, Step};
+use crate::engine::EngineOptions;
+use crate::error::Error;
+use crate::experts::{self, DeviceTally};
 use crate::graph::{Element, Graph, Op, Plan, TensorId};
 use crate::model::Model;
 
-/// Runs graphs on a GPU. All weights that graphs read are kept in its memory, from their first use on.
+pub use self::place::{GpuMemory, GpuMemoryError, bytes_of_experts};
+
+/// Runs graphs on a GPU. The weights that graphs read are kept in its memory, from their first use on; of experts, where
+/// there is not room for all, those that are used most.
 #[derive(Debug)]
 pub struct GpuBackend {
     device: Device,
@@ -36,7 +48,10 @@ pub struct GpuBackend {
     states: States,
     inputs: Inputs,
     arena: Arena,
+    fused: FusedPlans,
     experts: Option<Scratch>,
+    /// If not all of them stay.
+    streamed: Option<Streamed>,
     /// For attention split over blocks.
     parts: View,
     logits: Vec<f32>,
@@ -51,15 +66,41 @@ struct Scratch {
     memory: ExpertScratch,
 }
 
-/// Dispatches that are handed to the device together: first few, so that it begins, then as many as it computes while the
-/// next ones are recorded.
-const PORTIONS: [usize; 2] = [48, 192];
+/// Dispatches that are handed to the device together: first few, so that it begins, then as many as are recorded while it
+/// computes those before.
+const PORTIONS: [usize; 4] = [12, 32, 80, 240];
 
 /// Floats of memory for attention split over blocks.
 const PARTS: usize = 1 << 20;
 
 impl GpuBackend {
-    /// A backend on a device.
+    /// A backend for a model, with as much of the device's memory as it may hold, and how many tokens of a prompt a step
+    /// should have. Experts for which there is no room come from the host's memory: from mapped files or, by the options,
+    /// from a store.
+    pub fn for_model(
+        device: Device,
+        model: &Model,
+        memory: GpuMemory,
+        options: &EngineOptions,
+    ) -> Result<(Self, usize), Error> {
+        let plan = place::plan(model, device.info(), memory, options.prefill_chunk, options.experts.context)?;
+        let GpuPlan { limit, classes, prefill_chunk } = plan;
+        if let Some(limit) = limit {
+            device.limit_memory(limit);
+        }
+        let mut backend = GpuBackend::new(device).map_err(BackendError::from)?;
+        if let Some(classes) = classes {
+            let threads = options.threads;
+            let pool = ThreadPool::new(threads).map_err(|source| Error::Threads { threads, source })?;
+            let store = experts::place(model, options)?.store;
+            let policy = options.experts.store.policy;
+            let streamed = Streamed::new(&backend.device, model, &classes, policy, pool, store);
+            backend.streamed = Some(streamed.map_err(BackendError::from)?);
+        }
+        Ok((backend, prefill_chunk))
+    }
+
+    /// A backend on a device that has room for the whole model.
     pub fn new(device: Device) -> Result<Self, GpuError> {
         let parts = device.alloc("attention over blocks", PARTS)?;
         Ok(GpuBackend {
@@ -68,7 +109,9 @@ impl GpuBackend {
             states: States::default(),
             inputs: Inputs::default(),
             arena: Arena::default(),
+            fused: FusedPlans::default(),
             experts: None,
+            streamed: None,
             parts,
             logits: Vec::new(),
         })
@@ -80,6 +123,14 @@ impl GpuBackend {
     }
 }
 
+/// What is done together with an operation.
+struct Others<'a> {
+    /// The operation before, that this one does as well.
+    before: Option<&'a Op>,
+    /// The linear maps that this one does, and where what they write lies.
+    with: Option<(&'a [usize], View)>,
+}
+
 /// What the operations of one run have in common.
 struct Run<'r, 'a, 's> {
     model: &'r Model,
@@ -89,17 +140,30 @@ struct Run<'r, 'a, 's> {
 }
 
 impl GpuBackend {
-    /// Records an operation, and the one before if it is done together with it.
+    /// Records an operation, and those that are done together with it.
     fn record(
         &mut self,
         enc: &mut Encoder<'_>,
         op: &Op,
-        before: Option<&Op>,
+        Others { before, with }: Others<'_>,
         run: &mut Run<'_, '_, '_>,
         view: impl Fn(TensorId) -> View,
     ) -> Result<(), GpuError> {
         let GpuBackend { device, weights, states, inputs, experts: scratch, parts, .. } = self;
         let Run { model, graph, ropes, step } = run;
+        if let (Some((members, y)), &Op::Linear { x, weight, .. }) = (with, op) {
+            if let Some(whole) = weights.joined(weight) {
+                kernels::linear(enc, whole, None, &view(x), &y);
+                return Ok(());
+            }
+            for &member in members {
+                if let Op::Linear { weight, out, .. } = graph.ops()[member] {
+                    let w = weights.matrix(device, model, weight, 1)?;
+                    kernels::linear(enc, w, None, &view(x), &view(out));
+                }
+            }
+            return Ok(());
+        }
         let cols = |id: TensorId| graph.tensor(id).cols;
         match *op {
             Op::Embed { table, out } => {
@@ -230,15 +294,7 @@ impl GpuBackend {
             Op::Experts { x, ids, weights: shares, experts, activation, k, out } => {
                 let experts = weights.experts(device, model, experts)?;
                 let shape = [experts.gate_up.cols(), experts.down.cols(), experts.count];
-                let choices = view(ids).len();
-                let memory = match scratch {
-                    Some(held) if held.choices >= choices && held.shape == shape => &held.memory,
-                    _ => {
-                        let [hidden, intermediate, count] = shape;
-                        let memory = ExpertScratch::new(device, choices, hidden, intermediate, count)?;
-                        &scratch.insert(Scratch { choices, shape, memory }).memory
-                    }
-                };
+                let memory = Scratch::of(scratch, device, view(ids).len(), shape)?;
                 let (x, ids, shares, y) = (view(x), view(ids), view(shares), view(out));
                 kernels::experts(enc, experts, &x, &ids, &shares, k, activation, memory, &y);
             }
@@ -247,6 +303,67 @@ impl GpuBackend {
                 kernels::scale_rows_by_sigmoid(enc, &view(x), &view(score), &view(out));
             }
         }
+        Ok(())
+    }
+}
+
+impl Scratch {
+    /// The memory that is held, if it is enough, or more.
+    fn of<'s>(
+        held: &'s mut Option<Scratch>,
+        device: &Device,
+        choices: usize,
+        shape: [usize; 3],
+    ) -> Result<&'s ExpertScratch, GpuError> {
+        let is_enough = |held: &Scratch| held.choices >= choices && held.shape == shape;
+        if !held.as_ref().is_some_and(is_enough) {
+            // What is too small is not to take room beside what replaces it.
+            *held = None;
+        }
+        Ok(match held {
+            Some(held) => &held.memory,
+            None => {
+                let [hidden, intermediate, count] = shape;
+                let memory = ExpertScratch::new(device, choices, hidden, intermediate, count)?;
+                &held.insert(Scratch { choices, shape, memory }).memory
+            }
+        })
+    }
+}
+
+impl GpuBackend {
+    /// Computes experts that come and go. Waits for the router's answer, which may be among `routed` already.
+    fn stream<'d>(
+        &mut self,
+        device: &'d Device,
+        enc: &mut Encoder<'d>,
+        op: &Op,
+        routed: &mut Vec<(TensorId, Download)>,
+        model: &Model,
+        view: impl Fn(TensorId) -> View,
+    ) -> Result<(), BackendError> {
+        let (&Op::Experts { x, ids, weights, experts, activation, k, out }, Some(streamed)) =
+            (op, &mut self.streamed)
+        else {
+            unreachable!("only streamed experts are")
+        };
+        self.inputs.send(device);
+        let recorded = std::mem::replace(enc, device.encoder());
+        let answer = match routed.iter().position(|(written, _)| *written == ids) {
+            Some(asked) => {
+                // What stands between router and experts computes meanwhile.
+                recorded.submit()?;
+                routed.swap_remove(asked).1
+            }
+            None => device.submit_and_download(recorded, &view(ids))?,
+        };
+        let chosen: Vec<u32> = answer.finish()?;
+        let [hidden, intermediate] = streamed.widths(experts);
+        let scratch = Scratch::of(&mut self.experts, device, chosen.len(), [hidden, intermediate, 0])?;
+        let (x, y) = (view(x), view(out));
+        let work = Work { layer: experts, chosen: &chosen, k, activation, x: &x, scratch };
+        streamed.compute(device, enc, &mut self.inputs, model, &work)?;
+        kernels::combine_experts(enc, &view(ids), &view(weights), k, scratch, &y);
         Ok(())
     }
 }
@@ -266,8 +383,14 @@ impl Backend for GpuBackend {
     ) -> Result<&[f32], BackendError> {
         self.weights.of(model);
         // Whoever observes sees every operation by itself.
-        let fused = if observer.is_some() { Fused::default() } else { Fused::new(graph, plan) };
-        self.arena.fit(&self.device, plan, &fused.spare_lens(graph))?;
+        let fused = match observer {
+            Some(_) => Arc::default(),
+            None => self.fused.of(graph, plan, model),
+        };
+        self.arena.fit(&self.device, plan, fused.spare_lens())?;
+        for weights in fused.alike() {
+            self.weights.join(&self.device, model, weights)?;
+        }
         self.inputs.begin(&self.device)?;
         let (device, inputs) = (&self.device, &mut self.inputs);
         let table = |spec| {
@@ -279,23 +402,43 @@ impl Backend for GpuBackend {
         // A wgpu device is shared by its clones, and `self` is written while operations are recorded.
         let device = self.device.clone();
         let arena = self.arena.clone();
-        let view = |id: TensorId| match (fused.spare(id), fused.part(id)) {
-            (Some(spare), _) => arena.spare(graph, spare, id),
-            (None, Some((whole, range))) => arena.view(graph, plan, whole).slice(range),
-            (None, None) => arena.view(graph, plan, id),
+        let view = |id: TensorId| match fused.place(id) {
+            Place::Planned => arena.view(graph, plan, id),
+            Place::Part(whole, range) => arena.view(graph, plan, whole).slice(range),
+            Place::Spare(index, range) => arena.spare(index, range),
         };
         let mut enc = device.encoder();
-        let mut portion = PORTIONS[0];
+        let mut portions = PORTIONS.into_iter();
+        let mut portion = portions.next();
+        let mut routed = Vec::new();
         for (index, op) in graph.ops().iter().enumerate() {
             if run.step.cancel.is_some_and(CancelToken::is_cancelled) {
                 return Err(BackendError::Cancelled);
             }
             // The head of a step that wants no logits.
-            if op.writes().iter().all(|&id| graph.tensor(id).is_empty()) || fused.skips(index, op) {
+            if op.writes().iter().all(|&id| graph.tensor(id).is_empty()) || fused.skips(index) {
                 continue;
             }
             let start = Instant::now();
-            self.record(&mut enc, op, fused.before(graph, index), &mut run, view)?;
+            match op {
+                Op::Experts { .. } if self.streamed.is_some() => {
+                    self.stream(&device, &mut enc, op, &mut routed, model, view)?;
+                }
+                _ => {
+                    let with = fused.with(index).map(|Joined { members, spare, len }| {
+                        (members.as_slice(), arena.spare(*spare, 0..*len))
+                    });
+                    let others = Others { before: fused.before(graph, index), with };
+                    self.record(&mut enc, op, others, &mut run, view)?;
+                }
+            }
+            if let (&Op::Route { ids, .. }, Some(_)) = (op, &self.streamed)
+                && run.step.tokens.len() > streamed::FEW
+            {
+                self.inputs.send(&device);
+                let recorded = std::mem::replace(&mut enc, device.encoder());
+                routed.push((ids, device.submit_and_download(recorded, &view(ids))?));
+            }
             if let Some(observer) = observer.as_deref_mut() {
                 self.inputs.send(&device);
                 std::mem::replace(&mut enc, device.encoder()).submit()?;
@@ -308,17 +451,20 @@ impl Backend for GpuBackend {
                         Element::U32 => observer.wrote(tensor, Data::U32(&device.download(&view(id))?)),
                     }
                 }
-            } else if enc.dispatches() >= portion {
+            } else if portion.is_some_and(|portion| enc.dispatches() >= portion) {
                 self.inputs.send(&device);
                 std::mem::replace(&mut enc, device.encoder()).submit()?;
-                portion = PORTIONS[1];
+                portion = portions.next().or(portion);
             }
         }
         self.inputs.send(&device);
-        enc.submit()?;
-        self.logits = device.download(&view(graph.logits()))?;
-        if self.logits.is_empty() {
+        let logits = view(graph.logits());
+        if logits.is_empty() {
+            enc.submit()?;
             device.wait("a step")?;
+            self.logits.clear();
+        } else {
+            device.submit_and_download(enc, &logits)?.finish_into(&mut self.logits)?;
         }
         let kept = match graph.kept() {
             Some(id) if run.step.kept.is_some() => Some(device.download(&view(id))?),
@@ -336,5 +482,13 @@ impl Backend for GpuBackend {
 
     fn transient_bytes(&self) -> usize {
         self.arena.bytes() + 4 * PARTS
+    }
+
+    fn experts(&self) -> Option<&Arc<ExpertStore>> {
+        self.streamed.as_ref().and_then(Streamed::store)
+    }
+
+    fn device_experts(&self) -> Option<&Arc<DeviceTally>> {
+        self.streamed.as_ref().map(Streamed::tally)
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use moeflux_gpu::matrix::values;
 use moeflux_gpu::{Device, GpuError, GpuExpertBiases, GpuExperts, GpuMatrix, View};
-use moeflux_kernels::{ExpertWeights, Matrix};
+use moeflux_kernels::ExpertWeights;
 
 use crate::model::Model;
 use crate::sequence::ModelId;
@@ -14,6 +15,8 @@ use crate::sequence::ModelId;
 pub(super) struct DeviceWeights {
     model: Option<ModelId>,
     matrices: HashMap<usize, GpuMatrix>,
+    /// By the first of them, matrices that lie together.
+    joined: HashMap<usize, GpuMatrix>,
     vectors: HashMap<usize, View>,
     experts: HashMap<usize, GpuExperts>,
 }
@@ -38,6 +41,26 @@ impl DeviceWeights {
             let named = &model.weights().matrices()[id];
             GpuMatrix::upload_heads(device, &named.name, &model.checkpoint().view(&named.matrix), heads)
         })
+    }
+
+    /// Has matrices lie together, as one of them all, if they can; what is there already stays as it is.
+    pub(super) fn join(&mut self, device: &Device, model: &Model, ids: &[usize]) -> Result<(), GpuError> {
+        let Some(&first) = ids.first() else { return Ok(()) };
+        if ids.iter().any(|id| self.matrices.contains_key(id)) {
+            return Ok(());
+        }
+        let table = model.weights().matrices();
+        let matrices: Vec<_> = ids.iter().map(|&id| model.checkpoint().view(&table[id].matrix)).collect();
+        if let Some((whole, each)) = GpuMatrix::joined(device, &table[first].name, &matrices)? {
+            self.joined.insert(first, whole);
+            self.matrices.extend(ids.iter().copied().zip(each));
+        }
+        Ok(())
+    }
+
+    /// The matrices that lie together from this one on, as one.
+    pub(super) fn joined(&self, first: usize) -> Option<&GpuMatrix> {
+        self.joined.get(&first)
     }
 
     /// A vector.
@@ -93,17 +116,4 @@ fn get<T>(
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => entry.insert(make()?),
     })
-}
-
-/// All elements of columns, one column after the other.
-fn values(columns: &[Matrix<'_>]) -> Vec<f32> {
-    let mut values = Vec::new();
-    for column in columns {
-        for row in 0..column.rows() {
-            let mut value = 0.0;
-            column.dequantize_row(row, std::array::from_mut(&mut value));
-            values.push(value);
-        }
-    }
-    values
 }
