@@ -86,6 +86,14 @@ impl DeviceArgs {
         DeviceArgs { gpu_memory: None, ..self }
     }
 
+    /// Bytes a second that the device reads from its own memory: the processor with so many threads.
+    pub(crate) fn read_bandwidth(&self, model: &Model, limits_memory: bool, threads: usize) -> Result<f64> {
+        match self.index(model, limits_memory)? {
+            Some(index) => gpu_bandwidth(index),
+            None => Ok(moeflux_kernels::read_bandwidth(&moeflux_kernels::ThreadPool::new(threads)?)),
+        }
+    }
+
     /// Bytes a second that go to the GPU from memory, by so many threads.
     pub(crate) fn upload_bandwidth(&self, model: &Model, threads: usize) -> Result<f64> {
         let index = self.index(model, false)?.context("a GPU has experts brought")?;
@@ -122,6 +130,16 @@ fn on_gpu(index: usize, _: Model, _: &EngineOptions, _: Option<Amount>) -> Resul
     anyhow::bail!(
         "--device gpu:{index}: this program was built without GPUs (`cargo build --features gpu` has them)"
     )
+}
+
+#[cfg(feature = "gpu")]
+fn gpu_bandwidth(index: usize) -> Result<f64> {
+    Ok(moeflux_gpu::read_bandwidth(&moeflux_gpu::Device::open(index)?)?)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpu_bandwidth(_: usize) -> Result<f64> {
+    anyhow::bail!("this program was built without GPUs")
 }
 
 #[cfg(feature = "gpu")]

@@ -118,6 +118,11 @@ impl EngineArgs {
         self.threads.unwrap_or_else(|| EngineOptions::default().threads)
     }
 
+    /// Numbers that it computes with.
+    pub(crate) fn numbers(&self) -> Numbers {
+        self.numbers.into()
+    }
+
     /// Whether a flag says how much memory there is.
     pub(crate) fn limits_memory(&self) -> bool {
         self.experts.limits_memory()
@@ -129,7 +134,7 @@ impl EngineArgs {
         if let Some(threads) = self.threads {
             options.threads = threads;
         }
-        options.numbers = self.numbers.into();
+        options.numbers = self.numbers();
         // Of what a GPU takes as a whole each byte is read once.
         if self.limits_memory() || !self.device.is_gpu(model, false)? {
             disk::tune(model, &mut options)?;
@@ -153,6 +158,11 @@ impl EngineArgs {
     /// The same flags, of a GPU with room for all experts.
     pub(crate) fn with_all_experts_on_gpu(&self) -> Self {
         EngineArgs { device: self.device.with_all_experts(), ..self.clone() }
+    }
+
+    /// Bytes a second that the device of these flags reads from its own memory.
+    pub(crate) fn read_bandwidth(&self, model: &Model) -> Result<f64> {
+        self.device.read_bandwidth(model, self.limits_memory(), self.threads())
     }
 
     /// Bytes a second that go to the GPU of these flags.

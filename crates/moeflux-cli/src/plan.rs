@@ -73,14 +73,14 @@ pub(crate) struct Expected {
 
 /// Reading and computing overlap but for what waits for a router: of the shorter one, this part comes on top in decoding.
 const DECODE_NOT_OVERLAPPED: f64 = 0.45;
-/// And in a prompt's steps, which look ahead.
-const PREFILL_NOT_OVERLAPPED: f64 = 0.1;
+/// And in a prompt's steps, which look ahead, but reading takes time of the processor and of memory too.
+const PREFILL_NOT_OVERLAPPED: f64 = 0.3;
 /// Tokens of the prompt that a plan is made for.
 const PROMPT: usize = 512;
-/// Of the rate of matrix products alone, what a prompt's steps reach with all that is beside the products.
-const PRODUCT_SHARE: f64 = 0.75;
+/// Of the rate of matrix products alone, what a prompt's steps reach: experts have fewer tokens, and not all is products.
+const PRODUCT_SHARE: f64 = 0.55;
 /// Of memory's bandwidth, what decoding reaches.
-const BANDWIDTH_SHARE: f64 = 0.7;
+const BANDWIDTH_SHARE: f64 = 0.75;
 
 /// Runs the command.
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {

@@ -58,7 +58,7 @@ pub use head_linear::{head_linear, head_linear_transposed, int8_head_linear};
 pub use instruction_set::{InstructionSet, instruction_set, set_instruction_set};
 pub use int8::{Int8Scratch, has_int8_products, int8_linear};
 pub use kv::{DeviceFloats, F16, KV_BLOCK, KvBlock, KvType};
-pub use limits::{float_rate, read_bandwidth};
+pub use limits::{float_rate, integer_rate, read_bandwidth};
 pub use linear::{embed, linear};
 pub use logits::{WEIGHED, first_logit, largest_logit, sum_of_exp, weigh_logits};
 pub use matrix::{Matrix, MatrixError, RowRuns};

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use crate::instruction_set::multiversion;
+use crate::int8::multiply_registers;
 use crate::pool::ThreadPool;
 
 /// Bytes that [`read_bandwidth`] reads in a pass: several times what the largest caches hold.
@@ -41,6 +42,21 @@ pub fn float_rate(pool: &ThreadPool) -> f64 {
     })
     .recip()
         * (tasks * STEPS * LANES * 2) as f64
+}
+
+/// Operations a second of all threads of the pool together on integers of 8 bits in registers, as many multiplications as
+/// additions to integers of 32 bits, by the instructions that fast kernels take. `None` where it is not measured: with
+/// AVX2, AVX-VNNI and NEON.
+pub fn integer_rate(pool: &ThreadPool) -> Option<f64> {
+    const STEPS: u32 = 1 << 16;
+    let of_one = multiply_registers(STEPS)?;
+    let tasks = pool.threads() * 4;
+    let seconds = best_seconds(|| {
+        pool.for_each(tasks, |_| {
+            multiply_registers(STEPS);
+        });
+    });
+    Some(of_one as f64 * tasks as f64 / seconds)
 }
 
 fn best_seconds(mut run: impl FnMut()) -> f64 {
@@ -89,6 +105,7 @@ mod tests {
         // From a slow single-board computer to far beyond any core.
         assert!((1e8..1e13).contains(&read_bandwidth(&pool)));
         assert!((1e7..1e13).contains(&float_rate(&pool)));
+        assert!(integer_rate(&pool).is_none_or(|rate| (1e8..1e15).contains(&rate)));
         Ok(())
     }
 }

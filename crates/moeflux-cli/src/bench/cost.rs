@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use moeflux::Numbers;
 use moeflux::checkpoint::Expert;
 use moeflux::graph::{Graph, Op, StateSpec, TensorId, WeightRead, WeightTable};
+use moeflux_kernels::{Encoding, has_int8_products};
 
 /// The least that an operation needs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,6 +15,8 @@ pub(super) struct Cost {
     /// Multiplications and additions of matrix products, attention, recurrences and convolutions; of anything else one
     /// for each value that it reads or writes.
     pub(super) operations: u64,
+    /// Multiplications and additions of products whose activations are rounded to integers.
+    pub(super) integer_operations: u64,
 }
 
 /// What the costs of a step depend on besides its graph.
@@ -21,6 +25,8 @@ pub(super) struct StepFacts<'a> {
     pub(super) first: usize,
     /// Bytes of an element of a cache of keys and values or of latents.
     pub(super) cache_element: usize,
+    /// What products are computed with.
+    pub(super) numbers: Numbers,
     /// Distinct experts visited, by the tensor that the choice was written to.
     pub(super) visited: &'a HashMap<TensorId, usize>,
 }
@@ -30,7 +36,7 @@ pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFact
     let n = graph.shape().n_tokens as u64;
     let len = |id: TensorId| graph.tensor(id).len() as u64;
     let values: u64 = op.reads().into_iter().chain(op.writes()).map(len).sum();
-    let mut cost = Cost { bytes: 4 * values, operations: values };
+    let mut cost = Cost { bytes: 4 * values, operations: values, integer_operations: 0 };
     for read in op.weights() {
         cost.bytes += match read {
             WeightRead::Matrix(id) => table.matrices()[id].matrix.bytes(),
@@ -57,14 +63,17 @@ pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFact
     match *op {
         Op::Linear { weight, .. } => {
             let matrix = &table.matrices()[weight].matrix;
-            cost.operations = 2 * graph.tensor(op.writes()[0]).rows as u64 * matrix.parameters();
+            let operations = 2 * graph.tensor(op.writes()[0]).rows as u64 * matrix.parameters();
+            cost.set_products(operations, facts.rounds(matrix.encoding));
         }
-        Op::HeadLinear { weight, .. } => {
-            cost.operations = 2 * n * table.matrices()[weight].matrix.parameters();
+        Op::HeadLinear { weight, transposed, .. } => {
+            let matrix = &table.matrices()[weight].matrix;
+            cost.set_products(2 * n * matrix.parameters(), !transposed && facts.rounds(matrix.encoding));
         }
         Op::Experts { experts, k, .. } => {
             let expert = table.experts()[experts].experts.first();
-            cost.operations = 2 * n * k as u64 * expert.map_or(0, Expert::parameters);
+            let operations = 2 * n * k as u64 * expert.map_or(0, Expert::parameters);
+            cost.set_products(operations, expert.is_some_and(|expert| facts.rounds(expert.gate.encoding)));
         }
         Op::Attention { ref shape, state, .. } => {
             let width = (shape.heads * shape.head_dim) as u64;
@@ -88,6 +97,20 @@ pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFact
         _ => {}
     }
     cost
+}
+
+impl StepFacts<'_> {
+    /// Whether activations are rounded where they meet this encoding.
+    fn rounds(&self, encoding: Encoding) -> bool {
+        self.numbers == Numbers::Fast && has_int8_products(encoding)
+    }
+}
+
+impl Cost {
+    fn set_products(&mut self, operations: u64, is_integer: bool) {
+        (self.operations, self.integer_operations) =
+            if is_integer { (0, operations) } else { (operations, 0) };
+    }
 }
 
 /// What a step reads and writes of a state.

@@ -9,8 +9,8 @@ use anyhow::Result;
 use clap::Args;
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Graph, Op, StepShape, TensorId, TensorInfo};
-use moeflux::{Engine, Input};
-use moeflux_kernels::{ThreadPool, float_rate, read_bandwidth};
+use moeflux::{Engine, Input, Numbers};
+use moeflux_kernels::{ThreadPool, float_rate, integer_rate, read_bandwidth};
 use serde::Serialize;
 
 use super::cost::{Cost, StepFacts, cost};
@@ -42,6 +42,8 @@ struct PerOp {
     threads: usize,
     bandwidth_bytes_per_second: f64,
     float_operations_per_second: f64,
+    /// Of integers of 8 bits; not measured for every instruction set.
+    integer_operations_per_second: Option<f64>,
     decode: Phase,
     prefill: Phase,
 }
@@ -67,7 +69,9 @@ struct Kind {
     share: f64,
     bytes: u64,
     operations: u64,
-    /// The longer of what bytes need at the bandwidth and operations at the rate of floats.
+    integer_operations: u64,
+    /// The longest of what bytes need at the bandwidth and operations at the rates of floats and of integers, where these are
+    /// known.
     limit_seconds: f64,
     share_of_limit: f64,
 }
@@ -79,7 +83,12 @@ pub(crate) fn run(args: &PerOpArgs) -> Result<()> {
     workload.check(&engine, 1)?;
     let threads = args.engine.threads();
     let pool = ThreadPool::new(threads)?;
-    let machine = Machine { bandwidth: read_bandwidth(&pool), float_rate: float_rate(&pool) };
+    let machine = Machine {
+        numbers: args.engine.numbers(),
+        bandwidth: read_bandwidth(&pool),
+        float_rate: float_rate(&pool),
+        integer_rate: integer_rate(&pool),
+    };
 
     let decode =
         measure(&mut engine, &machine, workload.context + workload.prompt, 1, workload.repeat.max(20))?;
@@ -88,6 +97,7 @@ pub(crate) fn run(args: &PerOpArgs) -> Result<()> {
         threads,
         bandwidth_bytes_per_second: machine.bandwidth,
         float_operations_per_second: machine.float_rate,
+        integer_operations_per_second: machine.integer_rate,
         decode,
         prefill,
     };
@@ -95,10 +105,12 @@ pub(crate) fn run(args: &PerOpArgs) -> Result<()> {
     Ok(())
 }
 
-/// What results are held against.
+/// What computes, and what results are held against.
 struct Machine {
+    numbers: Numbers,
     bandwidth: f64,
     float_rate: f64,
+    integer_rate: Option<f64>,
 }
 
 /// Times of one step, and what its operations found out.
@@ -144,7 +156,7 @@ fn measure(engine: &mut Engine, machine: &Machine, first: usize, n: usize, repea
             let graph = engine.model().graph(StepShape { n_tokens: tokens.len(), n_outputs: 1 })?;
             let visited = by_id(&graph, &recorder.visited);
             let cache_element = sequence.kv_type().bytes();
-            let facts = StepFacts { first, cache_element, visited: &visited };
+            let facts = StepFacts { first, cache_element, numbers: machine.numbers, visited: &visited };
             for (op, time) in &recorder.times {
                 *of_round.entry(op.name()).or_default() += time.as_secs_f64();
                 let (calls, total) = kinds.entry(op.name()).or_default();
@@ -152,6 +164,7 @@ fn measure(engine: &mut Engine, machine: &Machine, first: usize, n: usize, repea
                 *calls += 1;
                 total.bytes += cost.bytes;
                 total.operations += cost.operations;
+                total.integer_operations += cost.integer_operations;
             }
         }
         if round > 0 {
@@ -164,11 +177,24 @@ fn measure(engine: &mut Engine, machine: &Machine, first: usize, n: usize, repea
     let whole = seconds_of("");
     let mut ops: Vec<Kind> = kinds
         .into_iter()
-        .map(|(op, (calls, Cost { bytes, operations }))| {
+        .map(|(op, (calls, Cost { bytes, operations, integer_operations }))| {
             let seconds = seconds_of(op);
-            let limit = (bytes as f64 / machine.bandwidth).max(operations as f64 / machine.float_rate);
+            let integer_rate = machine.integer_rate.unwrap_or(f64::INFINITY);
+            let limit = (bytes as f64 / machine.bandwidth)
+                .max(operations as f64 / machine.float_rate)
+                .max(integer_operations as f64 / integer_rate);
             let (share, share_of_limit) = (seconds / whole, limit / seconds);
-            Kind { op, calls, seconds, share, bytes, operations, limit_seconds: limit, share_of_limit }
+            Kind {
+                op,
+                calls,
+                seconds,
+                share,
+                bytes,
+                operations,
+                integer_operations,
+                limit_seconds: limit,
+                share_of_limit,
+            }
         })
         .collect();
     ops.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -185,7 +211,11 @@ impl PerOp {
         let mut table = String::new();
         let bandwidth = Bytes(self.bandwidth_bytes_per_second as u64);
         let rate = self.float_operations_per_second / 1e9;
-        writeln!(table, "{} threads: {bandwidth}/s read, {rate:.1} G float operations/s", self.threads)?;
+        write!(table, "{} threads: {bandwidth}/s read, {rate:.1} G float operations/s", self.threads)?;
+        match self.integer_operations_per_second {
+            Some(rate) => writeln!(table, ", {:.1} G of integers of 8 bits", rate / 1e9)?,
+            None => writeln!(table, "; the rate of integers is not measured with this instruction set")?,
+        }
         for (name, phase) in [("decode", &self.decode), ("prefill", &self.prefill)] {
             let Phase { tokens, after, seconds, ops } = phase;
             writeln!(table, "\n{name} of {tokens} after {after}: {:.3} ms", 1e3 * seconds)?;
@@ -195,15 +225,14 @@ impl PerOp {
                 "op", "calls", "ms", "share", "bytes", "G ops", "limit ms", "of limit"
             )?;
             for kind in ops {
-                let Kind { op, calls, seconds, share, bytes, operations, limit_seconds, share_of_limit } =
-                    kind;
+                let Kind { op, calls, seconds, share, bytes, limit_seconds, share_of_limit, .. } = kind;
                 writeln!(
                     table,
                     "{op:<17} {calls:>5} {:>10.3} {:>5.1}% {:>10} {:>10.4} {:>10.3} {:>7.0}%",
                     1e3 * seconds,
                     100.0 * share,
                     Bytes(*bytes),
-                    *operations as f64 / 1e9,
+                    (kind.operations + kind.integer_operations) as f64 / 1e9,
                     1e3 * limit_seconds,
                     100.0 * share_of_limit
                 )?;

@@ -7,7 +7,6 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use moeflux::Engine;
-use moeflux_kernels::{ThreadPool, read_bandwidth};
 use serde::Serialize;
 
 use super::brought::{Brought, Measured};
@@ -67,7 +66,7 @@ struct Limit {
     weight_bytes_per_token: u64,
     /// KV cache and recurrent states, these read and written, halfway through decoding.
     state_bytes_per_token: u64,
-    /// Measured with the same threads.
+    /// Of the device that computes; the processor with the same threads.
     bandwidth_bytes_per_second: f64,
     decode_tokens_per_second: f64,
     /// Of the limit, decoding.
@@ -80,7 +79,7 @@ pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
     let mut engine = workload.engine(&args.engine, args.model.open(args.folder.as_deref())?)?;
     workload.check(&engine, *decode)?;
     let threads = args.engine.threads();
-    let bandwidth = read_bandwidth(&ThreadPool::new(threads)?);
+    let bandwidth = args.engine.read_bandwidth(engine.model())?;
 
     measure(&mut engine, workload, *decode, 0)?;
     let mut state_bytes = 0;

@@ -96,6 +96,41 @@ impl Drop for Configured {
     }
 }
 
+/// Multiplies whole tiles that stay in registers, and says how many operations that were. Needs [`is_available`].
+pub(crate) fn multiply_registers(steps: u32) -> u64 {
+    assert!(is_available() && steps > 0);
+    let mut config =
+        Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    for register in 0..8 {
+        config.row_bytes[register] = 64;
+        config.rows[register] = 16;
+    }
+    // SAFETY: the processor has tiles, the configuration is one of palette 1, and no memory is touched but it.
+    unsafe {
+        asm!(
+            "ldtilecfg [{config}]",
+            "tilezero tmm6",
+            "tilezero tmm7",
+            "2:",
+            "tdpbusd tmm0, tmm6, tmm7",
+            "tdpbusd tmm1, tmm6, tmm7",
+            "tdpbusd tmm2, tmm6, tmm7",
+            "tdpbusd tmm3, tmm6, tmm7",
+            "tdpbusd tmm4, tmm6, tmm7",
+            "tdpbusd tmm5, tmm6, tmm7",
+            "sub {steps:e}, 1",
+            "jnz 2b",
+            "tilerelease",
+            config = in(reg) &raw const config,
+            steps = inout(reg) steps => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly),
+        );
+    }
+    u64::from(steps) * 6 * (16 * 16 * 64 * 2)
+}
+
 /// See [`tiles::multiply`](super::tiles::multiply): adds what these spans give to the sums of one or two blocks, or begins
 /// them if the spans are the first. The tiles must be configured for the blocks' spans. `weights` is for each block
 /// `[spans, planes, rows, width]` of codes below 16, as [`avx512::unpack_planes`] writes them, else `[spans, rows, width]`.

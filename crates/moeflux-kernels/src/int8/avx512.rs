@@ -403,6 +403,21 @@ fn transpose16(rows: &[__m512i; 16]) -> [__m512i; 16] {
     columns
 }
 
+/// Multiplies what stays in registers, and says how many operations that were.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) fn multiply_registers(steps: u32) -> u64 {
+    const SUMS: usize = 16;
+    let x = _mm512_set1_epi32(std::hint::black_box(1));
+    let mut sums = [_mm512_setzero_si512(); SUMS];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, x, x);
+        }
+    }
+    std::hint::black_box(sums);
+    u64::from(steps) * SUMS as u64 * (64 * 2)
+}
+
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn load(bytes: &[i8; 64]) -> __m512i {

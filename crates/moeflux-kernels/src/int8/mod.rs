@@ -256,3 +256,16 @@ fn unpack(encoding: Encoding, codes: &[u8], out: &mut [u8]) {
 pub(crate) fn amx_is_available() -> bool {
     amx::is_available()
 }
+
+/// Multiplies integers of 8 bits in registers for a while, and says how many operations that were; `None` for instruction sets
+/// that nobody has written this for.
+pub(crate) fn multiply_registers(steps: u32) -> Option<u64> {
+    match instruction_set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Amx => Some(amx::multiply_registers(steps)),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `instruction_set` names only what the processor was found to have.
+        InstructionSet::Avx512Vnni => Some(unsafe { avx512::multiply_registers(steps) }),
+        _ => None,
+    }
+}
