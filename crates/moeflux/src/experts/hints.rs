@@ -22,8 +22,10 @@ pub enum HintMode {
 /// Hints of one engine, and whether they are worth it.
 ///
 /// The rule of `Auto`: steps that read a prompt always look ahead, since they want nearly all experts and the disk would
-/// rest while the layer's other parts compute. In decoding it is measured: of [`TRIAL`] steps every other one looks
-/// ahead, and the following [`KEEP`] steps do so if the median of those that did is shorter by at least 2 %.
+/// rest while the layer's other parts compute. Decoding looks ahead too, for [`KEEP`] steps; then it is measured: of
+/// [`TRIAL`] steps every other one looks ahead, and the following [`KEEP`] steps do so unless the median of those that did
+/// not is shorter by at least 2 %. The first steps after a prompt would be a poor trial: the cache holds what the prompt
+/// used last, and there is less to guess the longer decoding goes on.
 #[derive(Debug)]
 pub(crate) struct Hints {
     mode: HintMode,
@@ -43,11 +45,11 @@ enum Phase {
 }
 
 const TRIAL: usize = 24;
-const KEEP: usize = 256;
+const KEEP: usize = 128;
 
 impl Hints {
     pub(crate) fn new(mode: HintMode) -> Self {
-        Hints { mode, last: Vec::new(), phase: Phase::Trial(Vec::new()), began: None }
+        Hints { mode, last: Vec::new(), phase: Phase::Keep(true, KEEP), began: None }
     }
 
     /// The kind of hints that the next step gives: one that reads a prompt, or one of decoding.
@@ -85,7 +87,7 @@ impl Hints {
                         times[times.len() / 2]
                     };
                     let (without, with) = (every_other(0), every_other(1));
-                    self.phase = Phase::Keep(with < 0.98 * without, KEEP);
+                    self.phase = Phase::Keep(without > 0.98 * with, KEEP);
                 }
             }
             Phase::Keep(_, 1) => self.phase = Phase::Trial(Vec::new()),
@@ -119,12 +121,14 @@ mod tests {
     fn kept(without: f64, with: f64) -> usize {
         let mut hints = Hints::new(HintMode::Auto);
         let mut ahead = 0;
-        for step in 0..TRIAL + KEEP {
+        for step in 0..KEEP + TRIAL + KEEP {
             let looks_ahead = hints.begin_step(false) == HintMode::Lookahead;
-            if step >= TRIAL {
+            if step < KEEP {
+                assert!(looks_ahead);
+            } else if step >= KEEP + TRIAL {
                 ahead += usize::from(looks_ahead);
             } else {
-                assert_eq!(looks_ahead, step % 2 == 1);
+                assert_eq!(looks_ahead, (step - KEEP) % 2 == 1);
             }
             hints.took(if looks_ahead { with } else { without });
         }
@@ -134,13 +138,15 @@ mod tests {
 
     #[test]
     fn what_is_faster_is_kept() {
-        assert_eq!((kept(1.0, 0.9), kept(1.0, 0.99), kept(1.0, 1.1)), (KEEP, 0, 0));
+        assert_eq!((kept(1.0, 0.9), kept(1.0, 1.01), kept(1.0, 1.1)), (KEEP, KEEP, 0));
     }
 
     #[test]
-    fn prompts_are_no_trial() {
+    fn prompts_are_no_steps_of_decoding() {
         let mut hints = Hints::new(HintMode::Auto);
-        assert_eq!((hints.begin_step(true), hints.begin_step(false)), (HintMode::Lookahead, HintMode::Off));
+        assert_eq!(hints.begin_step(true), HintMode::Lookahead);
+        hints.end_step();
+        assert!(matches!(hints.phase, Phase::Keep(true, KEEP)), "no step of decoding has passed");
         assert_eq!(Hints::new(HintMode::Off).begin_step(true), HintMode::Off);
     }
 }

@@ -116,8 +116,8 @@ impl Sampler {
             }
             let share = sampler.uniform(Stream::Draw);
             if sampler.options.draws_from_all(logits.len()) {
-                sampler.weigh(logits, max);
-                return draw_from_all(&sampler.weights, &sampler.weight_sums, share);
+                let total = sampler.weigh(logits, max);
+                return draw_from_all(&sampler.weights, &sampler.weight_sums, share * total);
             }
             sampler.fill_candidates(logits, max);
             draw(&sampler.candidates, share)
@@ -235,10 +235,9 @@ fn draw(candidates: &[Candidate], share: f64) -> u32 {
     drawn.or_else(last).map_or(0, |candidate| candidate.token)
 }
 
-/// The token at this share of the cumulated weight, `sums` being the sums of each [`WEIGHED`] weights; never one
+/// The token where the cumulated weight passes `at`, `sums` being the sums of each [`WEIGHED`] weights; never one
 /// without weight.
-fn draw_from_all(weights: &[f32], sums: &[f64], share: f64) -> u32 {
-    let at = share * sums.iter().sum::<f64>();
+fn draw_from_all(weights: &[f32], sums: &[f64], at: f64) -> u32 {
     let mut cumulated = 0.0;
     let mut first = 0;
     for sum in sums {
