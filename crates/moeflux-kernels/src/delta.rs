@@ -7,8 +7,10 @@ use crate::vector::{LANES, Vector, with_vector};
 
 /// Channels of a head's state that are worked on at once.
 const STRIP: usize = 2 * LANES;
-/// Vectors of a head's state that a single token takes at once.
+/// Vectors of a head's state that a few tokens take at once.
 const ROW: usize = 8;
+/// How many tokens are a few.
+const FEW: usize = 4;
 
 /// `decay = exp(-exp(a_log) · softplus(a + dt_bias))` and `beta = sigmoid(b)`: `a`, `b`, `decay` and `beta` are
 /// `[n, value_heads]`, `a_log` and `dt_bias` are `[value_heads]`.
@@ -119,6 +121,42 @@ pub fn gated_delta_rule(
     });
 }
 
+/// Tokens that [`gated_delta_rule`] has read, to compute the state after the first few of them.
+#[derive(Clone, Debug)]
+pub struct DeltaRows {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    decay: Vec<f32>,
+    beta: Vec<f32>,
+    shape: DeltaShape,
+}
+
+impl DeltaRows {
+    /// Tokens as [`gated_delta_rule`] takes them.
+    pub fn new(k: &[f32], v: &[f32], decay: &[f32], beta: &[f32], shape: DeltaShape) -> Self {
+        let [k, v, decay, beta] = [k, v, decay, beta].map(<[f32]>::to_vec);
+        DeltaRows { k, v, decay, beta, shape }
+    }
+
+    /// From the state before the tokens to the one after the first `n`: the same bits as of those alone.
+    pub fn state_after(&self, n: usize, state: &[f32], new_state: &mut [f32]) {
+        let shape = &self.shape;
+        let DeltaShape { value_heads, key_dim, value_dim, .. } = *shape;
+        assert!(n * value_heads <= self.decay.len());
+        assert!(state.len() == value_heads * key_dim * value_dim && new_state.len() == state.len());
+        // Nobody asks for outputs, so keys do for queries.
+        let inputs =
+            Inputs { q: &self.k, k: &self.k, v: &self.v, decay: &self.decay, beta: &self.beta, shape, n };
+        let mut y = vec![0.0; n * value_dim];
+        let heads =
+            state.chunks_exact(key_dim * value_dim).zip(new_state.chunks_exact_mut(key_dim * value_dim));
+        for (head, (state, new_state)) in heads.enumerate() {
+            let (mut y, mut new_state) = (Tile::whole(&mut y, value_dim), Tile::whole(new_state, value_dim));
+            run_head(&inputs, head, state, &mut new_state, &mut y);
+        }
+    }
+}
+
 /// What the tokens of a call bring.
 struct Inputs<'a> {
     q: &'a [f32],
@@ -181,8 +219,11 @@ fn run_strips<V: Vector>(
     y: &mut Tile<'_>,
 ) {
     let (key_dim, width) = (inputs.shape.key_dim, inputs.shape.value_dim);
-    if inputs.n == 1 && width.is_multiple_of(ROW * LANES) {
-        return run_token::<V>(&inputs.token(0, head), state, new_state, y);
+    if (1..=FEW).contains(&inputs.n) && width.is_multiple_of(ROW * LANES) {
+        for first in (0..width).step_by(ROW * LANES) {
+            run_few::<V>(inputs, head, first, state, new_state, y);
+        }
+        return;
     }
     let mut strip = vec![Strip([0.0; STRIP]); key_dim];
     for first in (0..width).step_by(STRIP) {
@@ -197,36 +238,90 @@ fn run_strips<V: Vector>(
     }
 }
 
-/// A single token: the state goes by once as memory has it, and comes back from a near cache for the second pass. Each
-/// channel's sums are those of [`run_strip`].
+/// A few tokens for the channels from `first` on, [`ROW`] vectors of them: the state goes by once as memory has it, and comes
+/// back from a near cache for each token. Each channel's sums are those of [`run_strip`].
 #[inline(always)]
-fn run_token<V: Vector>(token: &Token<'_>, state: &[f32], new_state: &mut Tile<'_>, y: &mut Tile<'_>) {
-    let width = token.v.len();
-    let (decay, beta) = (V::splat(token.decay), V::splat(token.beta));
-    for first in (0..width).step_by(ROW * LANES) {
-        let channels = |w: usize| first + w * LANES..first + (w + 1) * LANES;
-        let mut recalled = [V::splat(0.0); ROW];
-        for (row, k) in state.chunks_exact(width).zip(token.k) {
-            let k = V::splat(*k);
-            for w in 0..ROW {
-                recalled[w] = recalled[w].add(V::load(&row[channels(w)]).mul(decay).mul(k));
-            }
-        }
-        let (mut change, mut sum) = ([V::splat(0.0); ROW], [V::splat(0.0); ROW]);
+fn run_few<V: Vector>(
+    inputs: &Inputs<'_>,
+    head: usize,
+    first: usize,
+    state: &[f32],
+    new_state: &mut Tile<'_>,
+    y: &mut Tile<'_>,
+) {
+    let mut token = inputs.token(0, head);
+    let decay = V::splat(token.decay);
+    let mut recalled = [V::splat(0.0); ROW];
+    for (row, k) in state.chunks_exact(token.v.len()).zip(token.k) {
+        let (row, k) = (&row[first..first + ROW * LANES], V::splat(*k));
         for w in 0..ROW {
-            change[w] = V::load(&token.v[channels(w)]).sub(recalled[w]).mul(beta);
+            recalled[w] = recalled[w].add(V::load(&row[w * LANES..]).mul(decay).mul(k));
         }
-        for (d, ((row, q), k)) in state.chunks_exact(width).zip(token.q).zip(token.k).enumerate() {
-            let (q, k, new_row) = (V::splat(*q), V::splat(*k), new_state.row(d));
+    }
+    for t in 0..inputs.n {
+        let beta = V::splat(token.beta);
+        let mut change = [V::splat(0.0); ROW];
+        for w in 0..ROW {
+            change[w] = V::load(&token.v[first + w * LANES..]).sub(recalled[w]).mul(beta);
+        }
+        let mut pass = Pass { token: &token, next: &token, change, first, state, new_state };
+        let sum;
+        if t + 1 < inputs.n {
+            let next = inputs.token(t + 1, head);
+            pass.next = &next;
+            (sum, recalled) = if t == 0 { pass.run::<true, false>() } else { pass.run::<false, false>() };
+            token = next;
+        } else {
+            (sum, _) = if t == 0 { pass.run::<true, true>() } else { pass.run::<false, true>() };
+        }
+        let y = &mut y.row(t)[first..first + ROW * LANES];
+        for w in 0..ROW {
+            sum[w].store(&mut y[w * LANES..]);
+        }
+    }
+}
+
+/// What a token changes of [`ROW`] vectors of channels.
+struct Pass<'a, 't, V> {
+    token: &'a Token<'a>,
+    next: &'a Token<'a>,
+    change: [V; ROW],
+    /// The first of the channels.
+    first: usize,
+    /// Before the first token.
+    state: &'a [f32],
+    /// What the tokens before this one have made of it, already decayed for this one.
+    new_state: &'a mut Tile<'t>,
+}
+
+impl<V: Vector> Pass<'_, '_, V> {
+    /// The token's output, and what its state, decayed, recalls for the next token if it is not the last.
+    #[inline(always)]
+    fn run<const IS_FIRST: bool, const IS_LAST: bool>(&mut self) -> ([V; ROW], [V; ROW]) {
+        let Pass { token, next, change, first, state, ref mut new_state } = *self;
+        let (decay, next_decay) = (V::splat(token.decay), V::splat(next.decay));
+        let (mut sum, mut recalled) = ([V::splat(0.0); ROW], [V::splat(0.0); ROW]);
+        let rows = state.chunks_exact(token.v.len()).zip(token.q).zip(token.k).zip(next.k);
+        for (d, (((row, q), k), next_k)) in rows.enumerate() {
+            let (row, new_row) = (&row[first..first + ROW * LANES], new_state.row(d));
+            let new_row = &mut new_row[first..first + ROW * LANES];
+            let (q, k, next_k) = (V::splat(*q), V::splat(*k), V::splat(*next_k));
             for w in 0..ROW {
-                let changed = V::load(&row[channels(w)]).mul(decay).add(k.mul(change[w]));
+                let decayed = if IS_FIRST {
+                    V::load(&row[w * LANES..]).mul(decay)
+                } else {
+                    V::load(&new_row[w * LANES..])
+                };
+                let mut changed = decayed.add(k.mul(change[w]));
                 sum[w] = sum[w].add(changed.mul(q));
-                changed.store(&mut new_row[channels(w)]);
+                if !IS_LAST {
+                    changed = changed.mul(next_decay);
+                    recalled[w] = recalled[w].add(changed.mul(next_k));
+                }
+                changed.store(&mut new_row[w * LANES..]);
             }
         }
-        for w in 0..ROW {
-            sum[w].store(&mut y.row(0)[channels(w)]);
-        }
+        (sum, recalled)
     }
 }
 

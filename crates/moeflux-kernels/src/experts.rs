@@ -76,7 +76,7 @@ pub struct ExpertScratch {
 }
 
 /// Experts that the threads work on together in [`experts`].
-const BATCH_EXPERTS: usize = 8;
+const BATCH_EXPERTS: usize = 32;
 
 /// `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k` experts, in ascending order of expert index; biases
 /// are added to the products where an expert has them.
@@ -311,14 +311,12 @@ fn bands<'a>(
     let work = visits.iter().map(|visit| rows(visit) * work_of_a_row(visit)).sum();
     let task = pool.units_per_task(work, 1);
     let band = |visit: &Visit<'a>| {
-        let width = (task / work_of_a_row(visit).max(1)).next_multiple_of(ROWS_OF_A_TASK);
-        Band { rows: visit.choices.clone(), width: width.max(ROWS_OF_A_TASK) }
+        let together = int8::rows_together(visit.choices.len());
+        let width = (task / work_of_a_row(visit).max(1)).next_multiple_of(together).max(together);
+        Band { rows: visit.choices.clone(), width }
     };
     visits.iter().map(band).collect()
 }
-
-/// Rows of a matrix that a task takes at least, so that kernels have whole blocks of them.
-const ROWS_OF_A_TASK: usize = 16;
 
 /// The rows of `w` that are the tile's columns times `x`, or `input`, which is `x` quantised.
 fn multiply<'a>(

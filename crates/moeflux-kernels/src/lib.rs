@@ -47,7 +47,7 @@ mod weighted_sum;
 
 pub use attention::{AttentionShape, attention, kv_read, kv_write};
 pub use conv::causal_conv1d_silu;
-pub use delta::{DeltaShape, HeadOrder, decay_and_beta, gated_delta_rule};
+pub use delta::{DeltaRows, DeltaShape, HeadOrder, decay_and_beta, gated_delta_rule};
 pub use dequant::decode_floats;
 pub use elementwise::{add, add_to_rows, gather_columns, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
 pub use encoding::{Encoding, Float, RowBytes};

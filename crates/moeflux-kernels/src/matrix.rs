@@ -170,6 +170,19 @@ impl<'a> Matrix<'a> {
         part(self.biases, self.stored_row(row), self.row_bytes.biases)
     }
 
+    /// The codes, scales and biases of the `n` rows from `first` on, if they lie one after the other.
+    #[inline]
+    pub(crate) fn adjacent_rows(&self, first: usize, n: usize) -> Option<[&'a [u8]; 3]> {
+        let is_one_run = self.runs.is_none_or(|runs| first % runs.len + n <= runs.len);
+        if !is_one_run || self.encoding.scale_row(1) == 0 {
+            return None;
+        }
+        let first = self.stored_row(first);
+        let RowBytes { codes, scales, biases } = self.row_bytes;
+        let part = |bytes: &'a [u8], len: usize| bytes.get(first * len..(first + n) * len);
+        Some([part(self.codes, codes)?, part(self.scales, scales)?, part(self.biases, biases)?])
+    }
+
     #[inline]
     fn stored_row(&self, row: usize) -> usize {
         self.runs.map_or(row, |runs| runs.row(row))

@@ -41,7 +41,7 @@ pub enum PoolError {
 /// Tasks smaller than this many elementary operations are not worth handing to another thread.
 const MIN_TASK_WORK: usize = 1 << 15;
 /// Enough tasks that a slow thread leaves little for the others to wait for.
-const TASKS_PER_THREAD: usize = 4;
+const TASKS_PER_THREAD: usize = 16;
 /// How long a thread looks out for what comes next before it sleeps: longer than the pauses within a step.
 const SPIN: Duration = Duration::from_micros(50);
 
@@ -75,7 +75,8 @@ impl ThreadPool {
 
     /// Runs `f(0..tasks)`, in any order, on the pool's threads; returns when all are done.
     ///
-    /// If a task panics, tasks not yet begun are left out and the panic goes on in the caller once the others are done.
+    /// If a task panics, tasks that nobody has taken are left out and the panic goes on in the caller once the others are
+    /// done.
     /// While the pool is busy with another call, the caller does everything alone.
     pub fn for_each(&self, tasks: usize, f: impl Fn(usize) + Sync + Send) {
         let helpers = self.workers.len().min(tasks.saturating_sub(1));
@@ -84,7 +85,8 @@ impl ThreadPool {
             Err(TryLockError::Poisoned(turn)) if helpers > 0 => turn.into_inner(),
             _ => return (0..tasks).for_each(f),
         };
-        let job = Job { run: &f, tasks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        let job =
+            Job { run: &f, tasks, threads: helpers + 1, next: AtomicUsize::new(0), panic: Mutex::new(None) };
         self.shared.run(&job, helpers);
         drop(turn);
         if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -114,21 +116,22 @@ impl Drop for ThreadPool {
 struct Job<'f> {
     run: &'f (dyn Fn(usize) + Sync),
     tasks: usize,
+    /// How many take tasks.
+    threads: usize,
     next: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Job<'_> {
-    /// Takes tasks until none is left.
+    /// Takes tasks until none is left: of those left a share at a time, half of what would be fair, so that neighbours,
+    /// which mostly read on where the one before ended, have one thread, and the last ones go one by one.
     fn take_part(&self) {
+        let share = |first: usize| (self.tasks.saturating_sub(first) / (2 * self.threads)).max(1);
+        let after = |first: usize| (first < self.tasks).then(|| first + share(first));
         let tasks = AssertUnwindSafe(|| {
-            loop {
-                // The counter alone decides who has a task; what tasks write is published when the job ends.
-                let task = self.next.fetch_add(1, Ordering::Relaxed);
-                if task >= self.tasks {
-                    break;
-                }
-                (self.run)(task);
+            // The counter alone decides who has a task; what tasks write is published when the job ends.
+            while let Ok(first) = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after) {
+                (first..first + share(first)).for_each(self.run);
             }
         });
         if let Err(panic) = catch_unwind(tasks) {

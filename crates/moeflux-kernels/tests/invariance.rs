@@ -4,9 +4,9 @@
 mod support;
 
 use moeflux_kernels::{
-    Activation, AttentionScratch, AttentionShape, DeltaShape, Encoding, ExpertScratch, ExpertWeights, Float,
-    HeadOrder, KV_BLOCK, KvType, Numbers, ThreadPool, attention, causal_conv1d_silu, experts,
-    gated_delta_rule, kv_write, linear,
+    Activation, AttentionScratch, AttentionShape, DeltaRows, DeltaShape, Encoding, ExpertScratch,
+    ExpertWeights, Float, HeadOrder, KV_BLOCK, KvType, Numbers, ThreadPool, attention, causal_conv1d_silu,
+    experts, gated_delta_rule, kv_write, linear,
 };
 use proptest::prelude::*;
 use support::{Random, bits, encodings, unwritten};
@@ -140,6 +140,28 @@ proptest! {
             }
             [y, state].concat()
         });
+    }
+
+    #[test]
+    fn of_the_delta_rule_read_again(n in 1usize..7, seed: u64, value_dim in prop::sample::select(vec![5usize, 128])) {
+        let shape = DeltaShape { key_heads: 2, value_heads: 4, key_dim: 24, value_dim, order: HeadOrder::Tiled };
+        let mut random = Random(seed);
+        let (q, k) = (random.floats(n * 2 * 24, 0.2), random.floats(n * 2 * 24, 0.2));
+        let v = random.floats(n * 4 * value_dim, 1.0);
+        let (decay, beta) = (random.floats(n * 4, 1.0), random.floats(n * 4, 1.0));
+        let state = random.floats(4 * 24 * value_dim, 1.0);
+        let rows = DeltaRows::new(&k, &v, &decay, &beta, shape);
+        let pool = ThreadPool::new(1).unwrap();
+        for kept in 1..=n {
+            let (keys, heads) = (kept * 2 * 24, kept * 4);
+            let mut y = vec![f32::NAN; heads * value_dim];
+            let [mut expected, mut found] = [(); 2].map(|()| vec![f32::NAN; state.len()]);
+            let (q, k, v) = (&q[..keys], &k[..keys], &v[..y.len()]);
+            let (decay, beta) = (&decay[..heads], &beta[..heads]);
+            gated_delta_rule(&pool, q, k, v, decay, beta, &shape, &state, &mut expected, &mut y);
+            rows.state_after(kept, &state, &mut found);
+            assert_eq!(bits(&found), bits(&expected));
+        }
     }
 
     #[test]

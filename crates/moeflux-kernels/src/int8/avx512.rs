@@ -8,26 +8,31 @@ use crate::encoding::Float;
 
 use super::activations::{FourColumns, GROUP, LOW_BITS, PLANES, Pair, SUM, TOKENS, TileGroup, TileGroups};
 use super::tiles::Sums;
-use super::weights::{Block, ByRow, Codes, E2M1, Offset, ROWS, prefetch};
+use super::weights::{Block, ByRow, Codes, E2M1, Offset, ROWS};
 
-/// The products of a block's rows with one token: see [`scalar::vector`](super::scalar::vector).
+/// The products of a block's rows with each of `N` tokens, which share what is read of the rows: see
+/// [`scalar::vector`](super::scalar::vector).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub(crate) fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+pub(crate) fn vectors<const N: usize>(block: &Block<'_>, x: [&[Pair]; N], y: &mut [[f32; ROWS]; N]) {
     match block.format.planes {
-        1 => vector_of_planes::<1>(block, x, y),
-        _ => vector_of_planes::<PLANES>(block, x, y),
+        1 => vectors_of_planes::<N, 1>(block, x, y),
+        _ => vectors_of_planes::<N, PLANES>(block, x, y),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-fn vector_of_planes<const P: usize>(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
+fn vectors_of_planes<const N: usize, const P: usize>(
+    block: &Block<'_>,
+    x: [&[Pair]; N],
+    y: &mut [[f32; ROWS]; N],
+) {
     match (block.codes, block.format.width) {
-        (Codes::Bytes, 16) => vector_of::<P, BYTES, 4>(block, x, y),
-        (Codes::Bytes, 32) => vector_of::<P, BYTES, 2>(block, x, y),
-        (Codes::Bytes, _) => vector_of::<P, BYTES, 1>(block, x, y),
-        (Codes::Nibbles, 32) => vector_of::<P, NIBBLES, 4>(block, x, y),
-        (Codes::Nibbles, _) => vector_of::<P, NIBBLES, 2>(block, x, y),
-        (Codes::E2m1, _) => vector_of::<P, E2M1_CODES, 4>(block, x, y),
+        (Codes::Bytes, 16) => vectors_of::<N, P, BYTES, 4>(block, x, y),
+        (Codes::Bytes, 32) => vectors_of::<N, P, BYTES, 2>(block, x, y),
+        (Codes::Bytes, _) => vectors_of::<N, P, BYTES, 1>(block, x, y),
+        (Codes::Nibbles, 32) => vectors_of::<N, P, NIBBLES, 4>(block, x, y),
+        (Codes::Nibbles, _) => vectors_of::<N, P, NIBBLES, 2>(block, x, y),
+        (Codes::E2m1, _) => vectors_of::<N, P, E2M1_CODES, 4>(block, x, y),
     }
 }
 
@@ -37,17 +42,17 @@ const E2M1_CODES: u8 = 2;
 
 /// 64 bytes of each row at a time, which hold `SPANS` spans, times `P` planes.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-fn vector_of<const P: usize, const CODES: u8, const SPANS: usize>(
+fn vectors_of<const N: usize, const P: usize, const CODES: u8, const SPANS: usize>(
     block: &Block<'_>,
-    x: &[Pair],
-    y: &mut [f32; ROWS],
+    tokens: [&[Pair]; N],
+    y: &mut [[f32; ROWS]; N],
 ) {
     let columns = if CODES == BYTES { 64 } else { 128 };
     let width = columns / SPANS;
     let bytes = block.rows[0].len();
     let spans = block.scales.len();
     assert!(block.rows.iter().all(|row| row.len() == bytes));
-    assert!(spans * width == block.cols && block.cols <= x.len() * 2 * GROUP);
+    assert!(spans * width == block.cols && tokens.iter().all(|x| block.cols <= x.len() * 2 * GROUP));
     let biased = block.format.offset == Offset::Biases;
     let zero = match block.format.offset {
         Offset::Biases => 0,
@@ -66,82 +71,95 @@ fn vector_of<const P: usize, const CODES: u8, const SPANS: usize>(
     let mask = _mm512_set1_epi8(15);
     let levels = _mm512_broadcast_i32x4(load128(&E2M1));
 
-    let mut y_sums = _mm512_setzero_ps();
+    let mut y_sums = [_mm512_setzero_ps(); N];
     for unit in 0..bytes.div_ceil(64) {
         let (rows, at) = if unit < whole { (&rows, unit * 64) } else { (&tail_rows, 0) };
-        let pair = &x[unit * columns / (2 * GROUP)];
+        let pairs: [&Pair; N] = std::array::from_fn(|t| &tokens[t][unit * columns / (2 * GROUP)]);
         let in_pair = unit * columns % (2 * GROUP);
         // Each plane of 64 columns, or of 64 even and 64 odd ones.
-        let mut x = [[_mm512_setzero_si512(); 2]; PLANES];
-        for plane in 0..P {
-            x[plane] = if CODES == BYTES {
-                [load(&pair.codes[plane].as_chunks().0[in_pair / 64]), _mm512_setzero_si512()]
-            } else {
-                let halves = pair.halves[plane].as_chunks().0;
-                [load(&halves[0]), load(&halves[1])]
-            };
+        let mut x = [[[_mm512_setzero_si512(); 2]; PLANES]; N];
+        for t in 0..N {
+            for plane in 0..P {
+                x[t][plane] = if CODES == BYTES {
+                    let codes = load(&pairs[t].codes[plane].as_chunks().0[in_pair / 64]);
+                    [codes, _mm512_setzero_si512()]
+                } else {
+                    let halves = pairs[t].halves[plane].as_chunks().0;
+                    [load(&halves[0]), load(&halves[1])]
+                };
+            }
         }
-        let [high, low] = x;
         // Products added within each 16 bytes: of the `q`-th sums, 128 bits hold four rows from `4q` on.
-        let mut sums = [_mm512_setzero_si512(); 4];
+        let mut sums = [[_mm512_setzero_si512(); 4]; N];
         for q in 0..4 {
-            let mut of_rows = [_mm512_setzero_si512(); 4];
+            let mut of_rows = [[_mm512_setzero_si512(); 4]; N];
             for i in 0..4 {
                 let row = rows[4 * q + i].wrapping_add(at);
-                prefetch(row.wrapping_add(block.ahead));
+                block.next.prefetch(unit, 4 * q + i);
                 // SAFETY: `whole` counts whole 64 bytes of each row, and each tail has 64 bytes.
                 let codes = unsafe { _mm512_loadu_si512(row.cast()) };
                 let zero = _mm512_setzero_si512();
-                of_rows[i] = if CODES == BYTES {
-                    let mut sum = _mm512_dpbusd_epi32(zero, codes, high[0]);
-                    if P == PLANES {
-                        sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<LOW_BITS>(sum), codes, low[0]);
+                if CODES == BYTES {
+                    for t in 0..N {
+                        let [high, low] = x[t];
+                        let mut sum = _mm512_dpbusd_epi32(zero, codes, high[0]);
+                        if P == PLANES {
+                            sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<LOW_BITS>(sum), codes, low[0]);
+                        }
+                        of_rows[t][i] = sum;
                     }
-                    sum
-                } else {
-                    let mut even = _mm512_and_si512(codes, mask);
-                    let mut odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
-                    if CODES == E2M1_CODES {
-                        even = _mm512_shuffle_epi8(levels, even);
-                        odd = _mm512_shuffle_epi8(levels, odd);
-                    }
+                    continue;
+                }
+                let mut even = _mm512_and_si512(codes, mask);
+                let mut odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
+                if CODES == E2M1_CODES {
+                    even = _mm512_shuffle_epi8(levels, even);
+                    odd = _mm512_shuffle_epi8(levels, odd);
+                }
+                for t in 0..N {
+                    let [high, low] = x[t];
                     let mut sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, even, high[0]), odd, high[1]);
                     if P == PLANES {
                         sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<LOW_BITS>(sum), even, low[0]);
                         sum = _mm512_dpbusd_epi32(sum, odd, low[1]);
                     }
-                    sum
-                };
+                    of_rows[t][i] = sum;
+                }
             }
-            let [a, b, c, d] = of_rows;
-            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-            sums[q] = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            for t in 0..N {
+                let [a, b, c, d] = of_rows[t];
+                let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                sums[t][q] = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            }
         }
-        let sums = by_span::<SPANS>(sums);
-        for i in 0..SPANS {
-            let span = unit * SPANS + i;
-            if span >= spans {
-                break;
-            }
-            let at = in_pair + i * width;
-            let scale = pair.scales[at / GROUP];
-            let mut code_sum = 0;
-            for sum in 0..width / SUM {
-                code_sum += pair.sums[P - 1][at / SUM + sum];
-            }
-            let sums = if P == PLANES { sums[i] } else { _mm512_slli_epi32::<LOW_BITS>(sums[i]) };
-            let products = _mm512_sub_epi32(sums, _mm512_set1_epi32(zero * code_sum));
-            let scaled = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(products));
-            y_sums = _mm512_fmadd_ps(load_floats(&block.scales[span].0), scaled, y_sums);
-            if biased {
-                let scaled = _mm512_set1_ps(scale * code_sum as f32);
-                y_sums = _mm512_fmadd_ps(load_floats(&block.biases[span].0), scaled, y_sums);
+        for t in 0..N {
+            let (pair, sums) = (pairs[t], by_span::<SPANS>(sums[t]));
+            for i in 0..SPANS {
+                let span = unit * SPANS + i;
+                if span >= spans {
+                    break;
+                }
+                let at = in_pair + i * width;
+                let scale = pair.scales[at / GROUP];
+                let mut code_sum = 0;
+                for sum in 0..width / SUM {
+                    code_sum += pair.sums[P - 1][at / SUM + sum];
+                }
+                let sums = if P == PLANES { sums[i] } else { _mm512_slli_epi32::<LOW_BITS>(sums[i]) };
+                let products = _mm512_sub_epi32(sums, _mm512_set1_epi32(zero * code_sum));
+                let scaled = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(products));
+                y_sums[t] = _mm512_fmadd_ps(load_floats(&block.scales[span].0), scaled, y_sums[t]);
+                if biased {
+                    let scaled = _mm512_set1_ps(scale * code_sum as f32);
+                    y_sums[t] = _mm512_fmadd_ps(load_floats(&block.biases[span].0), scaled, y_sums[t]);
+                }
             }
         }
     }
-    // SAFETY: `y` has 16 floats.
-    unsafe { _mm512_storeu_ps(y.as_mut_ptr(), y_sums) };
+    for t in 0..N {
+        store_floats(y_sums[t], &mut y[t]);
+    }
 }
 
 /// The sums of each of `SPANS` spans, by row.
@@ -275,28 +293,27 @@ pub(crate) fn unpack_planes<const WIDTH: usize, const HALVES: bool>(
     planes: usize,
     weights: &mut [[[u8; WIDTH]; ROWS]],
 ) {
-    const AT_ONCE: usize = 32;
-    assert!(WIDTH.is_multiple_of(AT_ONCE));
-    let bytes = if HALVES { AT_ONCE / 2 } else { AT_ONCE };
-    for (codes, weights) in codes.chunks_exact(WIDTH / AT_ONCE * bytes).zip(weights.chunks_exact_mut(planes))
-    {
-        for (i, codes) in codes.chunks_exact(bytes).enumerate() {
-            // SAFETY: as many bytes are read as `codes` has, and 32 written to each row, which has them from `at` on.
-            unsafe {
-                let codes = if HALVES {
-                    let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(codes.as_ptr().cast()));
-                    let apart = _mm256_or_si256(wide, _mm256_slli_epi16::<4>(wide));
-                    _mm256_and_si256(apart, _mm256_set1_epi8(15))
-                } else {
-                    _mm256_loadu_si256(codes.as_ptr().cast())
-                };
-                let at = i * AT_ONCE;
-                // No code reaches its neighbour.
-                let high = _mm256_slli_epi16::<{ LOW_BITS as i32 }>(codes);
-                _mm256_storeu_si256(weights[0][row].as_mut_ptr().add(at).cast(), high);
-                if planes == PLANES {
-                    _mm256_storeu_si256(weights[1][row].as_mut_ptr().add(at).cast(), codes);
-                }
+    /// Bits of either of two, if the third has them too.
+    const OR_AND: i32 = 0xa8;
+    assert!(matches!(WIDTH, 16 | 32 | 64));
+    let bytes = if HALVES { WIDTH / 2 } else { WIDTH };
+    let (of_codes, of_span) = (u64::MAX >> (64 - bytes), u64::MAX >> (64 - WIDTH));
+    for (codes, weights) in codes.chunks_exact(bytes).zip(weights.chunks_exact_mut(planes)) {
+        // SAFETY: the masks let as many bytes be read as `codes` has, and as many written as a row has.
+        unsafe {
+            let codes = if HALVES {
+                let wide =
+                    _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(of_codes as u32, codes.as_ptr().cast()));
+                let apart = _mm512_slli_epi16::<4>(wide);
+                _mm512_ternarylogic_epi32::<OR_AND>(wide, apart, _mm512_set1_epi8(15))
+            } else {
+                _mm512_maskz_loadu_epi8(of_codes, codes.as_ptr().cast())
+            };
+            // No code reaches its neighbour.
+            let high = _mm512_slli_epi16::<LOW_BITS>(codes);
+            _mm512_mask_storeu_epi8(weights[0][row].as_mut_ptr().cast(), of_span, high);
+            if planes == PLANES {
+                _mm512_mask_storeu_epi8(weights[1][row].as_mut_ptr().cast(), of_span, codes);
             }
         }
     }

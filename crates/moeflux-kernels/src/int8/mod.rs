@@ -28,6 +28,8 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod adjacent;
+#[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -69,14 +71,15 @@ pub fn int8_linear(pool: &ThreadPool, w: &Matrix<'_>, x: &[f32], scratch: &mut I
     let Some(format) = Format::of_linear(w) else {
         return crate::linear(pool, w, x, y);
     };
-    let rows = Rows::all(x, w.cols());
-    let n = rows.len();
+    let x = Rows::all(x, w.cols());
+    let n = x.len();
     assert_eq!(y.len(), n * w.rows());
     let groups = &mut scratch.0;
-    groups.quantize(pool, w.cols(), format.planes, &rows);
+    groups.quantize(pool, w.cols(), format.planes, &x);
     groups.group(pool, w.cols(), format.planes, std::iter::once(Tokens::Range(0..n)));
     let x = groups.input(0, Tokens::Range(0..n));
-    let tiling = Tiling::columns(n, w.rows(), rows_per_task(pool, w, n).next_multiple_of(ROWS));
+    let rows = rows_per_task(pool, w, n).next_multiple_of(rows_together(n));
+    let tiling = Tiling::columns(n, w.rows(), rows);
     for_each_tile(pool, y, tiling, |_, y| product(w, format, y.first_column(), &x, y));
 }
 
@@ -87,6 +90,11 @@ fn takes_tiles(n: usize) -> bool {
         InstructionSet::Avx512Vnni | InstructionSet::NeonDotprod | InstructionSet::NeonI8mm => n >= 8,
         _ => false,
     }
+}
+
+/// Rows that `n` tokens are multiplied with together, if a matrix has so many.
+pub(crate) fn rows_together(n: usize) -> usize {
+    if takes_tiles(n) { BLOCKS * ROWS } else { ROWS }
 }
 
 /// What a matrix is multiplied with.
@@ -116,10 +124,17 @@ pub(crate) fn product(w: &Matrix<'_>, format: Format, first_row: usize, x: &Inpu
             for first in (0..y.width()).step_by(ROWS) {
                 let rows = ROWS.min(y.width() - first);
                 let block = Block::load(w, format, first_row + first, rows, ROWS, false, &mut blocks[0]);
-                for t in 0..tokens.len() {
-                    let mut values = [0.0; ROWS];
-                    vector(&block, activations.row(tokens.get(t)), &mut values);
-                    store(&values, &mut y.row(t)[first..first + rows]);
+                for t in (0..tokens.len()).step_by(TOGETHER) {
+                    let x = |t: usize| activations.row(tokens.get(t));
+                    let mut values = [[0.0; ROWS]; TOGETHER];
+                    if t + TOGETHER <= tokens.len() {
+                        vectors(&block, std::array::from_fn(|i| x(t + i)), &mut values);
+                    } else {
+                        vector(&block, x(t), &mut values[0]);
+                    }
+                    for (t, values) in (t..tokens.len()).zip(&values) {
+                        store(values, &mut y.row(t)[first..first + rows]);
+                    }
                 }
             }
         }
@@ -140,6 +155,9 @@ pub(crate) fn product(w: &Matrix<'_>, format: Format, first_row: usize, x: &Inpu
         }
     });
 }
+
+/// Tokens that share what is read of a block where they come one by one.
+const TOGETHER: usize = 2;
 
 /// Blocks that a tile of tokens is multiplied with while the caches hold it.
 const BLOCKS: usize = 4;
@@ -181,7 +199,9 @@ fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
     match instruction_set() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `instruction_set` names only what the processor was found to have; so below.
-        InstructionSet::Amx | InstructionSet::Avx512Vnni => unsafe { avx512::vector(block, x, y) },
+        InstructionSet::Amx | InstructionSet::Avx512Vnni => unsafe {
+            avx512::vectors(block, [x], std::array::from_mut(y));
+        },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         InstructionSet::AvxVnni => unsafe { avx2::vnni::vector(block, x, y) },
@@ -198,6 +218,18 @@ fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
         // SAFETY: as above.
         InstructionSet::Neon => unsafe { neon::plain::vector(block, x, y) },
         _ => scalar::vector(block, x, y),
+    }
+}
+
+/// The products of a block's rows with some tokens.
+fn vectors(block: &Block<'_>, x: [&[Pair]; TOGETHER], y: &mut [[f32; ROWS]; TOGETHER]) {
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx512Vnni {
+        // SAFETY: the processor was found to have it.
+        return unsafe { avx512::vectors(block, x, y) };
+    }
+    for (x, y) in x.into_iter().zip(y) {
+        vector(block, x, y);
     }
 }
 
@@ -229,6 +261,17 @@ fn parameters(float: Float, rows: &[&[u8]; ROWS], repeat: usize, out: &mut [ByRo
         return unsafe { avx512::parameters(float, rows, repeat, out) };
     }
     scalar::parameters(float, rows, repeat, out);
+}
+
+/// [`parameters`] of rows that lie one after the other, if there is a way for just them; whether there is.
+fn adjacent_parameters(float: Float, values: &[u8], repeat: usize, out: &mut [ByRow]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx512Vnni {
+        // SAFETY: the processor was found to have it.
+        return unsafe { adjacent::parameters(float, values, repeat, out) };
+    }
+    let _ = (float, values, repeat, out);
+    false
 }
 
 /// A row's codes, one a byte.

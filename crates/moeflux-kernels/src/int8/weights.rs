@@ -109,12 +109,13 @@ struct Parameters {
 
 impl Parameters {
     /// Scales and biases of each span, by row.
-    fn load(
+    fn load<'a>(
         &mut self,
-        w: &Matrix<'_>,
+        w: &Matrix<'a>,
         format: Format,
         row: impl Fn(usize) -> usize,
         in_place: &[&[u8]; ROWS],
+        adjacent: Option<[&[u8]; 3]>,
         next: usize,
     ) -> (&[ByRow], &[ByRow]) {
         let spans = w.cols() / format.width;
@@ -123,12 +124,21 @@ impl Parameters {
         biases.resize(if format.offset == Offset::Biases { spans } else { 0 }, ByRow::default());
         if let Encoding::Affine { group, params, .. } = w.encoding() {
             let repeat = group / format.width;
-            let load = |values: [&[u8]; ROWS], out: &mut [ByRow]| {
-                prefetch_next(&values, next);
+            let load = |part: usize, of_row: &dyn Fn(usize) -> &'a [u8], out: &mut [ByRow]| {
+                if let Some(values) = adjacent.map(|parts| parts[part])
+                    && super::adjacent_parameters(params, values, repeat, out)
+                {
+                    return prefetch_after(values, values.len() / ROWS * next);
+                }
+                let values: [&[u8]; ROWS] = std::array::from_fn(|i| of_row(row(i)));
+                let ahead = ahead(&values, next);
+                for row in values {
+                    prefetch_after(row, ahead);
+                }
                 super::parameters(params, &values, repeat, out);
             };
-            load(std::array::from_fn(|i| w.scales(row(i))), scales);
-            load(std::array::from_fn(|i| w.biases(row(i))), biases);
+            load(1, &|row| w.scales(row), scales);
+            load(2, &|row| w.biases(row), biases);
         } else {
             by_row.resize(ROWS * spans, 0.0);
             for (part, out) in [(Part::Scales, &mut *scales), (Part::Biases, &mut *biases)] {
@@ -155,12 +165,12 @@ pub(crate) struct Block<'a> {
     pub(crate) scales: &'a [ByRow],
     /// Biases of each span, by row; none if the format has none.
     pub(crate) biases: &'a [ByRow],
-    /// How many bytes after the codes those of the block lie that is loaded in this one's place next.
+    /// The codes of the block that is loaded in this one's place next.
     #[cfg_attr(
         not(target_arch = "x86_64"),
         expect(dead_code, reason = "the processor foresees what is read")
     )]
-    pub(crate) ahead: usize,
+    pub(crate) next: Next,
 }
 
 impl<'a> Block<'a> {
@@ -177,9 +187,13 @@ impl<'a> Block<'a> {
     ) -> Self {
         let cols = w.cols();
         let row = |i: usize| first_row + i.min(rows - 1);
-        let in_place: [&[u8]; ROWS] = std::array::from_fn(|i| w.codes(row(i)));
+        let adjacent = if rows == ROWS { w.adjacent_rows(first_row, ROWS) } else { None };
+        let in_place: [&[u8]; ROWS] = match adjacent {
+            Some([codes, ..]) => rows_of(codes),
+            None => std::array::from_fn(|i| w.codes(row(i))),
+        };
         let BlockScratch { codes, parameters } = scratch;
-        let (scales, biases) = parameters.load(w, format, row, &in_place, next);
+        let (scales, biases) = parameters.load(w, format, row, &in_place, adjacent, next);
 
         let (codes, rows) = match w.encoding() {
             Encoding::Affine { bits: 8, .. } => (Codes::Bytes, in_place),
@@ -196,7 +210,7 @@ impl<'a> Block<'a> {
                 (Codes::Bytes, std::array::from_fn(|i| &bytes(&codes[i * lines..][..lines])[..cols]))
             }
         };
-        Block { format, cols, codes, rows, scales, biases, ahead: ahead(&in_place, next) }
+        Block { format, cols, codes, rows, scales, biases, next: Next::new(&in_place, next) }
     }
 
     /// The code of a column, before the format's offset.
@@ -211,14 +225,52 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Asks for the parameters of the next block: they are read before its codes, and too short to be foreseen.
-fn prefetch_next(rows: &[&[u8]; ROWS], next: usize) {
-    let ahead = ahead(rows, next);
-    for row in rows {
-        for at in (0..row.len()).step_by(64) {
-            prefetch(row.as_ptr().wrapping_add(ahead + at));
+/// Sixteen rows of codes that will be read.
+pub(crate) struct Next {
+    first: *const u8,
+    /// Bytes from a line to the one that is asked for after it, and from 16 lines to the next 16.
+    steps: [usize; 2],
+}
+
+impl Next {
+    /// The codes that lie `next` rows after these.
+    fn new(rows: &[&[u8]; ROWS], next: usize) -> Self {
+        let stride = (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize);
+        let in_order = stride == rows[0].len();
+        Next {
+            first: rows[0].as_ptr().wrapping_add(ahead(rows, next)),
+            // In the order of memory the processor foresees what follows.
+            steps: if in_order { [64, ROWS * 64] } else { [stride, 64] },
         }
     }
+
+    /// Asks for line `line` of 16 number `sixteen`, of which there are as many as a row has lines.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "the processor foresees what is read")
+    )]
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, sixteen: usize, line: usize) {
+        prefetch(self.first.wrapping_add(line * self.steps[0] + sixteen * self.steps[1]));
+    }
+}
+
+/// Asks for what lies so many bytes after these: the parameters of the next block, which are read before its codes, and
+/// are too short to be foreseen.
+fn prefetch_after(values: &[u8], ahead: usize) {
+    for at in (0..values.len()).step_by(64) {
+        prefetch(values.as_ptr().wrapping_add(ahead + at));
+    }
+}
+
+/// Sixteen rows that lie one after the other.
+fn rows_of(codes: &[u8]) -> [&[u8]; ROWS] {
+    // A loop, since closures for each element of an array are called one by one.
+    let mut rows: [&[u8]; ROWS] = [&[]; ROWS];
+    for (row, codes) in rows.iter_mut().zip(codes.chunks_exact((codes.len() / ROWS).max(1))) {
+        *row = codes;
+    }
+    rows
 }
 
 /// How many bytes lie between rows that are `next` rows apart, where all rows are as far apart as these.

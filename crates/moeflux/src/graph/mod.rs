@@ -147,7 +147,8 @@ impl Graph {
         self.logits
     }
 
-    /// A second result, if there is one: the rows that a later step will be given, `[n_tokens, hidden_size]`.
+    /// A second result, if there is one: the rows that a later step will be given, `[_, hidden_size]`: of every token, or
+    /// of those whose logits are asked for.
     pub fn kept(&self) -> Option<TensorId> {
         self.kept
     }

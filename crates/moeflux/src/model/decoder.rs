@@ -42,7 +42,6 @@ impl Architecture for Decoder {
         if let (Pass::Further, Some(mtp)) = (pass, &self.mtp) {
             let x = b.scope("mtp", |b| mtp.forward(b, x));
             b.keep(x);
-            let x = b.select_outputs(x);
             return b.linear(x, &self.lm_head);
         }
         for (i, layer) in self.layers.iter().enumerate() {
@@ -75,9 +74,24 @@ pub(super) struct Layer {
 
 impl Layer {
     pub(super) fn forward(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<Hidden> {
+        let x = self.mix(b, x);
+        self.transform(b, x)
+    }
+
+    /// The same for the rows that logits are asked for: the others are there to be attended to.
+    pub(super) fn forward_outputs(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<Hidden> {
+        let x = self.mix(b, x);
+        let x = b.select_outputs(x);
+        self.transform(b, x)
+    }
+
+    fn mix(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<Mid> {
         let normed = b.rms_norm(x, &self.input_layernorm);
         let mixed = self.mixer.forward(b, normed);
-        let x = b.add(x, mixed);
+        b.add(x, mixed)
+    }
+
+    fn transform(&self, b: &mut GraphBuilder, x: Tensor<Mid>) -> Tensor<Hidden> {
         let normed = b.rms_norm(x, &self.post_attention_layernorm);
         let out = self.mlp.forward(b, normed);
         b.add(x, out)

@@ -56,14 +56,15 @@ impl Mtp {
         &self.states
     }
 
-    /// From the embeddings of the step's tokens and the rows given with it to what the head reads.
+    /// From the embeddings of the step's tokens and the rows given with it to what the head reads, of the rows whose logits are
+    /// asked for.
     pub(super) fn forward(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<HeadIn> {
         let hidden = b.given(self.hidden_size);
         let embedding = b.rms_norm(x, &self.pre_fc_norm_embedding);
         let hidden = b.rms_norm(hidden, &self.pre_fc_norm_hidden);
         let both = b.concat(embedding, hidden);
         let x = b.linear(both, &self.fc);
-        let x = b.scope("layers.0", |b| self.layer.forward(b, x));
+        let x = b.scope("layers.0", |b| self.layer.forward_outputs(b, x));
         b.rms_norm(x, &self.norm)
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use moeflux_kernels::DeviceFloats;
+use moeflux_kernels::{DeltaRows, DeviceFloats};
 
 /// A state that each step replaces; kept twice, so that a failed step changes nothing.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Recurrent {
     next: Held,
     /// After how many rows the step keeps its state: after each, or 1 for after the last.
     rows: usize,
+    /// The step's rows, if it keeps the state after the last alone and may have to go back to an earlier one.
+    read: Option<DeltaRows>,
 }
 
 /// Floats of a state; clones share them.
@@ -69,7 +71,7 @@ impl Clone for Recurrent {
 
 impl From<Held> for Recurrent {
     fn from(current: Held) -> Self {
-        Recurrent { current, next: Held::Host(Arc::default()), rows: 1 }
+        Recurrent { current, next: Held::Host(Arc::default()), rows: 1, read: None }
     }
 }
 
@@ -114,9 +116,29 @@ impl Recurrent {
         self.bytes() - 4 * shared
     }
 
-    /// Makes room for the states that a step keeps; on a device its backend does.
+    /// Prepares for a step that keeps so many states; on a device its backend makes the room.
     pub(super) fn reserve(&mut self, rows: usize) {
-        self.rows = rows;
+        (self.rows, self.read) = (rows, None);
+        if rows == 1 {
+            self.make_room(1);
+        }
+    }
+
+    /// The present state, and room for those that a step writes, `[rows, len]`.
+    pub(super) fn step(&mut self) -> (&[f32], &mut [f32]) {
+        self.make_room(self.rows);
+        self.room(self.rows)
+    }
+
+    /// The present state, and room for the one after the step's last row. If the step is to keep the states after the rows
+    /// before it too, they are computed again from `read` should they be wanted: they seldom are, and large.
+    pub(crate) fn step_to_last(&mut self, read: impl FnOnce() -> DeltaRows) -> (&[f32], &mut [f32]) {
+        self.read = (self.rows > 1).then(read);
+        self.make_room(1);
+        self.room(1)
+    }
+
+    fn make_room(&mut self, rows: usize) {
         let len = rows * self.current.count();
         if let (Held::Host(_), Held::Host(next)) = (&self.current, &mut self.next)
             // A state of one row is swapped in, one of several rows is copied: where one is enough, it has to be one.
@@ -126,9 +148,8 @@ impl Recurrent {
         }
     }
 
-    /// The present state, and room for those that a step writes, `[rows, len]`.
-    pub(super) fn step(&mut self) -> (&[f32], &mut [f32]) {
-        let len = self.rows * self.current.count();
+    fn room(&mut self, rows: usize) -> (&[f32], &mut [f32]) {
+        let len = rows * self.current.count();
         let Held::Host(next) = &mut self.next else {
             unreachable!("a state on a device is only for that device's backend")
         };
@@ -138,6 +159,10 @@ impl Recurrent {
     /// Makes what the step wrote current, of which the first `kept` rows count.
     pub(super) fn commit(&mut self, kept: usize) {
         let len = self.current.count();
+        if let Some(read) = self.read.take().filter(|_| kept < self.rows) {
+            let (current, next) = self.room(1);
+            read.state_after(kept, current, next);
+        }
         if self.next.count() == len {
             std::mem::swap(&mut self.current, &mut self.next);
             return;

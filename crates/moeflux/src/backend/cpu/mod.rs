@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use moeflux_experts::{ExpertStore, Fetch};
 use moeflux_kernels::{
-    self as kernels, AttentionScratch, ExpertScratch, Int8Scratch, KvType, MlaShape, Numbers, PoolError,
-    ThreadPool,
+    self as kernels, AttentionScratch, DeltaRows, ExpertScratch, Int8Scratch, KvType, MlaShape, Numbers,
+    PoolError, ThreadPool,
 };
 
 use self::arena::Arena;
@@ -187,18 +187,18 @@ impl CpuBackend {
                 let (q, k, v) = (io.f32(q), io.f32(k), io.f32(v));
                 let (decay, beta) = (io.f32(decay), io.f32(beta));
                 for segment in step.segments.iter_mut() {
-                    let StateMut::Recurrent { current, next } = segment.sequence.state_mut(state) else {
+                    let rows = |width| segment.rows.start * width..segment.rows.end * width;
+                    let (key_rows, value_rows, head_rows) =
+                        (rows(keys), rows(values), rows(shape.value_heads));
+                    let (q, k, v) = (&q[key_rows.clone()], &k[key_rows], &v[value_rows.clone()]);
+                    let (decay, beta) = (&decay[head_rows.clone()], &beta[head_rows]);
+                    let Some(recurrent) = segment.sequence.recurrent_mut(state) else {
                         unreachable!("the loader made state {state} recurrent")
                     };
-                    each_kept(segment.rows.clone(), current, next, |rows, current, next| {
-                        let rows = |width| rows.start * width..rows.end * width;
-                        let (key_rows, value_rows, head_rows) =
-                            (rows(keys), rows(values), rows(shape.value_heads));
-                        let (q, k, v) = (&q[key_rows.clone()], &k[key_rows], &v[value_rows.clone()]);
-                        let (decay, beta) = (&decay[head_rows.clone()], &beta[head_rows]);
-                        let y = &mut y[value_rows];
-                        kernels::gated_delta_rule(pool, q, k, v, decay, beta, shape, current, next, y);
-                    });
+                    let read = || DeltaRows::new(k, v, decay, beta, *shape);
+                    let (current, next) = recurrent.step_to_last(read);
+                    let y = &mut y[value_rows];
+                    kernels::gated_delta_rule(pool, q, k, v, decay, beta, shape, current, next, y);
                 }
             }),
             Op::GatedRmsNorm { x, gate, weight, eps, out } => io.write(out, |io, y| {
@@ -324,12 +324,12 @@ impl Backend for CpuBackend {
                 return Err(BackendError::Cancelled);
             }
             // The head of a step that wants no logits.
-            if op.writes().iter().all(|&id| graph.tensor(id).is_empty()) {
+            if run.step.outputs.is_empty() && op.writes().iter().all(|&id| graph.tensor(id).is_empty()) {
                 continue;
             }
-            let start = Instant::now();
+            let start = observer.is_some().then(Instant::now);
             self.run_op(op, &mut run)?;
-            if let Some(observer) = observer.as_deref_mut() {
+            if let (Some(observer), Some(start)) = (observer.as_deref_mut(), start) {
                 observer.ran(op, start.elapsed());
                 for id in op.writes() {
                     observer.wrote(graph.tensor(id), self.arena.data(graph, plan, id));

@@ -18,7 +18,7 @@ pub(super) struct Further {
     /// What the model made of its last tokens, those that the layer has not read, `[rows, hidden_size]`.
     pending: Vec<f32>,
     hidden_size: usize,
-    /// The layer's own rows of its last run.
+    /// The layer's own last row of its last run that was asked for a guess.
     kept: Vec<f32>,
 }
 
@@ -121,7 +121,8 @@ impl Further {
     ) -> Result<Option<u32>, Error> {
         let mut input =
             Input { outputs, positions: Some(positions), ..Input::new(&mut self.sequence, tokens) };
-        let run = Run { given, kept: Some(&mut self.kept), ..Run::new(Pass::Further, cancel) };
+        let kept = (outputs != Outputs::None).then_some(&mut self.kept);
+        let run = Run { given, kept, ..Run::new(Pass::Further, cancel) };
         let logits = runner.forward(model, std::slice::from_mut(&mut input), run, None)?;
         // Logits that nothing can be chosen by are no guess.
         let guess = largest_logit(logits).ok().and_then(|largest| first_logit(logits, largest));
