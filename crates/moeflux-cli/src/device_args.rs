@@ -94,10 +94,11 @@ impl DeviceArgs {
         }
     }
 
-    /// Bytes a second that go to the GPU from memory, by so many threads.
-    pub(crate) fn upload_bandwidth(&self, model: &Model, threads: usize) -> Result<f64> {
+    /// Bytes a second that come to the GPU from the host's memory: what it is able to read and copy by itself, if there is a
+    /// copy of experts for that, or what so many threads send.
+    pub(crate) fn host_bandwidth(&self, model: &Model, threads: usize, has_copy: bool) -> Result<f64> {
         let index = self.index(model, false)?.context("a GPU has experts brought")?;
-        upload_bandwidth(index, threads)
+        host_bandwidth(index, threads, has_copy)
     }
 
     /// The GPU, if it is one.
@@ -143,13 +144,16 @@ fn gpu_bandwidth(_: usize) -> Result<f64> {
 }
 
 #[cfg(feature = "gpu")]
-fn upload_bandwidth(index: usize, threads: usize) -> Result<f64> {
-    let pool = moeflux_kernels::ThreadPool::new(threads)?;
-    Ok(moeflux_gpu::upload_bandwidth(&moeflux_gpu::Device::open(index)?, &pool)?)
+fn host_bandwidth(index: usize, threads: usize, has_copy: bool) -> Result<f64> {
+    let device = moeflux_gpu::Device::open(index)?;
+    if has_copy {
+        return Ok(moeflux_gpu::link_bandwidth(&device)?.most());
+    }
+    Ok(moeflux_gpu::upload_bandwidth(&device, &moeflux_kernels::ThreadPool::new(threads)?)?)
 }
 
 #[cfg(not(feature = "gpu"))]
-fn upload_bandwidth(_: usize, _: usize) -> Result<f64> {
+fn host_bandwidth(_: usize, _: usize, _: bool) -> Result<f64> {
     anyhow::bail!("this program was built without GPUs")
 }
 

@@ -45,6 +45,9 @@ struct JsonDevice {
     subgroup: (u32, u32),
     /// Of reading, measured; `null` if the device did not do it.
     bandwidth_bytes_per_second: Option<f64>,
+    /// Of the host's memory: what shaders read and what copies bring; `null` if shaders may not read it.
+    host_read_bytes_per_second: Option<f64>,
+    host_copy_bytes_per_second: Option<f64>,
 }
 
 /// Runs the command.
@@ -52,15 +55,11 @@ struct JsonDevice {
 pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
     let mut devices = Vec::new();
     for (index, info) in moeflux_gpu::devices().into_iter().enumerate() {
-        let measured =
-            moeflux_gpu::Device::open(index).and_then(|device| moeflux_gpu::read_bandwidth(&device));
-        let bandwidth = match measured {
-            Ok(bandwidth) => Some(bandwidth),
-            Err(error) => {
-                terminal::note(format_args!("gpu:{index}: {error}"));
-                None
-            }
-        };
+        let device = known(index, moeflux_gpu::Device::open(index));
+        let device = device.as_ref();
+        let bandwidth = device.and_then(|device| known(index, moeflux_gpu::read_bandwidth(device)));
+        let link = device.filter(|_| info.reads_host);
+        let link = link.and_then(|device| known(index, moeflux_gpu::link_bandwidth(device)));
         devices.push(JsonDevice {
             device: format!("gpu:{index}"),
             name: info.name,
@@ -73,6 +72,8 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
             binding_limit_bytes: info.binding_limit,
             subgroup: info.subgroup,
             bandwidth_bytes_per_second: bandwidth,
+            host_read_bytes_per_second: link.map(|link| link.read),
+            host_copy_bytes_per_second: link.map(|link| link.copied),
         });
     }
     if args.json {
@@ -82,6 +83,12 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
         terminal::note("no GPU: Vulkan, Metal or DirectX 12 is needed");
     }
     Ok(terminal::show(&devices.iter().map(JsonDevice::lines).collect::<String>())?)
+}
+
+/// What a device gave; otherwise why it did not is said.
+#[cfg(feature = "gpu")]
+fn known<T>(index: usize, found: Result<T, moeflux_gpu::GpuError>) -> Option<T> {
+    found.inspect_err(|error| terminal::note(format_args!("gpu:{index}: {error}"))).ok()
 }
 
 #[cfg(feature = "gpu")]
@@ -95,10 +102,14 @@ impl JsonDevice {
         let unknown = || "unknown".to_owned();
         let memory = self.memory_bytes.map_or_else(unknown, |bytes| Bytes(bytes).to_string());
         let free = self.free_bytes.map_or_else(String::new, |bytes| format!(" ({} free)", Bytes(bytes)));
-        let bandwidth =
-            self.bandwidth_bytes_per_second.map_or_else(unknown, |rate| format!("{}/s", Bytes(rate as u64)));
+        let rate = |rate: f64| format!("{}/s", Bytes(rate as u64));
+        let bandwidth = self.bandwidth_bytes_per_second.map_or_else(unknown, rate);
+        let link = self.host_read_bytes_per_second.zip(self.host_copy_bytes_per_second);
+        let link = link.map_or_else(String::new, |(read, copied)| {
+            format!("\n       the host's memory read at {}, copied at {}", rate(read), rate(copied))
+        });
         format!(
-            "{}  {} ({}, {}{what})\n       memory {memory}{free}, read at {bandwidth}, a binding of {} at most, subgroups of {} to {}\n",
+            "{}  {} ({}, {}{what})\n       memory {memory}{free}, read at {bandwidth}, a binding of {} at most, subgroups of {} to {}{link}\n",
             self.device,
             self.name,
             self.api,

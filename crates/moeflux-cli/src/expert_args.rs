@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use moeflux::experts::{self, ExpertOptions, ExpertStore, Heat, HintMode, Io, PolicyKind, StoreOptions};
+use moeflux::experts::{
+    self, ExpertOptions, ExpertStore, Heat, HintMode, HostCopy, Io, PolicyKind, StoreOptions,
+};
 use moeflux::memory::MemoryRequest;
 use moeflux::{Engine, Model};
 
@@ -34,6 +36,10 @@ pub(crate) struct ExpertArgs {
     /// Guesses that start reads before the router has spoken
     #[arg(long, value_enum, default_value = "auto")]
     hints: HintArg,
+    /// For a GPU that has not room for all experts: a copy of them in memory of the host that it reads by itself. That is
+    /// faster than sending them, but locks so much memory, and opening a model takes longer
+    #[arg(long, value_enum, default_value = "auto")]
+    gpu_host_copy: HostCopyArg,
     /// Start with the experts that were used most when the program last ran with this file, and note in it what is used
     /// now; `auto` is a file of the model's own in the cache folder
     #[arg(long, value_name = "FILE")]
@@ -58,6 +64,14 @@ enum PolicyArg {
     Lru,
     /// What was used least often, lately, goes
     Lfru,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HostCopyArg {
+    /// Where there is room
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -98,6 +112,11 @@ impl ExpertArgs {
                 HintArg::Last => HintMode::Last,
                 HintArg::Lookahead => HintMode::Lookahead,
                 HintArg::Auto => HintMode::Auto,
+            },
+            host_copy: match self.gpu_host_copy {
+                HostCopyArg::Auto => HostCopy::Auto,
+                HostCopyArg::Always => HostCopy::Always,
+                HostCopyArg::Never => HostCopy::Never,
             },
             store: StoreOptions {
                 io: match self.io {

@@ -15,6 +15,8 @@ pub(crate) struct GpuStats {
     pub(crate) misses: u64,
     /// Of what was wanted, the share that was in the GPU's memory; 1 if nothing was wanted.
     pub(crate) hit_rate: f64,
+    /// Of the misses, those that took a place in the GPU's memory.
+    pub(crate) placed: u64,
     pub(crate) bytes_uploaded: u64,
     /// While experts were packed for it.
     pub(crate) upload_bytes_per_second: Option<f64>,
@@ -25,6 +27,8 @@ pub(crate) struct GpuStats {
     /// Experts that the GPU has room for.
     pub(crate) places: u64,
     pub(crate) place_bytes: u64,
+    /// Of the copy of all experts in the host's memory that the GPU reads by itself; 0 if the host sends them.
+    pub(crate) host_copy_bytes: u64,
 }
 
 impl GpuStats {
@@ -39,6 +43,7 @@ impl GpuStats {
             hits,
             misses,
             hit_rate: if wanted == 0 { 1.0 } else { hits as f64 / wanted as f64 },
+            placed: after.placed - before.placed,
             bytes_uploaded,
             upload_bytes_per_second: (upload > 0.0).then(|| bytes_uploaded as f64 / upload),
             upload_seconds: upload,
@@ -46,18 +51,26 @@ impl GpuStats {
             stall_share: if time.is_zero() { 0.0 } else { stall / time.as_secs_f64() },
             places: after.places,
             place_bytes: after.bytes,
+            host_copy_bytes: after.host_copy,
         }
     }
 }
 
 impl fmt::Display for GpuStats {
-    /// One line: `hits 87 %, brought 1.20 GB at 9.00 GB/s, stalls 31 %, places for 640 experts in 1.13 GB`.
+    /// One line: `hits 87 %, brought 1.20 GB at 9.00 GB/s, stalls 31 %, places for 640 experts in 1.13 GB`, or where the GPU
+    /// reads the host's copy, `hits 87 %, read 1.20 GB of the host's 18.12 GB, 640 took places, places for …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hits {:.1} %, brought {}", 100.0 * self.hit_rate, Bytes(self.bytes_uploaded))?;
-        if let Some(rate) = self.upload_bytes_per_second {
-            write!(f, " at {}/s", Bytes(rate as u64))?;
+        write!(f, "hits {:.1} %, ", 100.0 * self.hit_rate)?;
+        if self.host_copy_bytes > 0 {
+            let (read, of) = (Bytes(self.bytes_uploaded), Bytes(self.host_copy_bytes));
+            write!(f, "read {read} of the host's {of}, {} took places", self.placed)?;
+        } else {
+            write!(f, "brought {}", Bytes(self.bytes_uploaded))?;
+            if let Some(rate) = self.upload_bytes_per_second {
+                write!(f, " at {}/s", Bytes(rate as u64))?;
+            }
+            write!(f, ", stalls {:.0} %", 100.0 * self.stall_share)?;
         }
-        write!(f, ", stalls {:.0} %", 100.0 * self.stall_share)?;
         write!(f, ", places for {} experts in {}", self.places, Bytes(self.place_bytes))
     }
 }
@@ -83,6 +96,11 @@ mod tests {
         assert_eq!(
             stats.to_string(),
             "hits 75.0 %, brought 3.00 GB at 6.00 GB/s, stalls 25 %, places for 64 experts in 1.05 MB"
+        );
+        let copy = DeviceCounters { host_copy: 4_000_000_000, placed: 7, ..after };
+        assert_eq!(
+            GpuStats::between(&before, &copy, Duration::from_secs(4)).to_string(),
+            "hits 75.0 %, read 3.00 GB of the host's 4.00 GB, 7 took places, places for 64 experts in 1.05 MB"
         );
         let idle = GpuStats::between(&after, &after, Duration::ZERO);
         assert_eq!((idle.hit_rate, idle.stall_share, idle.upload_bytes_per_second), (1.0, 0.0, None));

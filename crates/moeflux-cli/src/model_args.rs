@@ -165,9 +165,9 @@ impl EngineArgs {
         self.device.read_bandwidth(model, self.limits_memory(), self.threads())
     }
 
-    /// Bytes a second that go to the GPU of these flags.
-    pub(crate) fn upload_bandwidth(&self, model: &Model) -> Result<f64> {
-        self.device.upload_bandwidth(model, self.threads())
+    /// Bytes a second that come to the GPU of these flags from the host, where it reads a copy of experts or is sent them.
+    pub(crate) fn host_bandwidth(&self, model: &Model, has_copy: bool) -> Result<f64> {
+        self.device.host_bandwidth(model, self.threads(), has_copy)
     }
 
     /// Bytes for experts, if a flag says so much.

@@ -20,6 +20,8 @@ pub trait ReadAt: Send + Sync {
 pub(crate) struct DataFile {
     file: File,
     direct: bool,
+    /// Whether the page cache is to forget what was read.
+    forgets: bool,
 }
 
 impl DataFile {
@@ -32,6 +34,9 @@ impl DataFile {
                 "opening for direct reads (not every file system has them; buffered reads work on any)",
             )),
             Io::Buffered | Io::Mapped => open_buffered(path).map_err(fault("opening")),
+            Io::Cached => File::open(path)
+                .map(|file| DataFile { file, direct: false, forgets: false })
+                .map_err(fault("opening")),
             Io::Auto => open_direct(path).or_else(|error| {
                 if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) {
                     return Err(fault("opening")(error));
@@ -59,7 +64,7 @@ impl DataFile {
 impl ReadAt for DataFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = read_at(&self.file, bytes, offset)?;
-        if !self.direct {
+        if self.forgets {
             forget(&self.file, offset, read as u64);
         }
         Ok(read)
@@ -96,7 +101,7 @@ fn open_buffered(path: &Path) -> io::Result<DataFile> {
     // No reading ahead: it would bring experts that nobody asked for.
     #[cfg(target_os = "linux")]
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
-    Ok(DataFile { file, direct: false })
+    Ok(DataFile { file, direct: false, forgets: true })
 }
 
 /// Opens past the page cache and reads a block, since some file systems refuse only then.
@@ -111,7 +116,7 @@ fn open_direct(path: &Path) -> io::Result<DataFile> {
     let file = options.open(path)?;
     #[cfg(target_vendor = "apple")]
     rustix::fs::fcntl_nocache(&file, true)?;
-    let file = DataFile { file, direct: true };
+    let file = DataFile { file, direct: true, forgets: false };
     let mut block = memmap2::MmapMut::map_anon(ALIGNMENT as usize)?;
     file.read_at(&mut block, 0)?;
     Ok(file)

@@ -71,6 +71,8 @@ pub enum Io {
     Direct,
     /// Through the page cache, which is told to forget what was read.
     Buffered,
+    /// Through the page cache, which keeps what was read: for experts that are read once, from files that others may read.
+    Cached,
     /// Files are mapped and leases point into them: for models that fit into memory. The budget means nothing then.
     Mapped,
 }

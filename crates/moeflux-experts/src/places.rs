@@ -26,6 +26,18 @@ impl Places {
         self.place[expert as usize]
     }
 
+    /// Places that may be taken, as [`take`](Self::take) would one after the other, and who is in them.
+    pub fn in_order(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
+        let free = self.free.iter().rev().map(|&place| (place, None));
+        let taken = |expert: u32| self.of(expert).map(|place| (place, Some(expert)));
+        free.chain(self.ranking.in_order().filter_map(taken))
+    }
+
+    /// How many places are free.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
     /// A step wants an expert, which keeps its place if it has one. `counts` as a use, unless the step wants most of a
     /// layer, as prompts do.
     pub fn hold(&mut self, expert: u32, counts: bool) {
@@ -73,6 +85,8 @@ impl std::fmt::Debug for Places {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
     use super::*;
 
     /// A step over experts: those that have no place take one, the others first.
@@ -104,6 +118,26 @@ mod tests {
         }
         assert_eq!(step(&mut places, &[0, 1], true), 0);
         assert_eq!((0..10).filter(|&expert| places.of(expert).is_some()).count(), 3);
+    }
+
+    #[test]
+    fn places_are_taken_in_their_order() {
+        let mut places = Places::new(PolicyKind::Lfru, 12, 4);
+        for experts in [&[5, 6][..], &[6, 7], &[8, 6], &[5, 9]] {
+            step(&mut places, experts, true);
+        }
+        places.forget(8);
+        places.release(8);
+        let order: Vec<_> = places.in_order().collect();
+        assert_eq!((order.len(), order[0].1, places.free()), (4, None, 1));
+        let wanted = [order[2].1.unwrap(), 1, 2, 3];
+        for &expert in &wanted {
+            places.hold(expert, true);
+        }
+        // Who is wanted keeps its place, and the others are taken one after the other.
+        let taken = [1, 2, 3].map(|expert| places.take(expert).unwrap());
+        assert_eq!(taken, [order[0].0, order[1].0, order[3].0]);
+        assert_eq!(places.in_order().count(), 0);
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn delay(milliseconds: u64) -> Fault {
 fn every_way_of_reading_gives_the_files_bytes() {
     for (one_stretch, seed) in [(true, 1), (false, 2), (false, 3)] {
         let model = Model::new(3, 12, one_stretch, seed);
-        for io in [Io::Auto, Io::Direct, Io::Buffered, Io::Mapped] {
+        for io in [Io::Auto, Io::Direct, Io::Buffered, Io::Cached, Io::Mapped] {
             for budget in [model.least_budget(), model.least_budget() * 7, model.full_budget()] {
                 let options = StoreOptions { io, verify: true, chunk: 8192, ..StoreOptions::new(budget) };
                 let store = model.open(&options);

@@ -18,10 +18,12 @@ pub(crate) struct Buffer {
     pub(crate) raw: wgpu::Buffer,
     /// No other buffer of the process has it.
     pub(crate) id: u64,
+    /// That it takes of the device's memory.
+    bytes: u64,
     dropped: Dropped,
 }
 
-/// The buffers that are gone, so that what refers to them can be let go of, and the bytes of those that are there.
+/// The buffers that are gone, so that what refers to them can be let go of, and the device's bytes of those that are there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dropped(Arc<Mutex<Vec<u64>>>, Arc<AtomicU64>);
 
@@ -39,15 +41,16 @@ impl Dropped {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.dropped.1.fetch_sub(self.raw.size(), Ordering::Relaxed);
+        self.dropped.1.fetch_sub(self.bytes, Ordering::Relaxed);
         self.dropped.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
     }
 }
 
 impl View {
-    pub(crate) fn new(raw: wgpu::Buffer, id: u64, len: usize, dropped: Dropped) -> Self {
-        dropped.1.fetch_add(raw.size(), Ordering::Relaxed);
-        View { buffer: Arc::new(Buffer { raw, id, dropped }), offset: 0, len }
+    /// A buffer that takes so many `bytes` of the device's memory.
+    pub(crate) fn new(raw: wgpu::Buffer, id: u64, len: usize, bytes: u64, dropped: Dropped) -> Self {
+        dropped.1.fetch_add(bytes, Ordering::Relaxed);
+        View { buffer: Arc::new(Buffer { raw, id, bytes, dropped }), offset: 0, len }
     }
 
     /// Some of the elements.

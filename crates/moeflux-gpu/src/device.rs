@@ -19,6 +19,9 @@ const IMMEDIATES: u32 = 128;
 /// Storage buffers that a shader binds at most.
 const BINDINGS: u32 = 8;
 
+/// Buffers that are the host's and a shader's at once; not all APIs have them.
+const READS_HOST: wgpu::Features = wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+
 /// What a device is.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
@@ -38,6 +41,8 @@ pub struct DeviceInfo {
     pub free: Option<u64>,
     /// The largest buffer a shader can bind, in bytes.
     pub binding_limit: u64,
+    /// Whether shaders may read the host's memory ([`Device::alloc_on_host`]).
+    pub reads_host: bool,
     /// The fewest and the most invocations of a subgroup.
     pub subgroup: (u32, u32),
 }
@@ -59,6 +64,7 @@ impl DeviceInfo {
             memory: memory(adapter),
             free: free(adapter),
             binding_limit: adapter.limits().max_storage_buffer_binding_size,
+            reads_host: adapter.features().contains(READS_HOST),
             subgroup: (info.subgroup_min_size, info.subgroup_max_size),
         }
     }
@@ -145,8 +151,8 @@ pub struct Device {
     /// The most bytes that may be held.
     limit: Arc<AtomicU64>,
     none: View,
-    /// What the last download came through, for the next one.
-    staging: Arc<Mutex<Option<wgpu::Buffer>>>,
+    /// What downloads came through, for the next ones.
+    staging: Arc<Mutex<Vec<wgpu::Buffer>>>,
 }
 
 impl Device {
@@ -166,7 +172,7 @@ impl Device {
         }
         let (raw, queue) = block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("moeflux"),
-            required_features: wgpu::Features::IMMEDIATES,
+            required_features: wgpu::Features::IMMEDIATES | (adapter.features() & READS_HOST),
             required_limits: limits,
             ..Default::default()
         }))
@@ -186,7 +192,7 @@ impl Device {
 
         let dropped = Dropped::default();
         let allocated = Arc::new(AtomicU64::new(0));
-        let none = view(&raw, 64, 0, &dropped);
+        let none = view(&raw, 64, 0, Home::Device, &dropped);
         let pipelines = Arc::default();
         let staging = Arc::default();
         let limit = Arc::new(AtomicU64::new(u64::MAX));
@@ -205,20 +211,36 @@ impl Device {
 
     /// Memory for `len` elements, zeroed. `what` it is for is said if there is none.
     pub fn alloc(&self, what: &str, len: usize) -> Result<View, GpuError> {
+        self.alloc_in(Home::Device, what, len)
+    }
+
+    /// The same in the host's memory, locked there: shaders read it over the link between host and device, and copies fill
+    /// it. It does not count as the device's.
+    pub fn alloc_on_host(&self, what: &str, len: usize) -> Result<View, GpuError> {
+        if !self.info.reads_host {
+            let what = "shaders that read the host's memory".to_owned();
+            return Err(GpuError::Unsupported { name: self.info.name.clone(), what });
+        }
+        self.alloc_in(Home::Host, what, len)
+    }
+
+    fn alloc_in(&self, home: Home, what: &str, len: usize) -> Result<View, GpuError> {
         let bytes = len.max(1) as u64 * 4;
         let limit = self.info.binding_limit;
         if bytes > limit {
             return Err(GpuError::BufferTooLarge { what: what.to_owned(), bytes, limit });
         }
-        if self.held_bytes().saturating_add(bytes) > self.limit.load(Ordering::Relaxed) {
+        let held = self.held_bytes().saturating_add(home.device_bytes(bytes));
+        if held > self.limit.load(Ordering::Relaxed) {
             return Err(GpuError::OutOfMemory { what: what.to_owned(), bytes });
         }
         let id = self.allocated.fetch_add(1, Ordering::Relaxed) + 1;
         let memory = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = view(&self.raw, len, id, &self.dropped);
-        match block_on(memory.pop()) {
-            None => self.usable().map(|()| buffer),
-            Some(_) => Err(GpuError::OutOfMemory { what: what.to_owned(), bytes }),
+        let buffer = view(&self.raw, len, id, home, &self.dropped);
+        match (block_on(memory.pop()), home) {
+            (None, _) => self.usable().map(|()| buffer),
+            (Some(_), Home::Device) => Err(GpuError::OutOfMemory { what: what.to_owned(), bytes }),
+            (Some(_), Home::Host) => Err(GpuError::OutOfHostMemory { what: what.to_owned(), bytes }),
         }
     }
 
@@ -247,26 +269,43 @@ impl Device {
 
     /// Submits what was recorded and, after it, a copy of a view's elements to the host. Does not wait.
     pub fn submit_and_download(&self, mut enc: Encoder<'_>, view: &View) -> Result<Download, GpuError> {
+        let recorded = self.record_download(&mut enc, view);
+        Ok(recorded.submitted(enc.submit_marked()?))
+    }
+
+    /// Records a copy of a view's elements to the host.
+    pub fn record_download(&self, enc: &mut Encoder<'_>, view: &View) -> RecordedDownload {
         let bytes = view.bytes();
         let size = bytes.end - bytes.start;
         let staging = self.staging(size);
         enc.commands().copy_buffer_to_buffer(&view.buffer().raw, bytes.start, &staging, 0, size);
-        let mark = enc.submit_marked()?;
-        staging.map_async(wgpu::MapMode::Read, 0..size, |_| {});
-        Ok(Download { device: self.clone(), staging, size, mark })
+        RecordedDownload { device: self.clone(), staging, size }
     }
 
-    /// Memory that the host can read, of so many bytes at least.
+    /// Memory that the host can read, of so many bytes at least: the least of what is held that is enough.
     fn staging(&self, size: u64) -> wgpu::Buffer {
-        let held = self.staging.lock().unwrap_or_else(PoisonError::into_inner).take();
-        held.filter(|buffer| buffer.size() >= size).unwrap_or_else(|| {
-            self.raw.create_buffer(&wgpu::BufferDescriptor {
+        let mut held = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = held.iter().enumerate().filter(|(_, buffer)| buffer.size() >= size);
+        match enough.min_by_key(|(_, buffer)| buffer.size()).map(|(index, _)| index) {
+            Some(index) => held.swap_remove(index),
+            None => self.raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("download"),
                 size: size.next_power_of_two(),
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
-            })
-        })
+            }),
+        }
+    }
+
+    /// Keeps such memory for the next time, but not the least of it if there is much.
+    fn give_staging(&self, buffer: wgpu::Buffer) {
+        let mut held = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        held.push(buffer);
+        if held.len() > STAGING
+            && let Some((least, _)) = held.iter().enumerate().min_by_key(|(_, buffer)| buffer.size())
+        {
+            held.swap_remove(least);
+        }
     }
 
     /// Bytes of memory that are held.
@@ -339,6 +378,26 @@ impl Device {
     }
 }
 
+/// Downloads whose memory is kept.
+const STAGING: usize = 3;
+
+/// A copy of elements to the host that is recorded, but not submitted.
+#[derive(Debug)]
+pub struct RecordedDownload {
+    device: Device,
+    staging: wgpu::Buffer,
+    size: u64,
+}
+
+impl RecordedDownload {
+    /// The elements, on their way since the submission `mark`.
+    pub fn submitted(self, mark: Mark) -> Download {
+        let RecordedDownload { device, staging, size } = self;
+        staging.map_async(wgpu::MapMode::Read, 0..size, |_| {});
+        Download { device, staging, size, mark }
+    }
+}
+
 /// Elements on their way to the host.
 #[derive(Debug)]
 pub struct Download {
@@ -349,6 +408,11 @@ pub struct Download {
 }
 
 impl Download {
+    /// The submission that brings them.
+    pub fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
     /// Waits for them, but not for what was submitted later.
     pub fn finish<T: bytemuck::Pod>(self) -> Result<Vec<T>, GpuError> {
         let mut values = Vec::new();
@@ -368,19 +432,32 @@ impl Download {
         }
         drop(mapped);
         staging.unmap();
-        *device.staging.lock().unwrap_or_else(PoisonError::into_inner) = Some(staging);
+        device.give_staging(staging);
         Ok(())
     }
 }
 
-fn view(raw: &wgpu::Device, len: usize, id: u64, dropped: &Dropped) -> View {
-    let buffer = raw.create_buffer(&wgpu::BufferDescriptor {
-        label: None,
-        size: len.max(1) as u64 * 4,
-        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    });
-    View::new(buffer, id, len, dropped.clone())
+/// Whose memory a buffer is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Device,
+    Host,
+}
+
+impl Home {
+    /// The device's part of so many bytes.
+    fn device_bytes(self, bytes: u64) -> u64 {
+        if self == Home::Device { bytes } else { 0 }
+    }
+}
+
+fn view(raw: &wgpu::Device, len: usize, id: u64, home: Home, dropped: &Dropped) -> View {
+    let size = len.max(1) as u64 * 4;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    // What is mapped to be read, but not to be written, is not put into the device's memory.
+    let usage = if home == Home::Host { usage | wgpu::BufferUsages::MAP_READ } else { usage };
+    let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+    View::new(raw.create_buffer(&descriptor), id, len, home.device_bytes(size), dropped.clone())
 }
 
 /// Runs a future that needs no one else to make progress.

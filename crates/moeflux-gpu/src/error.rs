@@ -51,6 +51,16 @@ pub enum GpuError {
         /// How much.
         bytes: u64,
     },
+    /// No memory of the host for a buffer that the device reads.
+    #[error(
+        "the driver has no {bytes} bytes of host memory for {what}; have experts sent instead (`--gpu-host-copy never`)"
+    )]
+    OutOfHostMemory {
+        /// What the memory was for.
+        what: String,
+        /// How much.
+        bytes: u64,
+    },
     /// One buffer larger than the device can bind.
     #[error("{what} needs a buffer of {bytes} bytes, but the GPU binds {limit} at most")]
     BufferTooLarge {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use moeflux_kernels::ThreadPool;
 
 use crate::device::Device;
-use crate::{GpuError, Program, Uploads, View};
+use crate::{Encoder, GpuError, Program, Uploads, View};
 
 static READ: Program =
     Program { name: "read_bandwidth", entry: "main", source: &[include_str!("limits.wgsl")] };
@@ -22,22 +22,40 @@ pub fn read_bandwidth(device: &Device) -> Result<f64, GpuError> {
     let info = device.info();
     // A processor has less to spare.
     let most = if info.is_cpu { BYTES / 16 } else { BYTES.min(info.memory.unwrap_or(BYTES) / 4) };
-    let workgroup = 16 * LANES * EACH;
-    let groups = most.min(info.binding_limit) as usize / workgroup;
-    let from = device.alloc("the measurement of bandwidth", groups * workgroup / 4)?;
-    let to = device.alloc("the measurement of bandwidth", groups)?;
-    let bytes = groups * workgroup;
-    seconds(device, &from, &to, groups, 1)?;
-    let (mut times, mut best) = (1, f64::INFINITY);
-    while times < 1 << 12 {
-        let time = seconds(device, &from, &to, groups, times)?;
-        best = best.min(time / times as f64);
-        if time > LEAST_SECONDS {
-            break;
-        }
-        times *= 2;
+    let from = device.alloc(WHAT, words(device, most))?;
+    by_shaders(device, &from)
+}
+
+/// What comes from the host's memory to the device's, in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinkBandwidth {
+    /// What shaders read.
+    pub read: f64,
+    /// What copies bring.
+    pub copied: f64,
+}
+
+impl LinkBandwidth {
+    /// What the link is able to.
+    pub fn most(&self) -> f64 {
+        self.read.max(self.copied)
     }
-    Ok(bytes as f64 / best)
+}
+
+/// Bytes a second that a device has from [memory of the host](Device::alloc_on_host).
+pub fn link_bandwidth(device: &Device) -> Result<LinkBandwidth, GpuError> {
+    let most = if device.info().is_cpu { LINK_BYTES / 4 } else { LINK_BYTES };
+    let from = device.alloc_on_host(WHAT, words(device, most))?;
+    let read = by_shaders(device, &from)?;
+    let to = device.alloc(WHAT, from.len())?;
+    let seconds = fastest(|times| {
+        let mut enc = device.encoder();
+        for _ in 0..times {
+            enc.copy(&from, &to);
+        }
+        seconds(device, enc)
+    })?;
+    Ok(LinkBandwidth { read, copied: 4.0 * from.len() as f64 / seconds })
 }
 
 /// Bytes a second that go from the host's memory to the device's, as [`Uploads`] bring them.
@@ -64,14 +82,49 @@ const UPLOAD_BYTES: usize = 16 << 20;
 const UPLOADS: usize = 16;
 const UPLOAD_ROUNDS: usize = 4;
 
-fn seconds(device: &Device, from: &View, to: &View, groups: usize, times: usize) -> Result<f64, GpuError> {
-    let mut enc = device.encoder();
+/// What the memory is for.
+const WHAT: &str = "the measurement of bandwidth";
+/// Bytes that come from the host.
+const LINK_BYTES: u64 = 256 << 20;
+
+/// Words that workgroups read in whole, at most so many bytes.
+fn words(device: &Device, most: u64) -> usize {
+    let workgroup = 16 * LANES * EACH;
+    most.min(device.info().binding_limit) as usize / workgroup * workgroup / 4
+}
+
+fn by_shaders(device: &Device, from: &View) -> Result<f64, GpuError> {
+    let groups = from.len() / (4 * LANES * EACH);
+    let to = device.alloc(WHAT, groups)?;
     let constants = [("LANES", LANES as u32), ("EACH", EACH as u32)];
     let row = super::kernels::GRID_ROW as usize;
-    for _ in 0..times {
-        let grid = [groups.min(row) as u32, groups.div_ceil(row) as u32, 1];
-        enc.dispatch(&READ, &constants, &[from, to], &[groups as u32, row as u32], grid);
+    let grid = [groups.min(row) as u32, groups.div_ceil(row) as u32, 1];
+    let seconds = fastest(|times| {
+        let mut enc = device.encoder();
+        for _ in 0..times {
+            enc.dispatch(&READ, &constants, &[from, &to], &[groups as u32, row as u32], grid);
+        }
+        seconds(device, enc)
+    })?;
+    Ok(4.0 * from.len() as f64 / seconds)
+}
+
+/// The least seconds of one time, of more and more times together.
+fn fastest(seconds: impl Fn(usize) -> Result<f64, GpuError>) -> Result<f64, GpuError> {
+    seconds(1)?;
+    let (mut times, mut best) = (1, f64::INFINITY);
+    while times < 1 << 12 {
+        let time = seconds(times)?;
+        best = best.min(time / times as f64);
+        if time > LEAST_SECONDS {
+            break;
+        }
+        times *= 2;
     }
+    Ok(best)
+}
+
+fn seconds(device: &Device, enc: Encoder<'_>) -> Result<f64, GpuError> {
     let start = Instant::now();
     enc.submit()?;
     device.wait(READ.name)?;

@@ -213,6 +213,14 @@ impl GpuMatrix {
         4 * (rows * (codes + params)) as u64
     }
 
+    /// The same rows, in the same memory, as those from row `first` on.
+    pub(crate) fn moved_to(&self, first: usize) -> Self {
+        let mut moved = self.clone();
+        moved.rows += first;
+        moved.parts.iter_mut().for_each(|part| part.first_row += first);
+        moved
+    }
+
     /// Where `rows` rows from row `first` on have their codes and parameters. They must lie in one buffer.
     pub(crate) fn places(&self, first: usize, rows: usize) -> [View; 2] {
         let holds = |part: &&Part| part.first_row <= first && first + rows <= part.first_row + part.rows;

@@ -29,6 +29,35 @@ pub struct Uploads {
     in_flight: VecDeque<Mark>,
 }
 
+/// Memory that experts are brought to.
+pub trait Homes {
+    /// Where the expert in a place has its parts.
+    fn home(&self, place: u32) -> ExpertHome;
+}
+
+/// Where an expert has its parts: codes and parameters of gate and up, the same of down, and the biases of both.
+#[derive(Clone, Debug)]
+pub struct ExpertHome {
+    pub(crate) encodings: [DeviceEncoding; 2],
+    pub(crate) gate_up: [View; 2],
+    pub(crate) down: [View; 2],
+    pub(crate) biases: Option<[View; 2]>,
+}
+
+impl Homes for GpuExperts {
+    fn home(&self, place: u32) -> ExpertHome {
+        let place = place as usize;
+        let of = |view: &View, rows: usize| view.slice(place * rows..(place + 1) * rows);
+        let [rows, down_rows] = [self.gate_up.rows(), self.down.rows()].map(|rows| rows / self.count.max(1));
+        ExpertHome {
+            encodings: [self.gate_up.encoding(), self.down.encoding()],
+            gate_up: self.gate_up.places(place * rows, rows),
+            down: self.down.places(place * down_rows, down_rows),
+            biases: self.biases.as_ref().map(|to| [of(&to.gate_up, rows), of(&to.down, down_rows)]),
+        }
+    }
+}
+
 impl GpuExperts {
     /// Room for `count` experts of the shape and the encodings of `like`; `name` is said if there is none.
     pub fn alloc(
@@ -88,30 +117,30 @@ impl Uploads {
         (IN_FLIGHT as u64 + 1) * (of_submission + SLACK)
     }
 
-    /// Packs experts and records their copies to places among `slots`: what is recorded afterwards finds them there. Gives
+    /// Packs experts and records their copies to places among `homes`: what is recorded afterwards finds them there. Gives
     /// the bytes. What was recorded must be [submitted](Self::submit) here.
     pub fn record(
         &mut self,
         enc: &mut Encoder<'_>,
         pool: &ThreadPool,
-        slots: &GpuExperts,
+        homes: &impl Homes,
         experts: &[(u32, ExpertWeights<'_>)],
     ) -> Result<u64, GpuError> {
         let mut sources = Vec::new();
         for (place, ExpertWeights { gate, up, down, biases }) in experts {
-            let place = *place as usize;
+            let home = homes.home(*place);
+            let [of_gate_up, of_down] = home.encodings;
             let encodings = [gate, up, down].map(|matrix| DeviceEncoding::of(matrix.encoding()));
-            let expected = [slots.gate_up.encoding(), slots.gate_up.encoding(), slots.down.encoding()];
+            let expected = [of_gate_up, of_gate_up, of_down];
             if encodings != expected {
                 let encoding = format!("{encodings:?} beside others in {expected:?}");
                 return Err(GpuError::Encoding { encoding });
             }
-            let rows = gate.rows() + up.rows();
-            sources.push(Source::rows(&slots.gate_up, place * rows, vec![*gate, *up]));
-            sources.push(Source::rows(&slots.down, place * down.rows(), vec![*down]));
-            if let (Some(to), Some(biases)) = (&slots.biases, biases) {
-                sources.push(Source::values(&to.gate_up, place * rows, &[biases.gate, biases.up]));
-                sources.push(Source::values(&to.down, place * down.rows(), &[biases.down]));
+            sources.push(Source::rows(home.gate_up, vec![*gate, *up], of_gate_up));
+            sources.push(Source::rows(home.down, vec![*down], of_down));
+            if let (Some([gate_up, of_down]), Some(biases)) = (home.biases, biases) {
+                sources.push(Source::values(gate_up, &[biases.gate, biases.up]));
+                sources.push(Source::values(of_down, &[biases.down]));
             }
         }
         Ok(self.bring(enc, pool, &sources))
@@ -200,20 +229,15 @@ enum From<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn rows(to: &GpuMatrix, first: usize, matrices: Vec<Matrix<'a>>) -> Self {
+    fn rows(to: [View; 2], matrices: Vec<Matrix<'a>>, encoding: DeviceEncoding) -> Self {
         let rows = matrices.iter().map(Matrix::rows).sum();
-        let encoding = to.encoding();
-        Source {
-            to: to.places(first, rows),
-            rows,
-            row_words: encoding.row_words(to.cols()),
-            from: From::Matrices(matrices, encoding),
-        }
+        let row_words = encoding.row_words(matrices.first().map_or(0, Matrix::cols));
+        Source { to, rows, row_words, from: From::Matrices(matrices, encoding) }
     }
 
-    fn values(to: &View, first: usize, columns: &[Matrix<'_>]) -> Self {
+    fn values(to: View, columns: &[Matrix<'_>]) -> Self {
         let words: Vec<u32> = values(columns).into_iter().map(f32::to_bits).collect();
-        let to = [to.slice(first..first + words.len()), to.slice(0..0)];
+        let to = [to.slice(0..words.len()), to.slice(0..0)];
         Source { to, rows: words.len(), row_words: [1, 0], from: From::Words(Cow::Owned(words)) }
     }
 

@@ -44,6 +44,10 @@ pub enum Error {
     #[cfg(feature = "gpu")]
     #[error(transparent)]
     GpuMemory(#[from] crate::backend::gpu::GpuMemoryError),
+    /// A GPU cannot read experts in the host's memory as asked.
+    #[cfg(feature = "gpu")]
+    #[error(transparent)]
+    HostCopy(#[from] crate::backend::gpu::HostCopyError),
     /// The thread pool could not be made.
     #[error("cannot start {threads} threads: {source}")]
     Threads {

@@ -286,6 +286,8 @@ fn programs_change_no_bit_on_a_gpu() {
     for name in ["qwen3_next/mlx-q4", "deepseek_v3/mlx-q4", "gpt_oss/hf"] {
         programs_change_no_bit_of(common::engines::on_gpu(name, 40), &format!("{name} on a GPU"), 3);
     }
+    let engine = common::engines::on_small_gpu("qwen3_next/mlx-q4", 40);
+    programs_change_no_bit_of(engine, "qwen3_next/mlx-q4 with half of its experts on a GPU", 3);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::stats::Bytes;
 pub(super) struct Brought {
     prefill: Bringing,
     decode: Bringing,
-    /// To the GPU, measured alone.
+    /// To the GPU, measured alone: sent by the host's threads, or read and copied by the GPU itself, whichever is more.
     upload_bytes_per_second: f64,
 }
 
@@ -65,7 +65,8 @@ impl Brought {
             }
             writeln!(table, "; {name} is at {:.0} %", 100.0 * share)?;
         }
-        writeln!(table, "upload   {}/s alone", Bytes(self.upload_bytes_per_second as u64))?;
+        let way = if self.decode.gpu_experts.host_copy_bytes > 0 { "link" } else { "upload" };
+        writeln!(table, "{way:<8} {}/s alone", Bytes(self.upload_bytes_per_second as u64))?;
         Ok(table)
     }
 }

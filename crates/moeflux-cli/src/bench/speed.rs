@@ -125,7 +125,7 @@ struct Times {
 /// Measures what the way of experts to the GPU allows.
 fn brought(args: &SpeedArgs, prefills: &[f64], decodes: &[f64], gpu: [GpuStats; 2]) -> Result<Brought> {
     let model = args.model.open(args.folder.as_deref())?;
-    let upload = args.engine.upload_bandwidth(&model)?;
+    let upload = args.engine.host_bandwidth(&model, gpu[0].host_copy_bytes > 0)?;
     let resident = match args.workload.engine(&args.engine.with_all_experts_on_gpu(), model) {
         Ok(mut engine) if engine.device_experts().is_none() => {
             let mut round = |round| measure(&mut engine, &args.workload, args.decode, round);

@@ -76,6 +76,11 @@ impl Ranking {
         }
     }
 
+    /// Those that may be evicted, as they would be.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = u32> {
+        self.idle.iter().map(|rank| rank.id)
+    }
+
     /// Takes out the one to evict next.
     pub(crate) fn evict(&mut self) -> Option<u32> {
         let Rank { id, .. } = self.idle.pop_first()?;

@@ -6,11 +6,16 @@ use crate::device::Device;
 use crate::matrix::GpuMatrix;
 use crate::{Encoder, GpuError, Program, View};
 
-use super::LANES;
 use super::linear::{Input, Product, TILE, Tiles};
+use super::{ACTIVATED, EACH, LANES, MATH, grid};
 
 static GROUP: Program =
     Program { name: "experts_group", entry: "main", source: &[include_str!("experts_group.wgsl")] };
+static ACTIVATE: Program = Program {
+    name: "experts_activate",
+    entry: "main",
+    source: &[include_str!("experts_activate.wgsl"), ACTIVATED, MATH],
+};
 static COMBINE: Program =
     Program { name: "experts_combine", entry: "main", source: &[include_str!("experts_combine.wgsl")] };
 
@@ -70,7 +75,7 @@ fn tiles(choices: usize, count: usize) -> usize {
 }
 
 /// Choices from which on they are grouped by expert, so that weights are read once for several.
-const GROUPED: usize = 64;
+pub(super) const GROUPED: usize = 64;
 
 /// `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k` experts, in ascending order of expert index; biases
 /// are added to the products where experts have them.
@@ -89,17 +94,33 @@ pub fn experts(
     y: &View,
 ) {
     let choices = ids.len();
-    let order = scratch.order.slice(0..choices);
-    let table = scratch.tiles.slice(0..tiles(choices, experts.count) * 3);
-    let is_grouped = choices >= GROUPED;
-    if is_grouped {
-        let constants = [("LANES", LANES as u32), ("EXPERTS", experts.count as u32), ("TILE", TILE as u32)];
-        let params = [choices as u32, (table.len() / 3) as u32];
-        enc.dispatch(&GROUP, &constants, &[ids, &table, &order], &params, [1, 1, 1]);
-    }
-    let (tiles, order) = if is_grouped { (&table, Some(&order)) } else { (ids, None) };
-    placed_experts(enc, experts, x, tiles, order, choices, k, activation, scratch);
+    let (tiles, order) =
+        if choices < GROUPED { (ids.clone(), None) } else { group(enc, ids, experts.count, None, scratch) };
+    placed_experts(enc, experts, x, &tiles, order.as_ref(), choices, k, activation, scratch);
     combine_experts(enc, ids, weights, k, scratch, y);
+}
+
+/// Groups choices of `count` experts: the tiles, whose matrices are the experts or their `slots`, and the choices' order.
+pub(super) fn group(
+    enc: &mut Encoder<'_>,
+    ids: &View,
+    count: usize,
+    slots: Option<&View>,
+    scratch: &ExpertScratch,
+) -> (View, Option<View>) {
+    let choices = ids.len();
+    let order = scratch.order.slice(0..choices);
+    let table = scratch.tiles.slice(0..tiles(choices, count) * 3);
+    let constants = [
+        ("LANES", LANES as u32),
+        ("EXPERTS", count as u32),
+        ("TILE", TILE as u32),
+        ("HAS_SLOTS", u32::from(slots.is_some())),
+    ];
+    let params = [choices as u32, (table.len() / 3) as u32];
+    let views = [ids, slots.unwrap_or(ids), &table, &order];
+    enc.dispatch(&GROUP, &constants, &views, &params, [1, 1, 1]);
+    (table, Some(order))
 }
 
 /// Which of a step's choices are computed, and where their experts are, as [`placed_experts`] takes it.
@@ -159,13 +180,30 @@ pub fn placed_experts(
     let product = Product::new(&experts.gate_up, 2 * intermediate, x, &gate_up);
     Product { bias, tiles: tiles(), choices: k, ..product }.record(enc);
     let up = gate_up.slice(intermediate..gate_up.len());
-    let input = match activation {
-        Activation::Swiglu => Input::Swiglu(&up),
-        Activation::ClampedSwiglu { alpha, limit } => Input::ClampedSwiglu { up: &up, alpha, limit },
+    let input = match (order, activation) {
+        (Some(order), _) => {
+            activate(enc, &gate_up, order, intermediate, activation);
+            Input::Plain
+        }
+        (None, Activation::Swiglu) => Input::Swiglu(&up),
+        (None, Activation::ClampedSwiglu { alpha, limit }) => Input::ClampedSwiglu { up: &up, alpha, limit },
     };
     let bias = biases.map(|biases| &biases.down);
     let product = Product::new(&experts.down, hidden, &gate_up, &down);
     Product { bias, input, tiles: tiles(), x_stride: 2 * intermediate, ..product }.record(enc);
+}
+
+/// Has the gates of choices become what experts make of gate and up: each tile of the next product would compute it anew.
+fn activate(enc: &mut Encoder<'_>, gate_up: &View, order: &View, width: usize, activation: Activation) {
+    let (activation, alpha, limit) = match activation {
+        Activation::Swiglu => (1, 0.0, 0.0),
+        Activation::ClampedSwiglu { alpha, limit } => (2, alpha, limit),
+    };
+    let [lanes, row] = EACH;
+    let n = order.len() * width;
+    let params = [n as u32, width as u32, f32::to_bits(alpha), f32::to_bits(limit)];
+    let constants = [lanes, row, ("ACTIVATION", activation)];
+    enc.dispatch(&ACTIVATE, &constants, &[gate_up, order], &params, grid(n.div_ceil(LANES)));
 }
 
 /// Adds what the experts of all choices gave, weighted, in ascending order of expert index.

@@ -3,6 +3,7 @@
 
 struct Params {
     ids_at: u32,
+    slots_at: u32,
     tiles_at: u32,
     order_at: u32,
     n: u32,
@@ -10,8 +11,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
-@group(0) @binding(1) var<storage, read_write> tiles: array<u32>;
-@group(0) @binding(2) var<storage, read_write> order: array<u32>;
+/// Where experts are, if that is not by their indices.
+@group(0) @binding(1) var<storage, read> slots: array<u32>;
+@group(0) @binding(2) var<storage, read_write> tiles: array<u32>;
+@group(0) @binding(3) var<storage, read_write> order: array<u32>;
 var<immediate> p: Params;
 
 /// Of each expert how many choices there are, later where the next one goes.
@@ -36,8 +39,12 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         var tile = p.tiles_at;
         for (var expert = 0u; expert < EXPERTS; expert++) {
             let count = atomicLoad(&counts[expert]);
+            var matrix = expert;
+            if (HAS_SLOTS && count > 0u) {
+                matrix = slots[p.slots_at + expert];
+            }
             for (var i = 0u; i < count; i += TILE) {
-                tiles[tile] = expert;
+                tiles[tile] = matrix;
                 tiles[tile + 1u] = first + i;
                 tiles[tile + 2u] = min(TILE, count - i);
                 tile += 3u;

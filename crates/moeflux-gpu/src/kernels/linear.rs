@@ -3,7 +3,7 @@
 use crate::matrix::{GpuMatrix, UNIT};
 use crate::{Encoder, Program, View};
 
-use super::{GRID_ROW, LANES, MATH, WEIGHTS, grid};
+use super::{ACTIVATED, GRID_ROW, LANES, MATH, WEIGHTS, grid};
 
 const PRODUCT: &str = include_str!("product.wgsl");
 const EIGHT: &str = include_str!("eight.wgsl");
@@ -20,7 +20,11 @@ const VECTORS: &str = include_str!("inputs4.wgsl");
 /// A product's program for each encoding (any, affine of four bits) and for each kind of rows of x.
 macro_rules! product {
     ($shape:ident, $weights:ident, $inputs:ident) => {
-        Program { name: "linear", entry: "main", source: &[$shape, PRODUCT, $inputs, $weights, EIGHT, MATH] }
+        Program {
+            name: "linear",
+            entry: "main",
+            source: &[$shape, PRODUCT, $inputs, $weights, EIGHT, ACTIVATED, MATH],
+        }
     };
     ($shape:ident) => {
         [
@@ -143,7 +147,7 @@ const CHAINS: usize = 32;
 /// Most rows of x that do without tiles in a workgroup's memory.
 const FEW: usize = 16;
 /// Workgroups that keep a large device busy; with fewer, each has less to do.
-const BUSY: usize = 192;
+const BUSY: usize = 128;
 
 /// The shape of a workgroup's work; it changes no bit.
 #[derive(Clone, Copy)]

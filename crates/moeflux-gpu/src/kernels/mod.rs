@@ -7,6 +7,7 @@ pub mod decay_beta;
 pub mod elementwise;
 pub mod experts;
 pub mod gated_delta;
+pub mod hosted;
 pub mod linear;
 pub mod norm;
 pub mod rope;
@@ -23,6 +24,7 @@ pub use experts::{
     ExpertScratch, GpuExpertBiases, GpuExperts, PlacedChoices, combine_experts, experts, placed_experts,
 };
 pub use gated_delta::gated_delta_rule;
+pub use hosted::{HostedExperts, HostedScratch, Landings, NOBODY, PlaceTable, chosen_words, hosted_experts};
 pub use linear::{embed, head_linear, head_linear_transposed, linear, swiglu_linear};
 pub use norm::{add_rms_norm, gated_rms_norm, l2_norm, rms_norm};
 pub use rope::rope;
@@ -32,6 +34,7 @@ pub use top_k::{MAX_TOP_K, top_k, top_k_scratch_len};
 
 /// What shaders share.
 pub(crate) const MATH: &str = include_str!("math.wgsl");
+pub(crate) const ACTIVATED: &str = include_str!("activated.wgsl");
 pub(crate) const WEIGHTS: &str = concat!(include_str!("scales.wgsl"), include_str!("weights.wgsl"));
 pub(crate) const ORDER: &str = include_str!("order.wgsl");
 

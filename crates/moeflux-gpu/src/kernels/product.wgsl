@@ -112,18 +112,6 @@ fn four(start: u32, column: u32) -> vec4<f32> {
     );
 }
 
-/// What an expert makes of its two products.
-fn activated(value: f32, raw: f32) -> f32 {
-    if (ACTIVATION == 1u) {
-        return silu(value) * raw;
-    }
-    // A NaN passes.
-    let gate = select(value, p.limit, value > p.limit);
-    let above = select(raw, p.limit, raw > p.limit);
-    let cut = select(above, -p.limit, above < -p.limit);
-    return (cut + 1.0) * (gate * sigmoid(gate * p.alpha));
-}
-
 /// Writes a sum to row `row` of the bound ones.
 fn write_sum(tile: Tile, t: u32, row: u32, sum: f32) {
     if (t < tile.count && row < p.bound_rows) {

@@ -1,6 +1,9 @@
+use std::collections::{BTreeSet, VecDeque};
+
 use moeflux_gpu::{
-    ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix, PlacedChoices, Uploads, View, combine_experts,
-    placed_experts,
+    ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix, HostExperts, HostedExperts, HostedScratch,
+    Landings, NOBODY, PlaceTable, PlacedChoices, Uploads, View, chosen_words, combine_experts,
+    hosted_experts, placed_experts,
 };
 use moeflux_kernels::{
     self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, Float, Matrix, Numbers,
@@ -18,6 +21,7 @@ fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
         (affine, Activation::Swiglu, 32, 8, 256, 128),
         (Encoding::Mxfp4, clamped, 5, 3, 96, 64),
         (Encoding::Float(Float::Bf16), Activation::Swiglu, 3, 1, 40, 24),
+        (Encoding::Float(Float::Bf16), clamped, 4, 2, 41, 23),
     ] {
         let maps = |random: &mut Random, rows, cols| -> Vec<Weights> {
             (0..count).map(|_| Weights::random(random, rows, cols, encoding)).collect()
@@ -133,6 +137,59 @@ fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
             let (ids, weights) = (gids.slice(0..n * k), gweights.slice(0..n * k));
             gpu.run(|enc| combine_experts(enc, &ids, &weights, k, &scratch, &y));
             assert_eq!(bits(&gpu.down(&y)), bits(&all[..n * hidden]), "{n} tokens in places");
+        }
+        // The same from the host's memory, with few places and many, one after the other in which others come and go.
+        let host = HostExperts::alloc(&gpu.0, "host", count, &expert(0)).unwrap();
+        let every: Vec<_> = (0..count as u32).map(|id| (id, expert(id))).collect();
+        let mut enc = gpu.0.encoder();
+        uploads.record(&mut enc, &POOL, &host, &every).unwrap();
+        uploads.submit(&gpu.0, enc).unwrap();
+        let memory = HostedScratch::new(&gpu.0, count).unwrap();
+        for (all_places, at_once) in [(0, 1), (1, count), (count / 2, 2), (count, 1)] {
+            let places = GpuExperts::alloc(&gpu.0, "places", all_places, &expert(0)).unwrap();
+            let landings = Landings::alloc(&gpu.0, "landings", at_once, count, &expert(0)).unwrap();
+            let layer =
+                HostedExperts { count, host: &host, places: &places, landings: &landings, memory: &memory };
+            let mut order: Vec<[u32; 2]> =
+                (0..all_places as u32).rev().map(|place| [place, NOBODY]).collect();
+            for (step, n) in [2, tokens, 1, 9, 1, 2].into_iter().enumerate() {
+                let what = format!("{encoding:?}: {all_places} places, step {step}: {n} tokens");
+                let free = order.iter().filter(|[_, expert]| *expert == NOBODY).count();
+                // Who is free comes first.
+                order.sort_by_key(|[_, expert]| *expert != NOBODY);
+                let offered = if n == tokens { free } else { all_places };
+                let table = PlaceTable {
+                    order: &gpu.up_u32(order.as_flattened()),
+                    offered,
+                    taken: all_places - free,
+                    chosen: &gpu.up_u32(&vec![7; chosen_words(count)]),
+                };
+                let (x, ids_of_n) = (gx.slice(0..n * hidden), gids.slice(0..n * k));
+                let (weights, y) = (gweights.slice(0..n * k), gpu.out(n * hidden));
+                gpu.run(|enc| {
+                    let out = &y;
+                    hosted_experts(
+                        enc, &layer, &table, &x, &ids_of_n, &weights, k, activation, &scratch, out,
+                    );
+                });
+                assert_eq!(bits(&gpu.down(&y)), bits(&all[..n * hidden]), "{what}");
+                let wanted: BTreeSet<u32> = ids[..n * k].iter().copied().collect();
+                let chosen = gpu.down_u32(table.chosen);
+                let is_chosen = |id: u32| chosen[id as usize / 32] >> (id % 32) & 1 == 1;
+                assert!((0..count as u32).all(|id| is_chosen(id) == wanted.contains(&id)), "{what}");
+                // Those without a place, in order, to places of those who are not wanted, in order.
+                let mut missing = wanted
+                    .iter()
+                    .copied()
+                    .filter(|id| !order.iter().any(|[_, held]| held == id))
+                    .collect::<VecDeque<_>>();
+                for [_, held] in order.iter_mut().take(offered) {
+                    if !wanted.contains(held) {
+                        *held = missing.pop_front().unwrap_or(*held);
+                    }
+                }
+                order.rotate_left(usize::from(all_places > 2));
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ pub struct Step<'a, 's> {
     pub outputs: &'a [usize],
     /// Rows for a graph that has [`Op::Given`], `[n_tokens, hidden_size]`.
     pub given: &'a [f32],
-    /// Takes the rows that the graph [keeps](Graph::kept), `[n_tokens, hidden_size]`, if it keeps any.
+    /// Takes the rows that the graph [keeps](Graph::kept), if it keeps any.
     pub kept: Option<&'a mut Vec<f32>>,
     /// The sequences in this step, each with its rows and with room for them.
     pub segments: &'a mut [Segment<'s>],

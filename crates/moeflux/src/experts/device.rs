@@ -10,9 +10,11 @@ pub struct DeviceCounters {
     pub hits: u64,
     /// Those that were brought to it.
     pub misses: u64,
-    /// Bytes of those, as the GPU has them.
+    /// Of those, the ones that took a place there.
+    pub placed: u64,
+    /// Bytes of those that were brought, as the GPU has them.
     pub bytes_uploaded: u64,
-    /// Time in which they were packed for it; copies go on beside other work.
+    /// Time in which they were packed for it; copies go on beside other work. None where it reads the host's copy.
     pub upload_time: Duration,
     /// Time that was waited for the host's experts, and for the device where it was behind with copies.
     pub stall_time: Duration,
@@ -20,6 +22,8 @@ pub struct DeviceCounters {
     pub places: u64,
     /// Bytes of all places.
     pub bytes: u64,
+    /// Bytes of the [copy](super::HostCopy) of all experts that the GPU reads by itself; 0 if there is none.
+    pub host_copy: u64,
 }
 
 /// Counters that the backend writes and others read.

@@ -31,9 +31,24 @@ pub struct ExpertOptions {
     pub context: usize,
     /// Whether reads begin before the router has spoken.
     pub hints: HintMode,
+    /// Whether a GPU that has not room for all experts has them in memory of the host that it reads by itself.
+    pub host_copy: HostCopy,
     /// How the store of streamed experts works. Its budget is replaced by what the memory allows; [`Io::Mapped`] maps all
     /// experts, whatever the memory.
     pub store: StoreOptions,
+}
+
+/// Whether all experts are copied to memory of the host that a GPU reads by itself. It is locked there, and filling it takes a
+/// while when a model is opened; then no layer waits for the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostCopy {
+    /// Where the host has room for it.
+    #[default]
+    Auto,
+    /// Always: where there is no room, no model is opened.
+    Always,
+    /// Never: experts are packed and sent as routers ask for them.
+    Never,
 }
 
 impl Default for ExpertOptions {
@@ -43,6 +58,7 @@ impl Default for ExpertOptions {
             memory: MemoryRequest::default(),
             context: 4096,
             hints: HintMode::default(),
+            host_copy: HostCopy::default(),
             store: StoreOptions::new(0),
         }
     }
@@ -50,11 +66,12 @@ impl Default for ExpertOptions {
 
 impl fmt::Debug for ExpertOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExpertOptions { memory, context, hints, store } = self;
+        let ExpertOptions { memory, context, hints, host_copy, store } = self;
         f.debug_struct("ExpertOptions")
             .field("memory", memory)
             .field("context", context)
             .field("hints", hints)
+            .field("host_copy", host_copy)
             .field("io", &store.io)
             .field("policy", &store.policy)
             .finish_non_exhaustive()

@@ -8,6 +8,7 @@
 
 mod arena;
 mod fuse;
+mod hosted;
 mod inputs;
 mod place;
 mod pool;
@@ -24,6 +25,7 @@ use moeflux_kernels::{KvType, ThreadPool};
 
 use self::arena::Arena;
 use self::fuse::{FusedPlans, Joined, Place};
+use self::hosted::{Hosted, Mixture};
 use self::inputs::Inputs;
 use self::place::GpuPlan;
 use self::states::{States, recurrent};
@@ -37,6 +39,7 @@ use crate::experts::{self, DeviceTally};
 use crate::graph::{Element, Graph, Op, Plan, TensorId};
 use crate::model::Model;
 
+pub use self::hosted::HostCopyError;
 pub use self::place::{GpuMemory, GpuMemoryError, bytes_of_experts};
 
 /// Runs graphs on a GPU. The weights that graphs read are kept in its memory, from their first use on; of experts, where
@@ -50,7 +53,9 @@ pub struct GpuBackend {
     arena: Arena,
     fused: FusedPlans,
     experts: Option<Scratch>,
-    /// If not all of them stay.
+    /// If not all of them stay, and shaders bring the others.
+    hosted: Option<Hosted>,
+    /// If not all of them stay, and the host sends the others.
     streamed: Option<Streamed>,
     /// For attention split over blocks.
     parts: View,
@@ -75,8 +80,8 @@ const PARTS: usize = 1 << 20;
 
 impl GpuBackend {
     /// A backend for a model, with as much of the device's memory as it may hold, and how many tokens of a prompt a step
-    /// should have. Experts for which there is no room come from the host's memory: from mapped files or, by the options,
-    /// from a store.
+    /// should have. Experts for which there is no room come from the host's memory: by the options from a copy of all of
+    /// them that shaders read, from mapped files, or from a store.
     pub fn for_model(
         device: Device,
         model: &Model,
@@ -92,10 +97,13 @@ impl GpuBackend {
         if let Some(classes) = classes {
             let threads = options.threads;
             let pool = ThreadPool::new(threads).map_err(|source| Error::Threads { threads, source })?;
-            let store = experts::place(model, options)?.store;
-            let policy = options.experts.store.policy;
-            let streamed = Streamed::new(&backend.device, model, &classes, policy, pool, store);
-            backend.streamed = Some(streamed.map_err(BackendError::from)?);
+            backend.hosted = Hosted::open(&backend.device, model, &classes, &pool, options)?;
+            if backend.hosted.is_none() {
+                let store = experts::place(model, options)?.store;
+                let policy = options.experts.store.policy;
+                let streamed = Streamed::new(&backend.device, model, &classes, policy, pool, store);
+                backend.streamed = Some(streamed.map_err(BackendError::from)?);
+            }
         }
         Ok((backend, prefill_chunk))
     }
@@ -111,6 +119,7 @@ impl GpuBackend {
             arena: Arena::default(),
             fused: FusedPlans::default(),
             experts: None,
+            hosted: None,
             streamed: None,
             parts,
             logits: Vec::new(),
@@ -149,7 +158,7 @@ impl GpuBackend {
         run: &mut Run<'_, '_, '_>,
         view: impl Fn(TensorId) -> View,
     ) -> Result<(), GpuError> {
-        let GpuBackend { device, weights, states, inputs, experts: scratch, parts, .. } = self;
+        let GpuBackend { device, weights, states, inputs, experts: scratch, hosted, parts, .. } = self;
         let Run { model, graph, ropes, step } = run;
         if let (Some((members, y)), &Op::Linear { x, weight, .. }) = (with, op) {
             if let Some(whole) = weights.joined(weight) {
@@ -291,12 +300,18 @@ impl GpuBackend {
                 let bias = correction_bias.map(|bias| weights.vector(device, model, bias)).transpose()?;
                 kernels::route(enc, &view(logits), cols(logits), bias, routing, &view(ids), &view(shares));
             }
-            Op::Experts { x, ids, weights: shares, experts, activation, k, out } => {
-                let experts = weights.experts(device, model, experts)?;
-                let shape = [experts.gate_up.cols(), experts.down.cols(), experts.count];
-                let memory = Scratch::of(scratch, device, view(ids).len(), shape)?;
-                let (x, ids, shares, y) = (view(x), view(ids), view(shares), view(out));
-                kernels::experts(enc, experts, &x, &ids, &shares, k, activation, memory, &y);
+            Op::Experts { x, ids, weights: shares, experts: layer, activation, k, out } => {
+                let (x, ids, shares, y) = (&view(x), &view(ids), &view(shares), &view(out));
+                if let Some(hosted) = hosted {
+                    let scratch = Scratch::of(scratch, device, ids.len(), hosted.shape(layer))?;
+                    let mixture = Mixture { layer, x, ids, weights: shares, k, activation, y };
+                    hosted.record(device, enc, inputs, &mixture, scratch)?;
+                } else {
+                    let experts = weights.experts(device, model, layer)?;
+                    let shape = [experts.gate_up.cols(), experts.down.cols(), experts.count];
+                    let memory = Scratch::of(scratch, device, ids.len(), shape)?;
+                    kernels::experts(enc, experts, x, ids, shares, k, activation, memory, y);
+                }
             }
             Op::Swiglu { gate, up, out } => kernels::swiglu(enc, &view(gate), &view(up), &view(out)),
             Op::ScaleBySigmoid { x, score, out } => {
@@ -392,6 +407,9 @@ impl Backend for GpuBackend {
             self.weights.join(&self.device, model, weights)?;
         }
         self.inputs.begin(&self.device)?;
+        if let Some(hosted) = &mut self.hosted {
+            hosted.begin();
+        }
         let (device, inputs) = (&self.device, &mut self.inputs);
         let table = |spec| {
             let RopeTable { cos, sin } = RopeTable::new(spec, step.positions);
@@ -458,13 +476,23 @@ impl Backend for GpuBackend {
             }
         }
         self.inputs.send(&device);
+        let chosen = self.hosted.as_ref().and_then(Hosted::chosen);
+        let chosen = chosen.map(|chosen| device.record_download(&mut enc, chosen));
         let logits = view(graph.logits());
-        if logits.is_empty() {
-            enc.submit()?;
+        let chosen = if logits.is_empty() {
+            let mark = enc.submit_marked()?;
+            let chosen = chosen.map(|chosen| chosen.submitted(mark));
             device.wait("a step")?;
             self.logits.clear();
+            chosen
         } else {
-            device.submit_and_download(enc, &logits)?.finish_into(&mut self.logits)?;
+            let answer = device.submit_and_download(enc, &logits)?;
+            let chosen = chosen.map(|chosen| chosen.submitted(answer.mark().clone()));
+            answer.finish_into(&mut self.logits)?;
+            chosen
+        };
+        if let (Some(hosted), Some(chosen)) = (&mut self.hosted, chosen) {
+            hosted.learn(&chosen.finish::<u32>()?);
         }
         let kept = match graph.kept() {
             Some(id) if run.step.kept.is_some() => Some(device.download(&view(id))?),
@@ -489,6 +517,7 @@ impl Backend for GpuBackend {
     }
 
     fn device_experts(&self) -> Option<&Arc<DeviceTally>> {
-        self.streamed.as_ref().map(Streamed::tally)
+        let hosted = self.hosted.as_ref().map(Hosted::tally);
+        hosted.or_else(|| self.streamed.as_ref().map(Streamed::tally))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use moeflux_gpu::matrix::DeviceEncoding;
-use moeflux_gpu::{DeviceInfo, GpuExperts, GpuMatrix, Uploads};
+use moeflux_gpu::{DeviceInfo, GpuExperts, GpuMatrix, Landings, Uploads};
 use moeflux_kernels::KvType;
 
 use super::PARTS;
@@ -64,6 +64,8 @@ pub(super) struct ClassPlan {
     pub(super) layers: Vec<usize>,
     /// Of all these layers.
     pub(super) experts: u64,
+    /// Of the layer that has most.
+    pub(super) most_of_layer: u64,
     /// That one takes on a device.
     pub(super) bytes_of_one: u64,
     /// Experts of a token.
@@ -93,7 +95,8 @@ pub(super) fn plan(
 ) -> Result<GpuPlan, crate::Error> {
     let prefill_chunk = chunk.unwrap_or(RESIDENT_CHUNK);
     let mut classes = classes(model)?;
-    let staging = Uploads::most_bytes(group_bytes(&classes));
+    let on_their_way = classes.iter().map(|class| landing_bytes(model, class, &classes)).sum();
+    let staging = Uploads::most_bytes(group_bytes(&classes)).max(on_their_way);
     let needs = |chunk| needs(model, chunk, context, staging);
     let all: u64 = classes.iter().map(|class| class.experts * class.bytes_of_one).sum();
     let limit = match memory {
@@ -234,11 +237,13 @@ fn classes(model: &Model) -> Result<Vec<ClassPlan>, GraphError> {
             Some((_, class)) => {
                 class.layers.push(layer);
                 class.experts += experts;
+                class.most_of_layer = class.most_of_layer.max(experts);
                 class.k = class.k.max(k);
             }
             None => {
                 let bytes_of_one = GpuExperts::bytes_of_one(&table.expert(model.checkpoint(), layer, 0));
-                found.push((key, ClassPlan { layers: vec![layer], experts, bytes_of_one, k, places: 0 }));
+                let (layers, most_of_layer) = (vec![layer], experts);
+                found.push((key, ClassPlan { layers, experts, most_of_layer, bytes_of_one, k, places: 0 }));
             }
         }
     }
@@ -253,6 +258,20 @@ pub(super) fn group_bytes(classes: &[ClassPlan]) -> u64 {
     };
     classes.iter().map(of_class).max().unwrap_or(GROUP_BYTES)
 }
+
+/// Experts of a class that are computed together without having places, where shaders read the host's memory.
+pub(super) fn landings(class: &ClassPlan, classes: &[ClassPlan]) -> u64 {
+    let bytes = LANDING_GROUPS * group_bytes(classes) / classes.len() as u64;
+    (bytes / class.bytes_of_one.max(1)).clamp(1, class.most_of_layer)
+}
+
+fn landing_bytes(model: &Model, class: &ClassPlan, classes: &[ClassPlan]) -> u64 {
+    let like = model.weights().expert(model.checkpoint(), class.layers[0], 0);
+    Landings::bytes(landings(class, classes) as usize, class.most_of_layer as usize, &like)
+}
+
+/// What lands together, in groups of [`group_bytes`].
+const LANDING_GROUPS: u64 = 3;
 
 /// See [`group_bytes`].
 const GROUP_BYTES: u64 = 32 << 20;
@@ -279,7 +298,7 @@ mod tests {
     use super::*;
 
     fn class(experts: u64, bytes_of_one: u64, k: u64) -> ClassPlan {
-        ClassPlan { layers: vec![0], experts, bytes_of_one, k, places: 0 }
+        ClassPlan { layers: vec![0], experts, most_of_layer: experts, bytes_of_one, k, places: 0 }
     }
 
     #[test]
@@ -307,6 +326,7 @@ mod tests {
             memory,
             free,
             binding_limit: 0,
+            reads_host: true,
             subgroup: (32, 32),
         };
         assert_eq!(free(&info(Some(100 << 30), Some(200 << 30))), 95 << 30);

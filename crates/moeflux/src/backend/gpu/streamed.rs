@@ -263,6 +263,7 @@ impl Streamed {
         // Submitting takes a moment by itself.
         let waited = start.elapsed().saturating_sub(Duration::from_micros(100));
         self.tally.count(|of| {
+            of.placed += placed.len() as u64;
             of.bytes_uploaded += bytes;
             of.upload_time += packed;
             of.stall_time += waited;
