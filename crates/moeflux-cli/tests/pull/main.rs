@@ -52,6 +52,8 @@ impl Bench {
         let mut command = common::command();
         command.args(args).current_dir(self.home.path());
         command.env_clear().env("HOME", self.home.path()).env("HF_ENDPOINT", self.server.endpoint());
+        // Else drivers of GPUs write to the standard error.
+        command.env("XDG_RUNTIME_DIR", self.home.path()).env("MESA_VK_IGNORE_CONFORMANCE_WARNING", "true");
         command
     }
 
