@@ -25,31 +25,34 @@ pub(crate) struct Buffer {
 
 /// The buffers that are gone, so that what refers to them can be let go of, and the device's bytes of those that are there.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Dropped(Arc<Mutex<Vec<u64>>>, Arc<AtomicU64>);
+pub(crate) struct Dropped {
+    ids: Arc<Mutex<Vec<u64>>>,
+    held_bytes: Arc<AtomicU64>,
+}
 
 impl Dropped {
     /// Those since the last call.
     pub(crate) fn take(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Bytes of all buffers that have not gone.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.1.load(Ordering::Relaxed)
+        self.held_bytes.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.dropped.1.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.dropped.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
+        self.dropped.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.dropped.ids.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
     }
 }
 
 impl View {
     /// A buffer that takes so many `bytes` of the device's memory.
     pub(crate) fn new(raw: wgpu::Buffer, id: u64, len: usize, bytes: u64, dropped: Dropped) -> Self {
-        dropped.1.fetch_add(bytes, Ordering::Relaxed);
+        dropped.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         View { buffer: Arc::new(Buffer { raw, id, bytes, dropped }), offset: 0, len }
     }
 
