@@ -144,9 +144,17 @@ impl Checkpoint {
     /// Has the system begin to read a matrix that will be needed whole, rather than page by page as it is touched. Only
     /// advice: where the system takes none, nothing happens.
     pub fn will_need(&self, m: &Matrix) {
-        for span in [Some(m.codes), m.scales, m.biases].into_iter().flatten() {
-            self.contents.files[span.file as usize].will_need(span);
-        }
+        m.spans().for_each(|span| self.contents.files[span.file as usize].will_need(span));
+    }
+
+    /// Reads a span that will be needed whole into memory, in the largest pages that the system has for it, and returns when
+    /// it is there. Elsewhere than on Linux (5.14 or newer) it is [`will_need`](Self::will_need).
+    ///
+    /// # Panics
+    ///
+    /// If the file is not one of this checkpoint's.
+    pub fn bring(&self, span: Span) {
+        self.contents.files[span.file as usize].bring(span);
     }
 
     /// The bytes of a matrix, as the kernels take them.

@@ -51,9 +51,27 @@ impl File {
     /// Has the system begin to read a range, if it takes advice.
     pub(crate) fn will_need(&self, span: Span) {
         #[cfg(unix)]
-        let _ = self.map.advise_range(memmap2::Advice::WillNeed, span.offset as usize, span.len as usize);
+        self.advise(memmap2::Advice::WillNeed, span);
         #[cfg(not(unix))]
         let _ = span;
+    }
+
+    /// Reads a range, if the system can be asked for it; on Linux in pages as large as the file system has.
+    pub(crate) fn bring(&self, span: Span) {
+        #[cfg(target_os = "linux")]
+        {
+            // Not in the pages of 4 KiB that advice of what will be needed brings.
+            self.advise(memmap2::Advice::HugePage, span);
+            if self.advise(memmap2::Advice::PopulateRead, span) {
+                return;
+            }
+        }
+        self.will_need(span);
+    }
+
+    #[cfg(unix)]
+    fn advise(&self, advice: memmap2::Advice, span: Span) -> bool {
+        self.map.advise_range(advice, span.offset as usize, span.len as usize).is_ok()
     }
 }
 

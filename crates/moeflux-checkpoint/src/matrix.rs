@@ -33,6 +33,11 @@ impl Matrix {
         (self.rows * (row.codes + row.biases) + self.encoding.scale_rows(self.rows) * row.scales) as u64
     }
 
+    /// Where its parts lie: codes, and what else the encoding has.
+    pub fn spans(&self) -> impl Iterator<Item = Span> + use<> {
+        [Some(self.codes), self.scales, self.biases].into_iter().flatten()
+    }
+
     /// Number of its weights.
     pub fn parameters(&self) -> u64 {
         self.rows as u64 * self.cols as u64
@@ -130,7 +135,7 @@ impl Expert {
     pub fn block(&self) -> Option<Span> {
         let mut block: Option<Span> = None;
         for (_, matrix) in self.matrices() {
-            for span in [Some(matrix.codes), matrix.scales, matrix.biases].into_iter().flatten() {
+            for span in matrix.spans() {
                 let start = block.map_or(span.offset, |block| block.offset);
                 let end = block.map_or(start, |block| block.offset + block.len);
                 let follows = block.is_none_or(|block| block.file == span.file);

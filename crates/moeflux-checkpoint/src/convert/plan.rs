@@ -341,7 +341,7 @@ fn check_alike(mixture: &str, experts: &[Expert]) -> Result<(), Error> {
 }
 
 fn parts(matrix: &Matrix) -> impl Iterator<Item = Span> {
-    [Some(matrix.codes), matrix.scales, matrix.biases].into_iter().flatten()
+    matrix.spans()
 }
 
 fn start(span: Span) -> (u32, u64) {

@@ -244,7 +244,7 @@ fn touch_dense(model: &Model) -> f64 {
     let mut sum = 0u64;
     for named in model.weights().matrices() {
         let matrix = &named.matrix;
-        for span in [Some(matrix.codes), matrix.scales, matrix.biases].into_iter().flatten() {
+        for span in matrix.spans() {
             sum +=
                 model.checkpoint().bytes(span).iter().step_by(4096).map(|&byte| u64::from(byte)).sum::<u64>();
         }

@@ -35,6 +35,7 @@ use crate::backend::gpu::{GpuBackend, GpuMemory};
 use crate::backend::{Backend, Observer, cpu::CpuBackend};
 use crate::error::Error;
 use crate::experts::{DeviceTally, ExpertOptions, ExpertStore, Placement, place};
+use crate::memory::Loading;
 use crate::model::Model;
 use crate::sampling::GrammarCompiler;
 use crate::sequence::Sequence;
@@ -97,13 +98,15 @@ impl Engine {
         let threads = options.threads;
         let backend =
             CpuBackend::new(threads, options.numbers).map_err(|source| Error::Threads { threads, source })?;
-        let Placement { store, prefill_chunk, room } = place(&model, options)?;
+        let Placement { store, resident, prefill_chunk, room } = place(&model, options)?;
+        let model = Arc::new(model);
+        let backend = backend.while_loading(Loading::start(model.clone(), resident));
         let backend = match store {
             Some(store) => backend.streaming(store, options.experts.hints),
             None => backend,
         };
         let runner = Runner::new(Box::new(backend), options, prefill_chunk, room);
-        Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
+        Ok(Engine { model, runner, grammars: Arc::default() })
     }
 
     /// An engine on another backend, which has room for the whole model.

@@ -54,7 +54,7 @@ fn spans(expert: &Expert) -> Vec<Span> {
     }
     let mut spans = Vec::with_capacity(9);
     for (_, matrix) in expert.matrices() {
-        for span in [Some(matrix.codes), matrix.scales, matrix.biases].into_iter().flatten() {
+        for span in matrix.spans() {
             if !spans.contains(&span) {
                 spans.push(span);
             }

@@ -75,6 +75,8 @@ pub fn decide(model: &Model, options: &EngineOptions) -> Result<Decision, Error>
 pub(crate) struct Placement {
     /// Gives them; `None` if they are read in place.
     pub(crate) store: Option<Arc<ExpertStore>>,
+    /// Whether all experts are to stay in memory.
+    pub(crate) resident: bool,
     /// Tokens of a prompt in one step.
     pub(crate) prefill_chunk: usize,
     /// What sequences may take before the experts make room for them, if a limit of the process is to be kept.
@@ -112,18 +114,18 @@ pub(crate) fn place(model: &Model, options: &EngineOptions) -> Result<Placement,
         _ => None,
     };
     let store = &options.experts.store;
+    // Where mapping was asked for, the system decides what stays.
+    let resident = residence == Residence::Mapped && store.io != Io::Mapped;
     let store = match residence {
         Residence::Streamed { budget } => Some(StoreOptions { budget, ..store.clone() }),
         Residence::Mapped if store.trace.is_some() => Some(StoreOptions { io: Io::Mapped, ..store.clone() }),
         Residence::Mapped => None,
     };
-    // They stay, and the first step will want them all.
-    model.weights().matrices().iter().for_each(|named| model.checkpoint().will_need(&named.matrix));
     if let Some(StoreOptions { budget, io, .. }) = &store {
         tracing::info!(budget, prefill_chunk, ?io, "experts come from a store");
     }
     let store = store.map(|options| ExpertStore::open(layout::layout(model), &options)).transpose()?;
-    Ok(Placement { store: store.map(Arc::new), prefill_chunk, room })
+    Ok(Placement { store: store.map(Arc::new), resident, prefill_chunk, room })
 }
 
 /// What the model takes besides what the process holds already, for prefill in steps of `chunk` tokens and for the state

@@ -3,8 +3,10 @@
 //! The arithmetic is [`residence`], a function of numbers alone: of what the caller asks for ([`MemoryRequest`]), of what
 //! the model needs besides experts ([`Needs`]), and of what the machine has ([`Machine`]).
 
+mod loading;
 mod machine;
 
+pub(crate) use loading::Loading;
 pub use machine::Machine;
 
 /// How much memory the caller allows.

@@ -1,23 +1,29 @@
 //! Experts in mapped files that nobody has read yet.
 
-use moeflux_checkpoint::Checkpoint;
+use moeflux_checkpoint::{Checkpoint, Matrix};
 
 use crate::graph::NamedExperts;
+use crate::memory::Loading;
 
-/// Which experts the system was told of: `[layer][expert]`.
+/// Which experts the system was told of, or are being read.
 ///
 /// A page of a mapped file that is not in memory is read when it is touched, a little at a time, one such read a thread.
-/// Told of whole experts, the system reads them at the speed of its disk, while the first of them compute.
+/// Whole experts are read at the speed of the disk, while the first of them compute.
 #[derive(Debug, Default)]
-pub(super) struct FirstReads(Vec<Vec<bool>>);
+pub(super) struct FirstReads {
+    /// `[layer][expert]`
+    told: Vec<Vec<bool>>,
+    /// Reads large ranges; without it the system is told of all.
+    pub(super) loading: Option<Loading>,
+}
 
 impl FirstReads {
-    /// Has the system begin to read those of layer `layer` that were not wanted before, in the order of files.
+    /// Begins to read those of layer `layer` that were not wanted before, in the order of files.
     pub(super) fn begin(&mut self, checkpoint: &Checkpoint, layer: usize, named: &NamedExperts, ids: &[u32]) {
-        if self.0.len() <= layer {
-            self.0.resize(layer + 1, Vec::new());
+        if self.told.len() <= layer {
+            self.told.resize(layer + 1, Vec::new());
         }
-        let told = &mut self.0[layer];
+        let told = &mut self.told[layer];
         told.resize(named.experts.len(), false);
         let mut first: Vec<usize> = Vec::new();
         for id in ids.iter().map(|&id| id as usize) {
@@ -26,8 +32,16 @@ impl FirstReads {
             }
         }
         first.sort_unstable();
-        for (_, matrix) in first.iter().flat_map(|&id| named.experts[id].matrices()) {
-            checkpoint.will_need(matrix);
+        let matrices = first.iter().flat_map(|&id| named.experts[id].matrices()).map(|(_, matrix)| matrix);
+        if let Some(loading) = &self.loading {
+            if 2 * first.len() > told.len() {
+                return loading.want(matrices.flat_map(Matrix::spans));
+            }
+            // Its large ranges would be mostly of others, and these few are all that the step waits for.
+            if !first.is_empty() {
+                loading.rest();
+            }
         }
+        matrices.for_each(|matrix| checkpoint.will_need(matrix));
     }
 }

@@ -26,6 +26,7 @@ use self::streamed::Streamed;
 use super::{Backend, BackendError, Observer, Step};
 use crate::experts::HintMode;
 use crate::graph::{Graph, Op, Plan, TensorId};
+use crate::memory::Loading;
 use crate::model::Model;
 use crate::sequence::StateMut;
 
@@ -61,6 +62,13 @@ impl CpuBackend {
     #[must_use]
     pub fn streaming(self, store: Arc<ExpertStore>, hints: HintMode) -> Self {
         CpuBackend { streamed: Some(Streamed::new(store, hints)), ..self }
+    }
+
+    /// The same backend, whose weights are on their way into memory.
+    #[must_use]
+    pub(crate) fn while_loading(mut self, loading: Loading) -> Self {
+        self.first_reads.loading = Some(loading);
+        self
     }
 
     fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) -> Result<(), BackendError> {
