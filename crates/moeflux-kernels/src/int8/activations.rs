@@ -28,6 +28,11 @@ pub(crate) struct Pair {
     pub(crate) sums: [[i32; 2 * GROUP / SUM]; PLANES],
     /// The groups' scales.
     pub(crate) scales: [f32; 2],
+    /// The scales of what products of so many planes less one are: 16 times the scales, where the high plane stands for 16 times
+    /// itself, or the scales.
+    pub(crate) product_scales: [[f32; 2]; PLANES],
+    /// Of each plane the groups' scales times all of their sums.
+    pub(crate) scaled_sums: [[f32; 2]; PLANES],
 }
 
 impl Pair {
@@ -36,6 +41,8 @@ impl Pair {
         halves: [[0; 2 * GROUP]; PLANES],
         sums: [[0; 2 * GROUP / SUM]; PLANES],
         scales: [0.0; 2],
+        product_scales: [[0.0; 2]; PLANES],
+        scaled_sums: [[0.0; 2]; PLANES],
     };
 }
 
@@ -112,6 +119,16 @@ fn quantize_pair(x: &[f32; 2 * GROUP], pair: &mut Pair, planes: usize) {
         for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<SUM>().0) {
             *sum = codes.iter().map(|&code| i32::from(code)).sum();
         }
+    }
+    for g in 0..2 {
+        let scale = pair.scales[g];
+        for plane in 0..planes {
+            let sum: i32 = pair.sums[plane].as_chunks::<{ GROUP / SUM }>().0[g].iter().sum();
+            pair.scaled_sums[plane][g] = scale * sum as f32;
+        }
+        // A power of two: exact.
+        pair.product_scales[0][g] = scale * f32::from(1_i16 << LOW_BITS);
+        pair.product_scales[1][g] = scale;
     }
     for (codes, halves) in pair.codes.iter().zip(&mut pair.halves).take(planes) {
         let (even, odd) = halves.split_at_mut(GROUP);

@@ -40,7 +40,7 @@ macro_rules! kernels {
                 x: &[Pair],
                 y: &mut [f32; LANES],
             ) {
-                let rows: [&[u8]; LANES] = std::array::from_fn(|i| block.rows[first_row + i]);
+                let rows: [&[u8]; LANES] = std::array::from_fn(|i| block.rows.get(first_row + i));
                 let bytes = rows[0].len();
                 assert!(rows.iter().all(|row| row.len() == bytes));
                 let spans = block.scales.len();

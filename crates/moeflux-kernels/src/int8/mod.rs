@@ -28,8 +28,6 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
-mod adjacent;
-#[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -268,7 +266,7 @@ fn adjacent_parameters(float: Float, values: &[u8], repeat: usize, out: &mut [By
     #[cfg(target_arch = "x86_64")]
     if instruction_set() >= InstructionSet::Avx512Vnni {
         // SAFETY: the processor was found to have it.
-        return unsafe { adjacent::parameters(float, values, repeat, out) };
+        return unsafe { avx512::adjacent_parameters(float, values, repeat, out) };
     }
     let _ = (float, values, repeat, out);
     false

@@ -41,7 +41,7 @@ macro_rules! vectors {
         ) {
             let spans = block.scales.len();
             let bytes = if CODES == BYTES { WIDTH } else { WIDTH / 2 };
-            assert!(block.rows.iter().all(|row| row.len() == spans * bytes));
+            assert!(block.rows.len == spans * bytes);
             assert!(spans * WIDTH == block.cols && block.cols <= x.len() * 2 * GROUP);
             let planes = block.format.planes;
             let biased = block.format.offset == Offset::Biases;
@@ -49,7 +49,7 @@ macro_rules! vectors {
                 Offset::Biases => 0,
                 Offset::Zero(zero) => zero,
             } - if CODES == BYTES { i32::from(SHIFT) } else { 0 };
-            let rows: [*const u8; ROWS] = std::array::from_fn(|i| block.rows[i].as_ptr());
+            let rows: [*const u8; ROWS] = std::array::from_fn(|i| block.rows.get(i).as_ptr());
             let (mask, levels) = (vdupq_n_u8(15), load_codes(&E2M1));
 
             let mut y_sums = [vdupq_n_f32(0.0); ROWS / 4];

@@ -166,7 +166,8 @@ fn add_spans<const WIDTH: usize>(
 
 /// These spans of a block, a code a byte.
 fn unpack<const WIDTH: usize>(block: &Block<'_>, spans: Range<usize>, weights: &mut [[[u8; WIDTH]; ROWS]]) {
-    for (row, codes) in block.rows.iter().enumerate() {
+    for row in 0..ROWS {
+        let codes = block.rows.get(row);
         let bytes = |span: usize| bytes_of_spans::<WIDTH>(block, span);
         let codes = &codes[bytes(spans.start)..bytes(spans.end)];
         if block.codes == Codes::Bytes {
@@ -198,7 +199,8 @@ fn unpack_planes<const WIDTH: usize>(
     weights: &mut [[[u8; WIDTH]; ROWS]],
 ) {
     let bytes = |span: usize| bytes_of_spans::<WIDTH>(block, span);
-    for (row, codes) in block.rows.iter().enumerate() {
+    for row in 0..ROWS {
+        let codes = block.rows.get(row);
         let codes = &codes[bytes(spans.start)..bytes(spans.end)];
         // SAFETY: where there are tiles there is AVX-512.
         unsafe {

@@ -108,14 +108,14 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// Scales and biases of each span, by row.
+    /// Scales and biases of each span, by row: of matrix rows `row(0..16)`, and `adjacent` if they lie one after the other. What
+    /// lies `next` rows further is asked for.
     fn load<'a>(
         &mut self,
         w: &Matrix<'a>,
         format: Format,
         row: impl Fn(usize) -> usize,
-        in_place: &[&[u8]; ROWS],
-        adjacent: Option<[&[u8]; 3]>,
+        adjacent: Option<[&'a [u8]; 3]>,
         next: usize,
     ) -> (&[ByRow], &[ByRow]) {
         let spans = w.cols() / format.width;
@@ -131,7 +131,7 @@ impl Parameters {
                     return prefetch_after(values, values.len() / ROWS * next);
                 }
                 let values: [&[u8]; ROWS] = std::array::from_fn(|i| of_row(row(i)));
-                let ahead = ahead(&values, next);
+                let ahead = stride(values[0], values[1]).wrapping_mul(next);
                 for row in values {
                     prefetch_after(row, ahead);
                 }
@@ -144,7 +144,8 @@ impl Parameters {
             for (part, out) in [(Part::Scales, &mut *scales), (Part::Biases, &mut *biases)] {
                 if !out.is_empty() {
                     for (i, values) in by_row.chunks_exact_mut(spans).enumerate() {
-                        parameters(w.encoding(), in_place[i], w.scales(row(i)), part, values);
+                        let row = row(i);
+                        parameters(w.encoding(), w.codes(row), w.scales(row), part, values);
                     }
                     super::transpose(by_row, out);
                 }
@@ -159,8 +160,7 @@ pub(crate) struct Block<'a> {
     pub(crate) format: Format,
     pub(crate) cols: usize,
     pub(crate) codes: Codes,
-    /// Each row's codes.
-    pub(crate) rows: [&'a [u8]; ROWS],
+    pub(crate) rows: Rows<'a>,
     /// Scales of each span, by row.
     pub(crate) scales: &'a [ByRow],
     /// Biases of each span, by row; none if the format has none.
@@ -188,70 +188,115 @@ impl<'a> Block<'a> {
         let cols = w.cols();
         let row = |i: usize| first_row + i.min(rows - 1);
         let adjacent = if rows == ROWS { w.adjacent_rows(first_row, ROWS) } else { None };
-        let in_place: [&[u8]; ROWS] = match adjacent {
-            Some([codes, ..]) => rows_of(codes),
-            None => std::array::from_fn(|i| w.codes(row(i))),
-        };
-        let BlockScratch { codes, parameters } = scratch;
-        let (scales, biases) = parameters.load(w, format, row, &in_place, adjacent, next);
+        let BlockScratch { codes: lines, parameters } = scratch;
+        let (scales, biases) = parameters.load(w, format, row, adjacent, next);
 
-        let (codes, rows) = match w.encoding() {
-            Encoding::Affine { bits: 8, .. } => (Codes::Bytes, in_place),
-            Encoding::Affine { bits: 4, .. } => (Codes::Nibbles, in_place),
-            Encoding::Mxfp4 if !tiles => (Codes::E2m1, in_place),
-            encoding => {
+        let (codes, is_as_stored) = match w.encoding() {
+            Encoding::Affine { bits: 8, .. } => (Codes::Bytes, true),
+            Encoding::Affine { bits: 4, .. } => (Codes::Nibbles, true),
+            Encoding::Mxfp4 if !tiles => (Codes::E2m1, true),
+            _ => (Codes::Bytes, false),
+        };
+        let of_first = w.codes(row(0));
+        let len = if is_as_stored { of_first.len() } else { cols };
+        let of_rows = match adjacent {
+            Some([stored, ..]) if is_as_stored => Rows { bytes: stored, stride: len, len },
+            _ => {
                 // A line more, or all rows would compete for the same sets of the cache.
-                let lines = cols.div_ceil(64) + 1;
-                codes.resize(ROWS * lines, Line::ZERO);
-                for (out, codes) in codes.chunks_exact_mut(lines).zip(&in_place[..rows]) {
-                    super::unpack(encoding, codes, &mut bytes_mut(out)[..cols]);
+                let stride = len.div_ceil(64) + 1;
+                lines.resize(ROWS * stride, Line::ZERO);
+                for (i, out) in lines.chunks_exact_mut(stride).take(rows).enumerate() {
+                    let (stored, out) = (w.codes(row(i)), &mut bytes_mut(out)[..len]);
+                    if is_as_stored {
+                        out.copy_from_slice(stored);
+                    } else {
+                        super::unpack(w.encoding(), stored, out);
+                    }
                 }
-                let codes = &codes[..];
-                (Codes::Bytes, std::array::from_fn(|i| &bytes(&codes[i * lines..][..lines])[..cols]))
+                Rows { bytes: bytes(lines), stride: stride * 64, len }
             }
         };
-        Block { format, cols, codes, rows, scales, biases, next: Next::new(&in_place, next) }
+        let next = Next::new(of_first, stride(of_first, w.codes(row(1))), next);
+        Block { format, cols, codes, rows: of_rows, scales, biases, next }
     }
 
     /// The code of a column, before the format's offset.
     #[inline(always)]
     pub(crate) fn code(&self, row: usize, col: usize) -> u8 {
-        let nibble = || self.rows[row][col / 2] >> (col % 2 * 4) & 15;
+        let nibble = || self.rows.get(row)[col / 2] >> (col % 2 * 4) & 15;
         match self.codes {
-            Codes::Bytes => self.rows[row][col],
+            Codes::Bytes => self.rows.get(row)[col],
             Codes::Nibbles => nibble(),
             Codes::E2m1 => E2M1[usize::from(nibble())],
         }
     }
 }
 
+/// The codes of sixteen rows, equally far from each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    bytes: &'a [u8],
+    /// Bytes from the beginning of a row to that of the next.
+    pub(crate) stride: usize,
+    /// Bytes of a row.
+    pub(crate) len: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// One row's.
+    #[inline(always)]
+    pub(crate) fn get(&self, row: usize) -> &'a [u8] {
+        &self.bytes[row * self.stride..][..self.len]
+    }
+
+    /// Where the first begins; all are there, up to the last one's end.
+    #[inline(always)]
+    pub(crate) fn first(&self) -> *const u8 {
+        assert!(self.bytes.len() >= (ROWS - 1) * self.stride + self.len);
+        self.bytes.as_ptr()
+    }
+}
+
 /// Sixteen rows of codes that will be read.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
 pub(crate) struct Next {
     first: *const u8,
     /// Bytes from a line to the one that is asked for after it, and from 16 lines to the next 16.
     steps: [usize; 2],
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
 impl Next {
-    /// The codes that lie `next` rows after these.
-    fn new(rows: &[&[u8]; ROWS], next: usize) -> Self {
-        let stride = (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize);
-        let in_order = stride == rows[0].len();
+    /// The codes that lie `next` rows after those whose first is `row`; rows are `stride` bytes apart.
+    fn new(row: &[u8], stride: usize, next: usize) -> Self {
+        let in_order = stride == row.len();
         Next {
-            first: rows[0].as_ptr().wrapping_add(ahead(rows, next)),
+            first: row.as_ptr().wrapping_add(stride.wrapping_mul(next)),
             // In the order of memory the processor foresees what follows.
             steps: if in_order { [64, ROWS * 64] } else { [stride, 64] },
         }
     }
 
-    /// Asks for line `line` of 16 number `sixteen`, of which there are as many as a row has lines.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "the processor foresees what is read")
-    )]
+    /// Sixteen lines, of which there are as many as a row has lines.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, sixteen: usize, line: usize) {
-        prefetch(self.first.wrapping_add(line * self.steps[0] + sixteen * self.steps[1]));
+    pub(crate) fn unit(&self, i: usize) -> Lines {
+        Lines { next: self.first.wrapping_add(i * self.steps[1]), step: self.steps[0] }
+    }
+}
+
+/// Lines of memory, asked for one by one.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
+pub(crate) struct Lines {
+    next: *const u8,
+    step: usize,
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
+impl Lines {
+    #[inline(always)]
+    pub(crate) fn prefetch(&mut self) {
+        prefetch(self.next);
+        self.next = self.next.wrapping_add(self.step);
     }
 }
 
@@ -263,19 +308,9 @@ fn prefetch_after(values: &[u8], ahead: usize) {
     }
 }
 
-/// Sixteen rows that lie one after the other.
-fn rows_of(codes: &[u8]) -> [&[u8]; ROWS] {
-    // A loop, since closures for each element of an array are called one by one.
-    let mut rows: [&[u8]; ROWS] = [&[]; ROWS];
-    for (row, codes) in rows.iter_mut().zip(codes.chunks_exact((codes.len() / ROWS).max(1))) {
-        *row = codes;
-    }
-    rows
-}
-
-/// How many bytes lie between rows that are `next` rows apart, where all rows are as far apart as these.
-fn ahead(rows: &[&[u8]; ROWS], next: usize) -> usize {
-    (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize).wrapping_mul(next)
+/// How many bytes lie between two rows.
+fn stride(first: &[u8], second: &[u8]) -> usize {
+    (second.as_ptr() as usize).wrapping_sub(first.as_ptr() as usize)
 }
 
 /// Asks for a line of memory.
