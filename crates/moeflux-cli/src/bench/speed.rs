@@ -66,10 +66,10 @@ struct Limit {
     weight_bytes_per_token: u64,
     /// KV cache and recurrent states, these read and written, halfway through decoding.
     state_bytes_per_token: u64,
-    /// Of the device that computes; the processor with the same threads.
+    /// Of the device that computes; the processor with the same threads. Measured after each measurement; the median.
     bandwidth_bytes_per_second: f64,
     decode_tokens_per_second: f64,
-    /// Of the limit, decoding.
+    /// Of the limit, decoding: the median of each measurement's share of its own limit.
     share: f64,
 }
 
@@ -79,24 +79,28 @@ pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
     let mut engine = workload.engine(&args.engine, args.model.open(args.folder.as_deref())?)?;
     workload.check(&engine, *decode)?;
     let threads = args.engine.threads();
-    let bandwidth = args.engine.read_bandwidth(engine.model())?;
 
     measure(&mut engine, workload, *decode, 0)?;
     let mut state_bytes = 0;
-    let (mut prefills, mut decodes, mut gpu) = (Vec::new(), Vec::new(), None);
+    let (mut prefills, mut decodes, mut bandwidths, mut gpu) = (Vec::new(), Vec::new(), Vec::new(), None);
     for round in 1..=workload.repeat {
         let times = measure(&mut engine, workload, *decode, round)?;
         prefills.push(times.prefill);
         decodes.push(times.decode);
         state_bytes = times.state_bytes;
         gpu = times.gpu;
+        // Next to what is held against it: on a machine with others it changes from minute to minute.
+        bandwidths.push(args.engine.read_bandwidth(engine.model())?);
     }
 
     let bytes = engine.model().summary()?.bytes_per_token;
     let weight_bytes = bytes.dense + bytes.experts;
     let prefill = Phase::new(workload.prompt, prefills);
     let decode = Phase::new(*decode, decodes);
-    let limit = bandwidth / (weight_bytes + state_bytes) as f64;
+    let limit = |bandwidth: f64| bandwidth / (weight_bytes + state_bytes) as f64;
+    let rates = decode.seconds.iter().map(|seconds| decode.tokens as f64 / seconds);
+    let share = median(rates.zip(&bandwidths).map(|(rate, &bandwidth)| rate / limit(bandwidth)));
+    let bandwidth = median(bandwidths.iter().copied());
     // Its memory is needed for what it is compared with.
     drop(engine);
     let brought = gpu.map(|gpu| brought(args, &prefill.seconds, &decode.seconds, gpu)).transpose()?;
@@ -104,8 +108,8 @@ pub(crate) fn run(args: &SpeedArgs) -> Result<()> {
         weight_bytes_per_token: weight_bytes,
         state_bytes_per_token: state_bytes,
         bandwidth_bytes_per_second: bandwidth,
-        decode_tokens_per_second: limit,
-        share: decode.tokens_per_second / limit,
+        decode_tokens_per_second: limit(bandwidth),
+        share,
     };
     let speed = Speed { threads, context: workload.context, prefill, decode, limit, brought };
     terminal::show(&if args.json { terminal::json(&speed)? } else { speed.table()? })?;
@@ -205,7 +209,7 @@ impl Speed {
             let per_second = Bytes(limit.bandwidth_bytes_per_second as u64);
             writeln!(
                 table,
-                "limit    {} a token at {per_second}/s: {:.2} tokens/s; decoding is at {:.0} %",
+                "limit    {} a token at {per_second}/s: {:.2} tokens/s; decoding is at {:.0} % (each time beside its own bandwidth)",
                 Bytes(bytes),
                 limit.decode_tokens_per_second,
                 100.0 * limit.share
