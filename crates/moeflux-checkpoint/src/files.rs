@@ -153,7 +153,8 @@ pub(crate) fn names(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect()
 }
 
-/// Whether a file is a git-lfs pointer in place of the content that belongs there.
+/// Whether a file is a git-lfs pointer in place of the content that belongs there. Longer files are not touched: of those that
+/// are mapped the system would read megabytes.
 fn is_lfs_pointer(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"version https://git-lfs")
+    bytes.len() < 1024 && bytes.starts_with(b"version https://git-lfs")
 }
