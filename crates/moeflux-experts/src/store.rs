@@ -165,6 +165,14 @@ impl ExpertStore {
         (0..plan.len() as u32).map(|id| plan.slot_bytes(id)).sum()
     }
 
+    /// Whether every expert is in memory, so that no fetch will wait. Of mapped ones that is not known.
+    pub fn holds_all(&self) -> bool {
+        match &self.backing {
+            Backing::Slots(shared) => shared.lock().holds_all(),
+            Backing::Mapped(_) => false,
+        }
+    }
+
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         match &self.backing {

@@ -267,6 +267,10 @@ impl Table {
         self.budget
     }
 
+    pub(crate) fn holds_all(&self) -> bool {
+        self.experts.iter().all(|expert| matches!(expert.place, Place::Resident(_)))
+    }
+
     pub(crate) fn add_stall(&mut self, time: Duration) {
         self.counters.stall_time += time;
     }

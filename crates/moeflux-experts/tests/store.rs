@@ -36,6 +36,7 @@ fn every_way_of_reading_gives_the_files_bytes() {
                 assert_eq!(counters.hits + counters.misses, 3 * (12 + 2 + 5 + 1));
                 assert!(counters.bytes_used <= budget);
                 assert_eq!(counters.bytes_used > 0, io != Io::Mapped);
+                assert_eq!(store.holds_all(), budget == model.full_budget() && io != Io::Mapped);
             }
         }
     }

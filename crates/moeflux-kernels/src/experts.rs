@@ -75,8 +75,8 @@ pub struct ExpertScratch {
     intermediates: Groups,
 }
 
-/// Experts that the threads work on together in [`experts`].
-const BATCH_EXPERTS: usize = 32;
+/// Experts that the threads work on together in [`experts`]: after each batch all wait for the last of them.
+pub const BATCH_EXPERTS: usize = 32;
 
 /// `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k` experts, in ascending order of expert index; biases
 /// are added to the products where an expert has them.

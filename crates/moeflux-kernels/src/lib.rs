@@ -51,7 +51,9 @@ pub use delta::{DeltaRows, DeltaShape, HeadOrder, decay_and_beta, gated_delta_ru
 pub use dequant::decode_floats;
 pub use elementwise::{add, add_to_rows, gather_columns, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
 pub use encoding::{Encoding, Float, RowBytes};
-pub use experts::{Activation, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, experts};
+pub use experts::{
+    Activation, BATCH_EXPERTS, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, experts,
+};
 pub use flash::AttentionScratch;
 pub use ggml::Ggml;
 pub use head_linear::{head_linear, head_linear_transposed, int8_head_linear};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use moeflux_checkpoint::Expert;
 use moeflux_experts::{ExpertStore, Fetch, StoreError};
-use moeflux_kernels::{self as kernels, ExpertRun, Int8Scratch, Numbers, Routing, ThreadPool};
+use moeflux_kernels::{self as kernels, BATCH_EXPERTS, ExpertRun, Int8Scratch, Numbers, Routing, ThreadPool};
 
 use super::arena::Io;
 use crate::experts::{self, HintMode, Hints};
@@ -55,8 +55,8 @@ struct Scratch {
 const DECODE_TOKENS: usize = 16;
 /// Tokens of a step that a guess is made from, evenly spaced: what they choose is what many will.
 const GUESS_TOKENS: usize = 64;
-/// Experts that are computed together: enough to share among threads, few enough that slots come free while others are
-/// read.
+/// Experts that are computed together while others of the layer are read: enough to share among threads, few enough that slots
+/// come free soon.
 const GROUP: usize = 8;
 
 impl fmt::Debug for Streamed {
@@ -82,7 +82,11 @@ impl Streamed {
 
     /// Prepares for a run of the graph.
     pub(super) fn begin_step(&mut self, graph: &Graph) {
-        self.mode = self.hints.begin_step(graph.shape().n_tokens > DECODE_TOKENS);
+        self.mode = if self.store.holds_all() {
+            HintMode::Off
+        } else {
+            self.hints.begin_step(graph.shape().n_tokens > DECODE_TOKENS)
+        };
         self.routers.clear();
         self.routers
             .extend(graph.ops().iter().enumerate().filter_map(|(index, op)| router(graph, index, op)));
@@ -139,9 +143,10 @@ pub(super) fn compute(
     run: &mut ExpertRun<'_>,
 ) -> Result<(), StoreError> {
     while let Some(leases) = fetch.next()? {
+        let at_once = if leases.len() == run.experts().len() { BATCH_EXPERTS } else { GROUP };
         let mut leases = leases.into_iter();
         loop {
-            let group: Vec<_> = leases.by_ref().take(GROUP).collect();
+            let group: Vec<_> = leases.by_ref().take(at_once).collect();
             if group.is_empty() {
                 break;
             }
