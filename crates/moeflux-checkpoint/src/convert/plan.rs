@@ -122,7 +122,7 @@ impl Plan {
             let page = if layout.len() < 64 * LARGE_PAGE { PAGE } else { LARGE_PAGE };
             let stride = layout.len().next_multiple_of(page);
             for expert in &mixture.experts {
-                in_blocks.extend(expert.matrices().flat_map(|(_, matrix)| parts(matrix)).map(start));
+                in_blocks.extend(expert.matrices().flat_map(|(_, matrix)| matrix.spans()).map(start));
             }
             blocks.extend(
                 (0..mixture.experts.len()).map(|expert| Unit::Block { mixture: planned.len(), expert }),
@@ -165,7 +165,7 @@ impl Plan {
                 modules.insert(map.module.clone(), quantization_name(quantization));
             }
             if encoding != map.matrix.encoding {
-                maps.extend(parts(&map.matrix).map(|span| (start(span), (map.clone(), encoding))));
+                maps.extend(map.matrix.spans().map(|span| (start(span), (map.clone(), encoding))));
             }
         }
 
@@ -338,10 +338,6 @@ fn check_alike(mixture: &str, experts: &[Expert]) -> Result<(), Error> {
             found: names(&found),
         })
     })
-}
-
-fn parts(matrix: &Matrix) -> impl Iterator<Item = Span> {
-    matrix.spans()
 }
 
 fn start(span: Span) -> (u32, u64) {

@@ -32,13 +32,15 @@ impl Lines {
         Lines { first, count: bytes / Self::LEN }
     }
 
-    /// Takes the first line off.
+    /// Asks for up to `n` lines, and takes them off.
     #[inline(always)]
-    fn pop(&mut self) -> Option<*const u8> {
-        self.count = self.count.checked_sub(1)?;
-        let line = self.first;
-        self.first = line.wrapping_add(Self::LEN);
-        Some(line)
+    fn prefetch<V: Vector>(&mut self, n: usize) {
+        let n = n.min(self.count);
+        for i in 0..n {
+            V::prefetch(self.first.wrapping_add(i * Self::LEN));
+        }
+        self.first = self.first.wrapping_add(n * Self::LEN);
+        self.count -= n;
     }
 }
 
@@ -152,17 +154,13 @@ fn attend_rows<V: Vector, E: Element, const R: usize, const W: usize>(
     let key_dim = keys.len();
     let q = &q[..R * key_dim];
     let mut weights = [[0.0; KV_BLOCK]; R];
-    // Memory is to bring what comes next while this computes.
+    // Memory is to bring what comes next while this computes: the values during the scores, the next keys after them.
     let [mut soon, mut later] = coming;
-    let per_step = (soon.count + later.count).div_ceil(key_dim * KV_BLOCK / (W * LANES));
+    let per_step = soon.count.div_ceil(key_dim * KV_BLOCK / (W * LANES));
     for first in (0..KV_BLOCK).step_by(W * LANES) {
         let mut sums = [[V::splat(0.0); W]; R];
         for (c, keys) in keys.iter().enumerate() {
-            for _ in 0..per_step {
-                if let Some(line) = soon.pop().or_else(|| later.pop()) {
-                    V::prefetch(line);
-                }
-            }
+            soon.prefetch::<V>(per_step);
             let mut k = [V::splat(0.0); W];
             for w in 0..W {
                 k[w] = E::load::<V>(&keys[first + w * LANES..]);
@@ -189,13 +187,20 @@ fn attend_rows<V: Vector, E: Element, const R: usize, const W: usize>(
     }
     let value_dim = values.len() / KV_BLOCK;
     let values = &values[seen.start * value_dim..seen.end * value_dim];
+    let per_step = later.count.div_ceil((value_dim / (W * LANES) * seen.len()).max(1));
     let mut channel = 0;
     while channel + W * LANES <= value_dim {
-        add_values::<V, E, R, W>(&weights, &keep, values, value_dim, seen.start, channel, part, part_len);
+        let next = (&mut later, per_step);
+        add_values::<V, E, R, W>(
+            &weights, &keep, values, value_dim, seen.start, next, channel, part, part_len,
+        );
         channel += W * LANES;
     }
     while channel + LANES <= value_dim {
-        add_values::<V, E, R, 1>(&weights, &keep, values, value_dim, seen.start, channel, part, part_len);
+        let next = (&mut later, per_step);
+        add_values::<V, E, R, 1>(
+            &weights, &keep, values, value_dim, seen.start, next, channel, part, part_len,
+        );
         channel += LANES;
     }
     for channel in channel..value_dim {
@@ -210,7 +215,8 @@ fn attend_rows<V: Vector, E: Element, const R: usize, const W: usize>(
     R
 }
 
-/// Adds the weighted values of `W` vectors of channels from `channel` on.
+/// Adds the weighted values of `W` vectors of channels from `channel` on, and asks for so many lines of what is coming at each
+/// position.
 #[inline(always)]
 fn add_values<V: Vector, E: Element, const R: usize, const W: usize>(
     weights: &[[f32; KV_BLOCK]; R],
@@ -218,6 +224,7 @@ fn add_values<V: Vector, E: Element, const R: usize, const W: usize>(
     values: &[E],
     value_dim: usize,
     first_seen: usize,
+    (coming, per_step): (&mut Lines, usize),
     channel: usize,
     part: &mut [f32],
     part_len: usize,
@@ -230,6 +237,7 @@ fn add_values<V: Vector, E: Element, const R: usize, const W: usize>(
         }
     }
     for (p, values) in (first_seen..KV_BLOCK).zip(values.chunks_exact(value_dim)) {
+        coming.prefetch::<V>(per_step);
         let values = &values[channel..channel + W * LANES];
         let mut v = [V::splat(0.0); W];
         for w in 0..W {

@@ -4,7 +4,7 @@
 //! read beside it: in ranges of megabytes, which Linux keeps in pages of 2 MiB where the file system can, for processors to
 //! find them with fewer steps (`docs/fast-cpu.md` has what that gives).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -134,8 +134,7 @@ impl Queue {
 
 /// The spans in the order of files, neighbours as one.
 fn joined(spans: impl Iterator<Item = Span>) -> Vec<Span> {
-    let distinct: HashSet<Span> = spans.collect();
-    let mut sorted: Vec<Span> = distinct.into_iter().collect();
+    let mut sorted: Vec<Span> = spans.collect();
     sorted.sort_unstable_by_key(|span| (span.file, span.offset));
     let mut joined: Vec<Span> = Vec::new();
     for span in sorted {
