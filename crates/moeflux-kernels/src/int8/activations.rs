@@ -28,9 +28,8 @@ pub(crate) struct Pair {
     pub(crate) sums: [[i32; 2 * GROUP / SUM]; PLANES],
     /// The groups' scales.
     pub(crate) scales: [f32; 2],
-    /// The scales of what products of so many planes less one are: 16 times the scales, where the high plane stands for 16 times
-    /// itself, or the scales.
-    pub(crate) product_scales: [[f32; 2]; PLANES],
+    /// 16 times the scales: those of the high plane by itself.
+    pub(crate) high_scales: [f32; 2],
     /// Of each plane the groups' scales times all of their sums.
     pub(crate) scaled_sums: [[f32; 2]; PLANES],
 }
@@ -41,7 +40,7 @@ impl Pair {
         halves: [[0; 2 * GROUP]; PLANES],
         sums: [[0; 2 * GROUP / SUM]; PLANES],
         scales: [0.0; 2],
-        product_scales: [[0.0; 2]; PLANES],
+        high_scales: [0.0; 2],
         scaled_sums: [[0.0; 2]; PLANES],
     };
 }
@@ -127,8 +126,7 @@ fn quantize_pair(x: &[f32; 2 * GROUP], pair: &mut Pair, planes: usize) {
             pair.scaled_sums[plane][g] = scale * sum as f32;
         }
         // A power of two: exact.
-        pair.product_scales[0][g] = scale * f32::from(1_i16 << LOW_BITS);
-        pair.product_scales[1][g] = scale;
+        pair.high_scales[g] = scale * f32::from(1_i16 << LOW_BITS);
     }
     for (codes, halves) in pair.codes.iter().zip(&mut pair.halves).take(planes) {
         let (even, odd) = halves.split_at_mut(GROUP);

@@ -250,6 +250,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Where the first begins; all are there, up to the last one's end.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn first(&self) -> *const u8 {
         assert!(self.bytes.len() >= (ROWS - 1) * self.stride + self.len);
@@ -261,8 +262,10 @@ impl<'a> Rows<'a> {
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
 pub(crate) struct Next {
     first: *const u8,
-    /// Bytes from a line to the one that is asked for after it, and from 16 lines to the next 16.
-    steps: [usize; 2],
+    /// Bytes from a line to the one that is asked for after it.
+    pub(crate) line_step: usize,
+    /// Bytes from 16 lines to the next 16.
+    unit_step: usize,
 }
 
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
@@ -270,33 +273,15 @@ impl Next {
     /// The codes that lie `next` rows after those whose first is `row`; rows are `stride` bytes apart.
     fn new(row: &[u8], stride: usize, next: usize) -> Self {
         let in_order = stride == row.len();
-        Next {
-            first: row.as_ptr().wrapping_add(stride.wrapping_mul(next)),
-            // In the order of memory the processor foresees what follows.
-            steps: if in_order { [64, ROWS * 64] } else { [stride, 64] },
-        }
+        // In the order of memory the processor foresees what follows.
+        let (line_step, unit_step) = if in_order { (64, ROWS * 64) } else { (stride, 64) };
+        Next { first: row.as_ptr().wrapping_add(stride.wrapping_mul(next)), line_step, unit_step }
     }
 
-    /// Sixteen lines, of which there are as many as a row has lines.
+    /// The first of sixteen lines, of which there are as many as a row has lines.
     #[inline(always)]
-    pub(crate) fn unit(&self, i: usize) -> Lines {
-        Lines { next: self.first.wrapping_add(i * self.steps[1]), step: self.steps[0] }
-    }
-}
-
-/// Lines of memory, asked for one by one.
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
-pub(crate) struct Lines {
-    next: *const u8,
-    step: usize,
-}
-
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the processor foresees what is read"))]
-impl Lines {
-    #[inline(always)]
-    pub(crate) fn prefetch(&mut self) {
-        prefetch(self.next);
-        self.next = self.next.wrapping_add(self.step);
+    pub(crate) fn unit(&self, i: usize) -> *const u8 {
+        self.first.wrapping_add(i * self.unit_step)
     }
 }
 

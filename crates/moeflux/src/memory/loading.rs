@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use moeflux_checkpoint::{Checkpoint, Expert, Span};
+use moeflux_checkpoint::{Expert, Span};
 
 use crate::model::Model;
 
@@ -97,7 +97,7 @@ impl Shared {
     }
 
     fn work(&self) {
-        let checkpoint: &Checkpoint = self.model.checkpoint();
+        let checkpoint = self.model.checkpoint();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while !queue.closed {
             let left = queue

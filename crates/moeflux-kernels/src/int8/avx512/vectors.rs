@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{by_span, load, load_floats, load128, store_floats};
 use crate::int8::activations::{GROUP, LOW_BITS, PLANES, Pair, SUM};
-use crate::int8::weights::{Block, Codes, E2M1, Offset, ROWS};
+use crate::int8::weights::{Block, Codes, E2M1, Offset, ROWS, prefetch};
 
 /// The products of a block's rows with each of `N` tokens, which share what is read of the rows: see
 /// [`scalar::vector`](crate::int8::scalar::vector).
@@ -106,7 +106,8 @@ fn add_unit<const N: usize, const P: usize, const CODES: u8, const SPANS: usize,
                     _mm512_maskz_loadu_epi8(u64::MAX >> (64 - left), row.cast())
                 }
             };
-            next.prefetch();
+            prefetch(next);
+            next = next.wrapping_add(block.next.line_step);
             row = row.wrapping_add(block.rows.stride);
             let zero = _mm512_setzero_si512();
             if CODES == BYTES {
@@ -174,7 +175,8 @@ fn add_unit<const N: usize, const P: usize, const CODES: u8, const SPANS: usize,
                     (_mm512_sub_epi32(sums[i], _mm512_set1_epi32(zero * taken)), None)
                 }
             };
-            let scale = _mm512_set1_ps(pair.product_scales[P - 1][at / GROUP]);
+            let scales = if P == PLANES { &pair.scales } else { &pair.high_scales };
+            let scale = _mm512_set1_ps(scales[at / GROUP]);
             let scaled = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(products));
             y_sums[t] = _mm512_fmadd_ps(load_floats(&block.scales[span].0), scaled, y_sums[t]);
             if let Some(scaled) = added {
