@@ -1,0 +1,9 @@
+//! The command as a user sees it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod common;
+mod convert;
+mod pull;
+#[cfg(unix)]
+mod serve;

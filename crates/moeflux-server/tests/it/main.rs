@@ -1,0 +1,18 @@
+//! The server with the demo model: whole requests through all its layers.
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
+
+mod bad_input;
+mod chat;
+mod common;
+mod completions;
+mod connections;
+mod formats;
+mod fuzz;
+mod load;
+mod messages;
+mod models;
+mod output;
+mod plain;
+mod responses;
+mod security;
+mod tls;

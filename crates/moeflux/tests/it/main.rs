@@ -1,0 +1,36 @@
+//! The library: against other implementations, and its promises one by one.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::result_large_err)]
+
+mod chat_template;
+mod common;
+mod demo;
+mod examples;
+mod families;
+mod flash_moe;
+mod float_gguf;
+mod generation;
+mod gguf;
+#[path = "../../../moeflux-checkpoint/tests/it/gguf_file.rs"]
+mod gguf_file;
+#[cfg(feature = "gpu")]
+mod gpu;
+#[cfg(feature = "gpu")]
+mod gpu_streaming;
+#[cfg(feature = "grammar")]
+mod grammar;
+mod invariance;
+mod mflx;
+mod numbers;
+mod pack;
+mod pack_damage;
+mod parity;
+mod programs;
+mod reference;
+mod sampling;
+mod scheduler;
+mod sequences;
+mod snapshots;
+mod speculation;
+mod streaming;
+mod table;
+mod tokenizer;
