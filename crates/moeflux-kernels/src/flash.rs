@@ -6,7 +6,8 @@
 //! - positions come in ranges of [`RANGE`]. Within a range blocks of [`KV_BLOCK`] go in order: each gives its weights
 //!   as [`OnlineSoftmax::add`] says, what was summed so far is multiplied by the correction, and the weighted values
 //!   are added by position, each product fused with its addition;
-//! - ranges are then merged in order, whether one task saw all of them or each was a task of its own.
+//! - ranges are then merged in order, whether one task saw all of them or each was a task of its own. A range that gives
+//!   a row no weight (its window begins later, or every score is -inf) is left out for that row.
 //!
 //! Fused multiply-adds are rounded once everywhere: where the instruction set has none the standard library's are
 //! exact too, if slow.
@@ -192,8 +193,9 @@ impl Merged {
         for (row, (softmax, part)) in rows.enumerate() {
             let y = &mut y.row(row / self.heads)[row % self.heads * self.value_dim..][..self.value_dim];
             let (values, of_part) = split_part(part);
-            let (mine, others) = softmax.merge(of_part);
-            merge_values(y, mine, &values[..y.len()], others);
+            if let Some((mine, others)) = softmax.merge(of_part) {
+                merge_values(y, mine, &values[..y.len()], others);
+            }
         }
     }
 

@@ -40,10 +40,11 @@ impl OnlineSoftmax {
             }
         }
         let max = tree(maxima, f32::max);
+        let reference = reference(max);
         for score in &mut *scores {
-            *score = exp(*score - max);
+            *score = exp(*score - reference);
         }
-        let correction = exp(self.max - max);
+        let correction = exp(self.max - reference);
         let mut sums = [0.0; LANES];
         for weights in scores.as_chunks::<LANES>().0 {
             for l in 0..LANES {
@@ -56,15 +57,26 @@ impl OnlineSoftmax {
     }
 
     /// Takes the scores that another has taken. Returns the factors that the weights given out by this one and by the
-    /// other now have.
+    /// other now have; none if the other has given no weight, which changes nothing.
     #[inline(always)]
-    pub(crate) fn merge(&mut self, other: OnlineSoftmax) -> (f32, f32) {
+    pub(crate) fn merge(&mut self, other: OnlineSoftmax) -> Option<(f32, f32)> {
+        // A NaN among the other's scores makes its sum NaN, which is merged.
+        if other.sum == 0.0 {
+            return None;
+        }
         let max = self.max.max(other.max);
         let (mine, others) = (exp(self.max - max), exp(other.max - max));
         self.sum = self.sum * mine + other.sum * others;
         self.max = max;
-        (mine, others)
+        Some((mine, others))
     }
+}
+
+/// What weights are relative to: the largest score, or 0 while no score is larger than -inf. Then every weight is
+/// exp(-inf) = 0; relative to -inf it would be exp(-inf + inf), a NaN.
+#[inline(always)]
+fn reference(max: f32) -> f32 {
+    if max == f32::NEG_INFINITY { 0.0 } else { max }
 }
 
 #[inline(always)]

@@ -1,8 +1,8 @@
 //! Random blocks of every GGML type and what the `gguf` package for Python makes of them
 //! (`tools/reference/ggml_vectors.py`).
 
-use crate::support::bits;
-use moeflux_kernels::{Encoding, Ggml, InstructionSet, Matrix, set_instruction_set};
+use crate::support::{Sets, bits};
+use moeflux_kernels::{Encoding, Ggml, Matrix};
 use safetensors::SafeTensors;
 
 #[test]
@@ -11,14 +11,14 @@ fn every_type_dequantises_as_in_gguf() {
     let bytes = std::fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(tensors.len(), 2 * Ggml::ALL.len());
+    let sets = Sets::lock();
     for ggml in Ggml::ALL {
         let blocks = tensors.tensor(&format!("{}.blocks", ggml.name())).unwrap();
         let values = tensors.tensor(&format!("{}.values", ggml.name())).unwrap();
         let [rows, cols] = values.shape() else { panic!("{:?}", values.shape()) };
         let expected: Vec<f32> = values.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
         let matrix = Matrix::new(*rows, *cols, Encoding::Ggml(ggml), blocks.data(), &[], &[]).unwrap();
-        for set in InstructionSet::available() {
-            set_instruction_set(set);
+        for set in sets.each() {
             let mut found = vec![f32::NAN; rows * cols];
             for (row, out) in found.chunks_exact_mut(*cols).enumerate() {
                 matrix.dequantize_row(row, out);

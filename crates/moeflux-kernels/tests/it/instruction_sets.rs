@@ -1,12 +1,12 @@
-//! Every instruction set gives the same bits. The choice is the process's, so this file has one test.
+//! Every instruction set gives the same bits.
 
-use crate::support::{OwnedMatrix, Random, bits, digest, encodings, unwritten};
+use crate::support::{OwnedMatrix, Random, Sets, bits, digest, encodings, unwritten};
 use moeflux_kernels::{
     Activation, AttentionScratch, AttentionShape, DeltaShape, Encoding, ExpertBiases, ExpertScratch,
-    ExpertWeights, Float, HeadOrder, InstructionSet, KV_BLOCK, KvType, MlaShape, Numbers, Routing, Scores,
-    ThreadPool, Weighting, attention, causal_conv1d_silu, decay_and_beta, decode_floats, experts,
-    gated_delta_rule, gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm, latent_write,
-    linear, mla_attention, rms_norm, route, scale_rows_by_sigmoid, set_instruction_set, sigmoid_gate, swiglu,
+    ExpertWeights, Float, HeadOrder, KV_BLOCK, KvType, MlaShape, Numbers, Routing, Scores, ThreadPool,
+    Weighting, attention, causal_conv1d_silu, decay_and_beta, decode_floats, experts, gated_delta_rule,
+    gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm, latent_write, linear,
+    mla_attention, rms_norm, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
 };
 
 /// The digest of all outputs on x86-64 and on AArch64. A sum whose order changes changes it, a processor does not.
@@ -14,12 +14,8 @@ const DIGEST: u64 = 0x962a_7ed7_3884_ab4c;
 
 #[test]
 fn all_give_the_same_bits() {
-    let outputs: Vec<_> = InstructionSet::available()
-        .map(|set| {
-            assert_eq!(set_instruction_set(set), set);
-            (set, every_kernel())
-        })
-        .collect();
+    let sets = Sets::lock();
+    let outputs: Vec<_> = sets.each().map(|set| (set, every_kernel())).collect();
     let (_, baseline) = &outputs[0];
     for (set, output) in &outputs[1..] {
         for ((name, expected), (_, found)) in baseline.iter().zip(output) {

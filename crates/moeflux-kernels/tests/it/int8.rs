@@ -1,16 +1,13 @@
 //! Products with quantised activations: the definition, written here again in f64 and i64, and the same bits from every
-//! instruction set, for one token or many. The choice of instruction set is the process's, so the tests take turns.
+//! instruction set, for one token or many.
 
-use std::sync::Mutex;
-
-use crate::support::{OwnedMatrix, Random, bits, digest, encodings};
+use crate::property;
+use crate::support::{OwnedMatrix, Pools, Random, Sets, bits, digest, encodings};
 use moeflux_kernels::{
     Activation, Encoding, ExpertScratch, ExpertWeights, Float, Ggml, InstructionSet, Int8Scratch, Matrix,
     Numbers, RowRuns, ThreadPool, has_int8_products, int8_head_linear, int8_linear, linear,
-    set_instruction_set,
 };
-
-static TURN: Mutex<()> = Mutex::new(());
+use proptest::prelude::*;
 
 const GGML: [Ggml; 5] = [Ggml::Q4_0, Ggml::Q8_0, Ggml::Q4K, Ggml::Q6K, Ggml::Mxfp4];
 
@@ -66,7 +63,7 @@ fn int8(w: &Matrix<'_>, x: &[f32], threads: usize) -> Vec<f32> {
 
 #[test]
 fn products_are_those_of_rounded_activations() {
-    let _turn = TURN.lock().unwrap();
+    let _sets = Sets::lock();
     let mut random = Random(1);
     for (rows, cols) in [(5, 256), (3, 32), (4, 96), (2, 704)] {
         for w in matrices(&mut random, rows, cols) {
@@ -106,7 +103,7 @@ fn products_are_those_of_rounded_activations() {
 /// The documented sum of affine rows, code by code.
 #[test]
 fn affine_sums_have_the_documented_order() {
-    let _turn = TURN.lock().unwrap();
+    let _sets = Sets::lock();
     let mut random = Random(2);
     for bit_width in [2, 3, 4, 5, 6, 8] {
         for group in [32, 64, 128] {
@@ -154,16 +151,15 @@ const DIGEST: u64 = 0x536f_6261_4565_0b8b;
 
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
-    let _turn = TURN.lock().unwrap();
+    let sets = Sets::lock();
     let mut random = Random(3);
     let (mut compared, mut all) = (0, Vec::new());
     for (rows, cols) in [(1, 32), (16, 64), (17, 96), (33, 192), (50, 512), (37, 1280), (2050, 64)] {
         for w in matrices(&mut random, rows, cols) {
             let x = random.floats(40 * cols, 2.0);
-            set_instruction_set(InstructionSet::Baseline);
+            sets.choose(InstructionSet::Baseline);
             let expected: Vec<_> = x.chunks(cols).flat_map(|x| bits(&int8(&w.view(), x, 1))).collect();
-            for set in InstructionSet::available() {
-                assert_eq!(set_instruction_set(set), set);
+            for set in sets.each() {
                 for n in [1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 40] {
                     let y = int8(&w.view(), &x[..n * cols], 1 + n % 3);
                     assert!(
@@ -177,7 +173,7 @@ fn every_instruction_set_gives_the_same_bits() {
             all.extend(expected);
         }
     }
-    set_instruction_set(InstructionSet::Amx);
+    sets.choose_best();
     assert!(compared > 1000);
     let digest = digest(all);
     assert_eq!(digest, DIGEST, "{digest:#x}");
@@ -185,14 +181,13 @@ fn every_instruction_set_gives_the_same_bits() {
 
 #[test]
 fn rows_may_lie_apart() {
-    let _turn = TURN.lock().unwrap();
+    let sets = Sets::lock();
     let mut random = Random(4);
     for bit_width in [4, 5, 8] {
         let w = random.matrix(80, 128, Encoding::Affine { bits: bit_width, group: 64, params: Float::F16 });
         let x = random.floats(20 * 128, 1.0);
         let runs = RowRuns { first: 1, len: 3, period: 5 };
-        for set in InstructionSet::available() {
-            set_instruction_set(set);
+        for set in sets.each() {
             for n in [1, 20] {
                 let x = &x[..n * 128];
                 let (all, some) = (int8(&w.view(), x, 1), int8(&w.view().row_runs(runs), x, 1));
@@ -202,16 +197,15 @@ fn rows_may_lie_apart() {
             }
         }
     }
-    set_instruction_set(InstructionSet::Amx);
+    sets.choose_best();
 }
 
 #[test]
 fn what_is_not_finite_stays_visible() {
-    let _turn = TURN.lock().unwrap();
+    let sets = Sets::lock();
     let mut random = Random(5);
     let w = random.matrix(20, 256, Encoding::Affine { bits: 4, group: 64, params: Float::Bf16 });
-    for set in InstructionSet::available() {
-        set_instruction_set(set);
+    for set in sets.each() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = random.floats(20 * 256, 1.0);
             x[7 * 256 + 70] = bad;
@@ -225,7 +219,7 @@ fn what_is_not_finite_stays_visible() {
         // The largest float still has a scale.
         assert!(int8(&w.view(), &[f32::MAX * 1e-6; 256], 1).iter().all(|y| y.is_finite()), "{set:?}");
     }
-    set_instruction_set(InstructionSet::Amx);
+    sets.choose_best();
 }
 
 /// A layer of experts computed in groups, which `order` says, with one instruction set.
@@ -261,7 +255,7 @@ fn experts_in_groups(
 
 #[test]
 fn experts_give_the_same_bits_in_any_order_and_grouping() {
-    let _turn = TURN.lock().unwrap();
+    let sets = Sets::lock();
     let (hidden, intermediate, count, n, k) = (192, 160, 7, 45, 2);
     let mut random = Random(6);
     let affine = |bits| Encoding::Affine { bits, group: 32, params: Float::Bf16 };
@@ -280,10 +274,9 @@ fn experts_give_the_same_bits_in_any_order_and_grouping() {
     let factors = random.floats(n * k, 1.0);
     let choices = (&indices[..], &factors[..], k);
     for numbers in [Numbers::Exact, Numbers::Fast] {
-        set_instruction_set(InstructionSet::Baseline);
+        sets.choose(InstructionSet::Baseline);
         let expected = bits(&experts_in_groups(&weights, &x, choices, numbers, count, false));
-        for set in InstructionSet::available() {
-            set_instruction_set(set);
+        for set in sets.each() {
             for (group, reversed) in [(count, true), (1, false), (3, true), (2, false)] {
                 let y = experts_in_groups(&weights, &x, choices, numbers, group, reversed);
                 assert!(
@@ -303,7 +296,7 @@ fn experts_give_the_same_bits_in_any_order_and_grouping() {
             }
         }
     }
-    set_instruction_set(InstructionSet::Amx);
+    sets.choose_best();
     let outputs = [Numbers::Exact, Numbers::Fast]
         .map(|numbers| experts_in_groups(&weights, &x, choices, numbers, count, false));
     let difference = outputs[0].iter().zip(&outputs[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -313,7 +306,7 @@ fn experts_give_the_same_bits_in_any_order_and_grouping() {
 
 #[test]
 fn heads_are_matrices_of_their_own() {
-    let _turn = TURN.lock().unwrap();
+    let _sets = Sets::lock();
     let mut random = Random(7);
     let (heads, rows, cols) = (3, 20, 128);
     let w = random.matrix(heads * rows, cols, Encoding::Affine { bits: 4, group: 64, params: Float::F16 });
@@ -331,4 +324,57 @@ fn heads_are_matrices_of_their_own() {
             }
         }
     }
+}
+
+/// Encodings that have such products.
+fn int8_encodings() -> Vec<Encoding> {
+    encodings().into_iter().chain(GGML.map(Encoding::Ggml)).filter(|&e| has_int8_products(e)).collect()
+}
+
+/// Any rows, columns, tokens and threads with any instruction set: the bits of one token at a time without one, and the sum
+/// of the rounded activations.
+#[test]
+fn any_size_has_the_bits_of_one_token() {
+    let (sets, pools) = (Sets::lock(), Pools::new());
+    let available: Vec<_> = InstructionSet::available().collect();
+    // Ends of blocks of 16 rows and of four of them; so many rows that activations have 8 bits.
+    let rows = prop_oneof![20 => 1..40usize, 8 => 40..140usize, 1 => 2047..2052usize];
+    let tokens = prop_oneof![10 => 1..20usize, 1 => 20..70usize];
+    let sizes = (rows, 1..=12usize, tokens);
+    let how = (prop::sample::select(available), 1..=3usize, any::<u64>());
+    let encodings = prop::sample::select(int8_encodings());
+    property::check(3000, &(encodings, sizes, how), |(encoding, (rows, cols, n), (set, threads, seed))| {
+        let group = encoding.group().max(32);
+        let cols = group * cols.min((384 / group).max(1));
+        // Large matrices meet few tokens.
+        let n = if rows > 2000 { 1 + n % 5 } else { n };
+        let mut random = Random(seed);
+        let w = match encoding {
+            Encoding::Ggml(of) => ggml(&mut random, rows, cols, of),
+            _ => random.matrix(rows, cols, encoding),
+        };
+        let x = random.floats(n * cols, 2.0);
+        let run = |x: &[f32], threads: usize| {
+            let mut y = vec![f32::NAN; x.len() / cols * rows];
+            int8_linear(pools.of(threads), &w.view(), x, &mut Int8Scratch::default(), &mut y);
+            y
+        };
+        sets.choose(InstructionSet::Baseline);
+        let expected: Vec<f32> = x.chunks(cols).flat_map(|x| run(x, 1)).collect();
+        sets.choose(set);
+        assert!(bits(&run(&x, threads)) == bits(&expected), "{set:?}");
+
+        let is_coarse = rows >= 2048 && encoding.bits() <= 4;
+        let (row, mut weights) = (seed as usize % rows, vec![0.0; cols]);
+        w.view().dequantize_row(row, &mut weights);
+        for (x, y) in x.chunks(cols).zip(expected.chunks(rows)) {
+            let exact: f64 = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            let size: f64 = weights.iter().zip(x).map(|(w, x)| f64::from((w * x).abs())).sum();
+            let largest = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+            let step = f64::from(largest) / if is_coarse { 127.0 } else { 2032.0 };
+            let bound: f64 = weights.iter().map(|w| f64::from(w.abs()) * step * 0.51).sum();
+            let error = (f64::from(y[row]) - exact).abs();
+            assert!(error <= bound + 1e-5 * size, "row {row}: {exact}, found {}", y[row]);
+        }
+    });
 }

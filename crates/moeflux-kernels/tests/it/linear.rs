@@ -1,9 +1,10 @@
 //! Dequantisation and products against decoding bit by bit in f64.
 
-use crate::support::{OwnedMatrix, Random, assert_close, bits, encodings, f64s, minifloat};
+use crate::formulas::{self, Expert};
+use crate::support::{Random, assert_close, bits, encodings, f64s, minifloat};
 use moeflux_kernels::{
-    Activation, Encoding, ExpertBiases, ExpertScratch, ExpertWeights, Float, Matrix, MatrixError, Numbers,
-    ThreadPool, decode_floats, embed, experts, linear,
+    Activation, Encoding, ExpertScratch, Float, Matrix, MatrixError, Numbers, ThreadPool, decode_floats,
+    embed, experts, linear,
 };
 
 #[test]
@@ -75,7 +76,7 @@ fn products_are_right_for_every_encoding_and_odd_sizes() {
         let pool = ThreadPool::new(2).unwrap();
         let mut y = vec![f32::NAN; n * rows];
         linear(&pool, &w.view(), &x, &mut y);
-        let expected: Vec<f64> = x.chunks(cols).flat_map(|x| w.times(&f64s(x))).collect();
+        let expected = formulas::linear(&w, &x);
         assert_close(&y, &expected, 1e-5);
     };
     for encoding in encodings() {
@@ -96,26 +97,22 @@ fn embedding_is_the_rows() {
 
 #[test]
 fn experts_are_the_weighted_sum() {
-    let silu = |g: f64, u: f64| g / (1.0 + (-g).exp()) * u;
-    experts_follow(Activation::Swiglu, false, silu);
+    experts_follow(Activation::Swiglu, false);
     // A limit that cuts many.
-    let clamped = |g: f64, u: f64| {
-        let (g, u) = (g.min(0.8), u.clamp(-0.8, 0.8));
-        (u + 1.0) * g / (1.0 + (-1.702 * g).exp())
-    };
-    experts_follow(Activation::ClampedSwiglu { alpha: 1.702, limit: 0.8 }, true, clamped);
+    experts_follow(Activation::ClampedSwiglu { alpha: 1.702, limit: 0.8 }, true);
 }
 
-fn experts_follow(activation: Activation, biased: bool, oracle: impl Fn(f64, f64) -> f64) {
+fn experts_follow(activation: Activation, biased: bool) {
     let (hidden, intermediate, count, n, k) = (64, 96, 6, 37, 3);
     let mut random = Random(4);
     let encoding = Encoding::Affine { bits: 4, group: 32, params: Float::Bf16 };
     let shapes = [(intermediate, hidden), (intermediate, hidden), (hidden, intermediate)];
-    let weights_of: Vec<_> =
-        (0..count).map(|_| shapes.map(|(rows, cols)| random.matrix(rows, cols, encoding))).collect();
-    let biases_of: Vec<_> = (0..count)
-        .map(|_| shapes.map(|(rows, _)| random.matrix(rows, 1, Encoding::Float(Float::Bf16))))
-        .collect();
+    let bias = Encoding::Float(Float::Bf16);
+    let expert = |_| Expert {
+        weights: shapes.map(|(rows, cols)| random.matrix(rows, cols, encoding)),
+        biases: biased.then(|| shapes.map(|(rows, _)| random.matrix(rows, 1, bias))),
+    };
+    let experts_of: Vec<Expert> = (0..count).map(expert).collect();
     let x = random.floats(n * hidden, 1.0);
     let indices: Vec<u32> = (0..n).flat_map(|t| [5, (t % 3) as u32, 3 + (t % 2) as u32]).collect();
     let weights = random.floats(n * k, 1.0);
@@ -129,10 +126,7 @@ fn experts_follow(activation: Activation, biased: bool, oracle: impl Fn(f64, f64
         k,
         |e| {
             asked.lock().unwrap().push(e);
-            let [gate, up, down] = weights_of[e as usize].each_ref().map(OwnedMatrix::view);
-            let [gate_bias, up_bias, down_bias] = biases_of[e as usize].each_ref().map(OwnedMatrix::view);
-            let biases = biased.then_some(ExpertBiases { gate: gate_bias, up: up_bias, down: down_bias });
-            ExpertWeights { gate, up, down, biases }
+            experts_of[e as usize].view()
         },
         activation,
         Numbers::Exact,
@@ -141,24 +135,8 @@ fn experts_follow(activation: Activation, biased: bool, oracle: impl Fn(f64, f64
     );
     assert_eq!(*asked.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
 
-    for (t, x) in x.chunks(hidden).enumerate() {
-        let x = f64s(x);
-        let mut expected = vec![0.0; hidden];
-        for slot in t * k..(t + 1) * k {
-            let expert = indices[slot] as usize;
-            let product = |part: usize, x: &[f64]| -> Vec<f64> {
-                let bias = |row: usize| if biased { biases_of[expert][part].value(row, 0) } else { 0.0 };
-                let rows = weights_of[expert][part].times(x).into_iter().enumerate();
-                rows.map(|(row, value)| value + bias(row)).collect()
-            };
-            let activation: Vec<f64> =
-                product(0, &x).iter().zip(product(1, &x)).map(|(g, u)| oracle(*g, u)).collect();
-            for (sum, value) in expected.iter_mut().zip(product(2, &activation)) {
-                *sum += f64::from(weights[slot]) * value;
-            }
-        }
-        assert_close(&y[t * hidden..][..hidden], &expected, 1e-5);
-    }
+    let expected = formulas::experts(&experts_of, &x, &indices, &weights, activation);
+    assert_close(&y, &expected, 1e-5);
 }
 
 #[test]

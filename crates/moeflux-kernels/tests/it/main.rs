@@ -6,6 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod attention;
+mod experts;
+mod formulas;
 mod ggml_vectors;
 mod instruction_sets;
 mod int8;
@@ -13,6 +16,8 @@ mod invariance;
 mod linear;
 mod mla;
 mod ops;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod quant_vectors;
 mod quantize;
 mod support;

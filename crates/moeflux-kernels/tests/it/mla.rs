@@ -1,9 +1,11 @@
 //! Latent attention and its per-head products against their formulas in f64, and their independence of calls and threads.
 
-use crate::support::{OwnedMatrix, Random, assert_close, bits, f64s, unwritten};
+use crate::attention::{affordable, calls, near_a_border, sets};
+use crate::support::{Pools, Random, Sets, assert_close, bits, f64s, unwritten};
+use crate::{formulas, property};
 use moeflux_kernels::{
-    AttentionScratch, Encoding, Float, KV_BLOCK, KvBlock, KvType, MlaShape, RowRuns, ThreadPool, head_linear,
-    head_linear_transposed, latent_write, linear, mla_attention,
+    AttentionScratch, Encoding, F16, Float, InstructionSet, KV_BLOCK, KvBlock, KvType, MlaShape, RowRuns,
+    ThreadPool, head_linear, head_linear_transposed, latent_write, linear, mla_attention,
 };
 use proptest::prelude::*;
 
@@ -120,71 +122,64 @@ fn attention_goes_over_latents() {
         let case = Case::new(&mut random, shape, first + n, KvType::F32);
         let (q, q_rope) = (random.floats(n * heads * rank, 1.0), random.floats(n * heads * rope_dim, 1.0));
         let y = case.run(&pool(2), (&q, &q_rope), first, &[n]);
-        let dot = |a: &[f32], b: &[f32]| -> f64 {
-            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-        };
-        let mut expected = Vec::new();
-        for (i, (q, q_rope)) in q.chunks(rank).zip(q_rope.chunks(rope_dim)).enumerate() {
-            let latent = |p: usize| &case.latents[p * rank..][..rank];
-            let weight = |p: usize| {
-                (0.3 * (dot(q, latent(p)) + dot(q_rope, &case.keys[p * rope_dim..][..rope_dim]))).exp()
-            };
-            let weights: Vec<f64> = (0..=first + i / heads).map(weight).collect();
-            let sum: f64 = weights.iter().sum();
-            expected.extend((0..rank).map(|c| {
-                weights.iter().enumerate().map(|(p, w)| w * f64::from(latent(p)[c])).sum::<f64>() / sum
-            }));
-        }
+        let (q, Case { latents, keys, .. }) = ((&q[..], &q_rope[..]), &case);
+        let expected = formulas::mla_attention(q, latents, keys, &shape, first, f64::from(0.3f32));
         assert_close(&y, &expected, 5e-6);
     }
 }
 
-/// Rows of `x` in calls of these lengths.
-fn in_calls(
-    calls: &[usize],
-    (x, x_width): (&[f32], usize),
-    y_width: usize,
-    run: impl Fn(&[f32], &mut [f32]),
-) -> Vec<f32> {
-    let mut y = vec![f32::NAN; x.len() / x_width * y_width];
-    let mut done = 0;
-    for n in calls {
-        run(&x[done * x_width..(done + n) * x_width], &mut y[done * y_width..(done + n) * y_width]);
-        done += n;
-    }
-    y
+#[derive(Clone, Debug)]
+struct Sizes {
+    shape: MlaShape,
+    kv_type: KvType,
+    /// Positions before the first query.
+    before: usize,
+    calls: Vec<usize>,
+    threads: usize,
+    set: InstructionSet,
+    seed: u64,
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+fn sizes() -> impl Strategy<Value = Sizes> {
+    let shape = (
+        // Groups of heads that registers and a task have room for, and heads that form none.
+        prop::sample::select(vec![1usize, 1, 2, 3, 5, 8, 17, 34]),
+        prop::sample::select(vec![1usize, 2, 3, 3, 16, 19, 33, 64, 83]),
+        1..20usize,
+    );
+    let kv_type = prop::sample::select(vec![KvType::F32, KvType::F16]);
+    (shape, kv_type, near_a_border(), calls(), 1..=3usize, sets(), any::<u64>()).prop_map(
+        |((heads, rank, rope_dim), kv_type, before, calls, threads, set, seed)| {
+            let n = calls.iter().sum::<usize>();
+            let (heads, rank) = affordable(heads, rank, n * (before + n), set);
+            let (_, rope_dim) = affordable(heads, rope_dim, n * (before + n), set);
+            let shape = MlaShape { heads, rank, rope_dim };
+            Sizes { shape, kv_type, before, calls, threads, set, seed }
+        },
+    )
+}
 
-    #[test]
-    fn bits_do_not_depend_on_calls_or_threads(
-        calls in prop::collection::vec(1usize..24, 1..6),
-        threads in 1usize..=3,
-        seed: u64,
-        first in prop_oneof![0usize..150, 480usize..1100],
-        kv_type in prop::sample::select(vec![KvType::F32, KvType::F16]),
-    ) {
-        let mut random = Random(seed);
-        let n = calls.iter().sum::<usize>();
-        let shape = MlaShape { heads: 6, rank: 96, rope_dim: 20 };
-        let case = Case::new(&mut random, shape, first + n, kv_type);
-        let (q, q_rope) = (random.floats(n * 6 * 96, 1.0), random.floats(n * 6 * 20, 1.0));
-        let whole = case.run(&pool(1), (&q, &q_rope), first, &[n]);
-        let cut = case.run(&pool(threads), (&q, &q_rope), first, &calls);
-        prop_assert!(whole.iter().all(|x| x.is_finite()));
-        prop_assert_eq!(bits(&cut), bits(&whole));
-
-        let w: OwnedMatrix = random.matrix(6 * 70, 96, Q4);
-        let down = |threads, calls: &[usize]| {
-            in_calls(calls, (&q, 6 * 96), 6 * 70, |x, y| head_linear(&pool(threads), &w.view(), 6, x, y))
-        };
-        prop_assert_eq!(bits(&down(threads, &calls)), bits(&down(1, &[n])));
-        let x = random.floats(n * 6 * 70, 1.0);
-        let up = |threads, calls: &[usize]| {
-            in_calls(calls, (&x, 6 * 70), 6 * 96, |x, y| head_linear_transposed(&pool(threads), &w.view(), 6, x, y))
-        };
-        prop_assert_eq!(bits(&up(threads, &calls)), bits(&up(1, &[n])));
-    }
+#[test]
+fn any_rows_attend_to_their_past() {
+    let (sets, pools) = (Sets::lock(), Pools::new());
+    property::check(3000, &sizes(), |sizes| {
+        let Sizes { shape, kv_type, before, calls, threads, set, seed } = sizes;
+        sets.choose(set);
+        let (mut random, n) = (Random(seed), calls.iter().sum::<usize>());
+        let mut case = Case::new(&mut random, shape, before + n, kv_type);
+        let q = random.floats(n * shape.heads * shape.rank, 1.0);
+        let q_rope = random.floats(n * shape.heads * shape.rope_dim, 1.0);
+        let whole = case.run(pools.of(1), (&q, &q_rope), before, &[n]);
+        let cut = case.run(pools.of(threads), (&q, &q_rope), before, &calls);
+        assert_eq!(bits(&cut), bits(&whole));
+        if kv_type == KvType::F16 {
+            for x in case.latents.iter_mut().chain(&mut case.keys) {
+                *x = F16::from_f32(*x).to_f32();
+            }
+        }
+        let Case { latents, keys, .. } = &case;
+        let expected =
+            formulas::mla_attention((&q, &q_rope), latents, keys, &shape, before, f64::from(0.3f32));
+        assert_close(&whole, &expected, 1e-5);
+    });
 }

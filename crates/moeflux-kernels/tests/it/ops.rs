@@ -1,19 +1,15 @@
 //! Every other kernel against its formula in f64, and its limits.
 
-use crate::support::{Random, assert_close, f64s, unwritten};
+use crate::formulas::{self, DeltaInputs, sigmoid};
+use crate::support::{Random, assert_close, f64s};
 use moeflux_kernels::{
-    AttentionScratch, AttentionShape, DeltaShape, ExpertGroups, F16, GroupScore, HeadOrder, KV_BLOCK,
-    KvBlock, KvType, RopeLayout, Routing, Scores, ThreadPool, Weighting, add, add_to_rows, attention,
-    causal_conv1d_silu, decay_and_beta, gated_delta_rule, gated_rms_norm, gather_columns, kv_write, l2_norm,
-    rms_norm, rope, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
+    DeltaShape, ExpertGroups, GroupScore, HeadOrder, RopeLayout, Routing, Scores, ThreadPool, Weighting, add,
+    add_to_rows, causal_conv1d_silu, decay_and_beta, gated_delta_rule, gated_rms_norm, gather_columns,
+    l2_norm, rms_norm, rope, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
 };
 
 fn pool() -> ThreadPool {
     ThreadPool::new(2).unwrap()
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 fn softplus(x: f64) -> f64 {
@@ -141,111 +137,6 @@ fn rope_turns_pairs() {
     }
 }
 
-/// Attention with everything at hand at once: a softmax over all positions seen, in f64.
-fn naive_attention(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    sinks: Option<&[f32]>,
-    shape: &AttentionShape,
-    first: usize,
-    scale: f64,
-) -> Vec<f64> {
-    let AttentionShape { heads, kv_heads, head_dim, window } = *shape;
-    let mut y = Vec::new();
-    for (row, q) in q.chunks(head_dim).enumerate() {
-        let (t, head) = (row / heads, row % heads);
-        let at = |p: usize| (p * kv_heads + head * kv_heads / heads) * head_dim;
-        let score = |p| -> f64 {
-            (0..head_dim).map(|i| f64::from(q[i]) * f64::from(k[at(p) + i])).sum::<f64>() * scale
-        };
-        let start = window.map_or(0, |window| (first + t + 1).saturating_sub(window));
-        let scores: Vec<f64> = (start..=first + t).map(score).collect();
-        let sink = sinks.map(|sinks| f64::from(sinks[head]));
-        let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().copied().chain(sink).map(|s| (s - max).exp()).sum();
-        for i in 0..head_dim {
-            let weighted = (start..).zip(&scores).map(|(p, s)| (s - max).exp() * f64::from(v[at(p) + i]));
-            y.push(weighted.sum::<f64>() / sum);
-        }
-    }
-    y
-}
-
-#[test]
-fn attention_is_a_softmax_over_the_past() {
-    let mut random = Random(4);
-    for (heads, kv_heads, head_dim, first, n, window) in [
-        (1, 1, 1, 0, 1, None),
-        (4, 2, 19, 0, 130, None),
-        (6, 3, 80, 63, 2, None),
-        (2, 1, 256, 200, 1, None),
-        (8, 8, 16, 64, 5, None),
-        (4, 2, 19, 0, 130, Some(1)),
-        (4, 2, 19, 3, 140, Some(16)),
-        (6, 3, 80, 200, 3, Some(64)),
-        (2, 1, 16, 150, 70, Some(129)),
-        (16, 1, 64, 1500, 1, None),
-        (13, 1, 48, 1000, 40, Some(700)),
-    ] {
-        let shape = AttentionShape { heads, kv_heads, head_dim, window };
-        let q = random.floats(n * heads * head_dim, 4.0);
-        let k = random.floats((first + n) * kv_heads * head_dim, 1.0);
-        let v = random.floats((first + n) * kv_heads * head_dim, 1.0);
-        let blocks = || unwritten((first + n).div_ceil(KV_BLOCK), shape.block_len(), KvType::F32);
-        let (mut keys, mut values) = (blocks(), blocks());
-        let split = first * kv_heads * head_dim;
-        kv_write(&k[..split], &v[..split], &shape, 0, &mut keys, &mut values);
-        kv_write(&k[split..], &v[split..], &shape, first, &mut keys, &mut values);
-        // Blocks that no query sees any more are not there.
-        for side in [&mut keys, &mut values] {
-            side[..shape.first_seen(first) / KV_BLOCK].fill(KvBlock::zeros(0, KvType::F32));
-        }
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let sinks = random.floats(heads, 4.0);
-        for sinks in [None, Some(&sinks[..])] {
-            let mut y = vec![f32::NAN; q.len()];
-            let mut scratch = AttentionScratch::default();
-            attention(&pool(), &q, &keys, &values, sinks, &shape, first, scale, &mut scratch, &mut y);
-            assert_close(&y, &naive_attention(&q, &k, &v, sinks, &shape, first, f64::from(scale)), 5e-6);
-        }
-    }
-}
-
-#[test]
-fn a_cache_of_half_floats_is_that_of_the_rounded_numbers() {
-    let shape = AttentionShape { heads: 8, kv_heads: 2, head_dim: 40, window: None };
-    let (n, width, kv_width) = (70, 8 * 40, 2 * 40);
-    let mut random = Random(14);
-    let q = random.floats(n * width, 2.0);
-    let (k, v) = (random.floats(n * kv_width, 1.0), random.floats(n * kv_width, 1.0));
-    let run = |kv_type, k: &[f32], v: &[f32]| {
-        let blocks = || unwritten(n.div_ceil(KV_BLOCK), shape.block_len(), kv_type);
-        let (mut keys, mut values) = (blocks(), blocks());
-        kv_write(k, v, &shape, 0, &mut keys, &mut values);
-        let mut y = vec![f32::NAN; q.len()];
-        let mut scratch = AttentionScratch::default();
-        attention(&pool(), &q, &keys, &values, None, &shape, 0, 0.2, &mut scratch, &mut y);
-        y
-    };
-    let rounded = |x: &[f32]| -> Vec<f32> { x.iter().map(|&x| F16::from_f32(x).to_f32()).collect() };
-    let half = run(KvType::F16, &k, &v);
-    assert_eq!(half, run(KvType::F32, &rounded(&k), &rounded(&v)));
-    assert_ne!(half, run(KvType::F32, &k, &v));
-}
-
-#[test]
-fn attention_bears_huge_scores() {
-    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 1, window: None };
-    let block = || vec![KvBlock::zeros(KV_BLOCK, KvType::F32)];
-    let (mut keys, mut values) = (block(), block());
-    kv_write(&[-1e30, 1e30, 0.0], &[1.0, 2.0, 3.0], &shape, 0, &mut keys, &mut values);
-    let mut y = [0.0; 3];
-    let mut scratch = AttentionScratch::default();
-    attention(&pool(), &[1.0; 3], &keys, &values, None, &shape, 0, 1.0, &mut scratch, &mut y);
-    assert_eq!(y, [1.0, 2.0, 2.0]);
-}
-
 #[test]
 fn convolution_reaches_back_into_the_state() {
     let mut random = Random(5);
@@ -255,17 +146,8 @@ fn convolution_reaches_back_into_the_state() {
         let state = random.floats((kernel - 1) * channels, 2.0);
         let (mut new_state, mut y) = (vec![f32::NAN; state.len()], vec![f32::NAN; x.len()]);
         causal_conv1d_silu(&pool(), &x, &weight, kernel, &state, &mut new_state, &mut y);
-        let inputs = [state, x].concat();
-        let expected: Vec<f64> = (0..n * channels)
-            .map(|i| {
-                let tap =
-                    |j| f64::from(weight[i % channels * kernel + j]) * f64::from(inputs[i + j * channels]);
-                let sum: f64 = (0..kernel).map(tap).sum();
-                sum * sigmoid(sum)
-            })
-            .collect();
-        assert_close(&y, &expected, 2e-6);
-        assert_eq!(new_state, inputs[n * channels..]);
+        assert_close(&y, &formulas::convolution(&x, &weight, kernel, &state), 2e-6);
+        assert_eq!(new_state, [state, x].concat()[n * channels..]);
     }
 }
 
@@ -314,28 +196,7 @@ fn delta_rule_follows_its_recurrence() {
         let state = random.floats(value_heads * key_dim * value_dim, 1.0);
         let (mut new_state, mut y) = (vec![f32::NAN; state.len()], vec![f32::NAN; v.len()]);
         gated_delta_rule(&pool(), &q, &k, &v, &decay, &beta, &shape, &state, &mut new_state, &mut y);
-
-        let mut s = f64s(&state);
-        let mut expected = vec![0.0; v.len()];
-        for t in 0..n {
-            for head in 0..value_heads {
-                let key_head = match order {
-                    HeadOrder::Grouped => head * key_heads / value_heads,
-                    HeadOrder::Tiled => head % key_heads,
-                };
-                let key = (t * key_heads + key_head) * key_dim;
-                let gate = t * value_heads + head;
-                for j in 0..value_dim {
-                    let at = |d: usize| (head * key_dim + d) * value_dim + j;
-                    let out = gate * value_dim + j;
-                    (0..key_dim).for_each(|d| s[at(d)] *= f64::from(decay[gate]));
-                    let recalled: f64 = (0..key_dim).map(|d| s[at(d)] * f64::from(k[key + d])).sum();
-                    let change = (f64::from(v[out]) - recalled) * f64::from(beta[gate]);
-                    (0..key_dim).for_each(|d| s[at(d)] += f64::from(k[key + d]) * change);
-                    expected[out] = (0..key_dim).map(|d| s[at(d)] * f64::from(q[key + d])).sum();
-                }
-            }
-        }
+        let (expected, s) = formulas::delta_rule(&DeltaInputs { q, k, v, decay, beta, state }, &shape);
         assert_close(&y, &expected, 5e-6);
         assert_close(&new_state, &s, 5e-6);
     }

@@ -1,6 +1,59 @@
-//! What the tests share: random inputs, and slow dequantisation bit by bit in f64.
+//! What the tests share: the choice of an instruction set, pools, random inputs, and slow dequantisation bit by bit in f64.
 
-use moeflux_kernels::{Encoding, Float, KvBlock, KvType, Matrix};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use moeflux_kernels::{
+    Encoding, Float, InstructionSet, KvBlock, KvType, Matrix, ThreadPool, set_instruction_set,
+};
+
+/// The choice of an instruction set, which is the process's: tests that make one, or that count on which it is, hold this
+/// one after the other. At the end the best is chosen again.
+pub(crate) struct Sets {
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Sets {
+    pub(crate) fn lock() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        // A test that failed has let go of its choice all the same.
+        Sets { _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Makes all kernels use a set that the processor has.
+    pub(crate) fn choose(&self, set: InstructionSet) {
+        assert_eq!(set_instruction_set(set), set);
+    }
+
+    /// Makes all kernels use the best set.
+    pub(crate) fn choose_best(&self) {
+        self.choose(InstructionSet::detect());
+    }
+
+    /// Each set that the processor has, chosen.
+    pub(crate) fn each(&self) -> impl Iterator<Item = InstructionSet> {
+        InstructionSet::available().inspect(|&set| self.choose(set))
+    }
+}
+
+impl Drop for Sets {
+    fn drop(&mut self) {
+        set_instruction_set(InstructionSet::detect());
+    }
+}
+
+/// Pools that one test uses for all of its cases: one that is busy with another test's has no threads for it.
+pub(crate) struct Pools([ThreadPool; 3]);
+
+impl Pools {
+    pub(crate) fn new() -> Self {
+        Pools([1, 2, 3].map(|threads| ThreadPool::new(threads).unwrap()))
+    }
+
+    /// One of so many threads, from 1 to 3.
+    pub(crate) fn of(&self, threads: usize) -> &ThreadPool {
+        &self.0[threads - 1]
+    }
+}
 
 /// So many blocks of a cache, with NaN in them: positions not written must not matter.
 pub(crate) fn unwritten(blocks: usize, len: usize, kv_type: KvType) -> Vec<KvBlock> {
@@ -147,11 +200,6 @@ impl OwnedMatrix {
 
     pub(crate) fn row(&self, row: usize) -> Vec<f64> {
         (0..self.cols).map(|col| self.value(row, col)).collect()
-    }
-
-    /// `w · x`.
-    pub(crate) fn times(&self, x: &[f64]) -> Vec<f64> {
-        (0..self.rows).map(|row| self.row(row).iter().zip(x).map(|(w, x)| w * x).sum()).collect()
     }
 }
 
