@@ -9,7 +9,8 @@ use std::path::Path;
 fuzz_target!(|file: &[u8]| {
     let path = Path::new("model.gguf");
     let Ok((_, tensors)) = parse_header(path, file) else { return };
-    let mut places: Vec<_> = tensors.iter().map(|tensor| (tensor.offset, tensor.offset + tensor.len)).collect();
+    let mut places: Vec<_> =
+        tensors.iter().map(|tensor| (tensor.offset, tensor.offset + tensor.len)).collect();
     places.retain(|(start, end)| start < end);
     places.sort_unstable();
     assert!(places.iter().all(|(_, end)| *end <= file.len() as u64));

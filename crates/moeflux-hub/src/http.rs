@@ -23,6 +23,15 @@ pub(crate) struct Head {
     pub(crate) etag: Option<String>,
 }
 
+/// TLS for requests that the system's certificates vouch for, so that a company's own are among them.
+pub fn tls() -> TlsConfig {
+    TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .root_certs(RootCerts::PlatformVerifier)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build()
+}
+
 impl Http {
     pub(crate) fn new(options: &HubOptions) -> Result<Self, Error> {
         let endpoint = options.endpoint.trim_end_matches('/');
@@ -34,14 +43,8 @@ impl Http {
         if !is_address(endpoint) {
             return Err(Error::Endpoint { endpoint: options.endpoint.clone() });
         }
-        // The system's certificates, so that a company's own are among them.
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
         let agent = Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(tls())
             .proxy(options.proxy.clone())
             .user_agent(concat!("moeflux/", env!("CARGO_PKG_VERSION")))
             // A range of a compressed body would be no range of the file.

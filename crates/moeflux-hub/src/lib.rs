@@ -31,6 +31,7 @@ mod store;
 pub use digest::Digest;
 pub use download::Event;
 pub use error::Error;
+pub use http::tls;
 pub use hub::{Hub, HubOptions};
 pub use name::ModelName;
 pub use plan::{Plan, PlannedFile};

@@ -7,31 +7,15 @@ use moeflux::text::{ChatRequest, Message};
 use moeflux::{Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions, StopReason};
 use serde_json::{Value, json};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn model() -> Result<Model> {
+pub(crate) fn model() -> Result<Model> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
     Ok(Model::open(&folder, &ModelOptions::default())?)
 }
 
 fn engine() -> Result<Engine> {
     Ok(Engine::new(model()?, &EngineOptions::default())?)
-}
-
-/// All ten on a GPU that holds half of the experts.
-#[cfg(feature = "gpu")]
-#[test]
-fn ten_questions_to_a_gpu() -> Result<()> {
-    use moeflux::backend::gpu::{GpuMemory, bytes_of_experts};
-    let memory = GpuMemory::Experts(bytes_of_experts(&model()?)? / 2);
-    let mut engine =
-        Engine::on_gpu(model()?, moeflux_gpu::Device::open(0)?, memory, &EngineOptions::default())?;
-    seven_without_thinking(&mut engine)?;
-    two_with_thinking(&mut engine)?;
-    one_with_a_tool(&mut engine)?;
-    let counters = engine.device_experts().map(|tally| tally.counters());
-    assert!(counters.is_some_and(|counters| counters.hits > 0 && counters.misses > 0), "{counters:?}");
-    Ok(())
 }
 
 /// The greedy continuation of a conversation, special tokens shown, its end-of-sequence token left out.
@@ -72,7 +56,7 @@ fn seven_questions_without_thinking() -> Result<()> {
     seven_without_thinking(&mut engine()?)
 }
 
-fn seven_without_thinking(engine: &mut Engine) -> Result<()> {
+pub(crate) fn seven_without_thinking(engine: &mut Engine) -> Result<()> {
     for (question, expected) in [
         ("What is 17 + 25?", "17 + 25 = 42."),
         ("What is 9 * 12?", "9 * 12 = 108."),
@@ -92,7 +76,7 @@ fn two_questions_with_thinking() -> Result<()> {
     two_with_thinking(&mut engine()?)
 }
 
-fn two_with_thinking(engine: &mut Engine) -> Result<()> {
+pub(crate) fn two_with_thinking(engine: &mut Engine) -> Result<()> {
     for (question, expected) in [
         ("What is 63 - 28?", "This is a sum.\n</think>\n\n63 - 28 = 35."),
         (
@@ -110,7 +94,7 @@ fn a_tool_is_called_and_its_result_told() -> Result<()> {
     one_with_a_tool(&mut engine()?)
 }
 
-fn one_with_a_tool(engine: &mut Engine) -> Result<()> {
+pub(crate) fn one_with_a_tool(engine: &mut Engine) -> Result<()> {
     let tools = [
         tool(
             "get_weather",

@@ -12,10 +12,6 @@ mod generation;
 mod gguf;
 #[path = "../../../moeflux-checkpoint/tests/it/gguf_file.rs"]
 mod gguf_file;
-#[cfg(feature = "gpu")]
-mod gpu;
-#[cfg(feature = "gpu")]
-mod gpu_streaming;
 #[cfg(feature = "grammar")]
 mod grammar;
 mod invariance;

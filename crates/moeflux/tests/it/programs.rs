@@ -257,7 +257,7 @@ fn programs_change_no_bit(name: &str, cases: u32) {
     }
 }
 
-fn programs_change_no_bit_of(engine: Engine, name: &str, cases: u32) {
+pub(crate) fn programs_change_no_bit_of(engine: Engine, name: &str, cases: u32) {
     let machine = std::cell::RefCell::new(Machine::new(engine));
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
@@ -273,17 +273,6 @@ fn programs_change_no_bit_of(engine: Engine, name: &str, cases: u32) {
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{name}: {error}"));
-}
-
-/// The same where states are in a device's memory: recurrent states, latents, sliding windows.
-#[cfg(feature = "gpu")]
-#[test]
-fn programs_change_no_bit_on_a_gpu() {
-    for name in ["qwen3_next/mlx-q4", "deepseek_v3/mlx-q4", "gpt_oss/hf"] {
-        programs_change_no_bit_of(crate::common::engines::on_gpu(name, 40), &format!("{name} on a GPU"), 3);
-    }
-    let engine = crate::common::engines::on_small_gpu("qwen3_next/mlx-q4", 40);
-    programs_change_no_bit_of(engine, "qwen3_next/mlx-q4 with half of its experts on a GPU", 3);
 }
 
 #[test]

@@ -17,28 +17,6 @@ pub(crate) fn engine(name: &str, numbers: Numbers, prefill_chunk: usize) -> Engi
     Engine::new(model(name), &options).unwrap()
 }
 
-/// On the first GPU.
-#[cfg(feature = "gpu")]
-pub(crate) fn on_gpu(name: &str, prefill_chunk: usize) -> Engine {
-    let device = moeflux_gpu::Device::open(0).unwrap();
-    let backend = moeflux::backend::gpu::GpuBackend::new(device).unwrap();
-    let options = EngineOptions { prefill_chunk: Some(prefill_chunk), ..EngineOptions::default() };
-    Engine::with_backend(model(name), Box::new(backend), &options).unwrap()
-}
-
-/// The same with half of the experts there; its shaders read the others in the host's memory.
-#[cfg(feature = "gpu")]
-pub(crate) fn on_small_gpu(name: &str, prefill_chunk: usize) -> Engine {
-    use moeflux::backend::gpu::{GpuMemory, bytes_of_experts};
-    use moeflux::experts::{ExpertOptions, HostCopy};
-    let device = moeflux_gpu::Device::open(0).unwrap();
-    let model = model(name);
-    let memory = GpuMemory::Experts(bytes_of_experts(&model).unwrap() / 2);
-    let experts = ExpertOptions { host_copy: HostCopy::Always, ..ExpertOptions::default() };
-    let options = EngineOptions { prefill_chunk: Some(prefill_chunk), experts, ..EngineOptions::default() };
-    Engine::on_gpu(model, device, memory, &options).unwrap()
-}
-
 /// Noise.
 pub(crate) fn prompt(n: usize, seed: u32) -> Vec<u32> {
     let mut state = seed;

@@ -20,8 +20,7 @@ fn cpu_blocks(positions: usize, len: usize) -> Vec<KvBlock> {
     vec![KvBlock::zeros(len, KvType::F32); positions.div_ceil(KV_BLOCK)]
 }
 
-#[test]
-fn attention_is_that_of_the_cpu_in_any_chunks() {
+pub(crate) fn attention_is_that_of_the_cpu_in_any_chunks() {
     let (gpu, mut random) = (Gpu::new(), Random(11));
     for (positions, heads, kv_heads, head_dim, window, has_sinks) in [
         (1, 1, 1, 1, None, false),
@@ -80,8 +79,7 @@ fn attention_is_that_of_the_cpu_in_any_chunks() {
     }
 }
 
-#[test]
-fn latent_attention_is_that_of_the_cpu_in_any_chunks() {
+pub(crate) fn latent_attention_is_that_of_the_cpu_in_any_chunks() {
     let (gpu, mut random) = (Gpu::new(), Random(12));
     for (positions, heads, rank, rope_dim) in [(1, 1, 1, 2), (100, 3, 24, 6), (140, 16, 512, 64)] {
         let shape = MlaShape { heads, rank, rope_dim };

@@ -17,8 +17,7 @@ fn encodings() -> Vec<Encoding> {
     all
 }
 
-#[test]
-fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
+pub(crate) fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
     let (gpu, mut random) = (Gpu::new(), Random(11));
     for encoding in encodings() {
         let group = encoding.group();
@@ -56,8 +55,7 @@ fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
 }
 
 /// Many rows go by tiles, of sizes that follow from shapes; one row has the same bits.
-#[test]
-fn tiles_give_the_bits_of_a_row_by_itself() {
+pub(crate) fn tiles_give_the_bits_of_a_row_by_itself() {
     let (gpu, mut random) = (Gpu::new(), Random(16));
     let affine = |bits| Encoding::Affine { bits, group: 64, params: Float::Bf16 };
     for (n, rows, cols, encoding) in [
@@ -92,8 +90,7 @@ fn tiles_give_the_bits_of_a_row_by_itself() {
 }
 
 /// Matrices that lie together give what each gives.
-#[test]
-fn joined_matrices_are_one_and_each() {
+pub(crate) fn joined_matrices_are_one_and_each() {
     let (gpu, mut random) = (Gpu::new(), Random(17));
     let encoding = Encoding::Affine { bits: 4, group: 64, params: Float::Bf16 };
     let parts = [130, 1, 40].map(|rows| Weights::random(&mut random, rows, 256, encoding));
@@ -116,8 +113,7 @@ fn joined_matrices_are_one_and_each() {
     assert!(GpuMatrix::joined(&gpu.0, "w", &[parts[0].matrix(), other.matrix()]).unwrap().is_none());
 }
 
-#[test]
-fn rows_of_an_embedding_are_exact() {
+pub(crate) fn rows_of_an_embedding_are_exact() {
     let (gpu, mut random) = (Gpu::new(), Random(12));
     for encoding in encodings() {
         let cols = if encoding.group() == 1 { 45 } else { 384 };
@@ -133,8 +129,7 @@ fn rows_of_an_embedding_are_exact() {
     }
 }
 
-#[test]
-fn each_head_has_its_matrix() {
+pub(crate) fn each_head_has_its_matrix() {
     let (gpu, mut random) = (Gpu::new(), Random(13));
     let encodings =
         [Encoding::Float(Float::Bf16), Encoding::Affine { bits: 4, group: 32, params: Float::F16 }];
@@ -162,8 +157,7 @@ fn each_head_has_its_matrix() {
     }
 }
 
-#[test]
-fn a_stack_of_two_encodings_is_refused() {
+pub(crate) fn a_stack_of_two_encodings_is_refused() {
     let (gpu, mut random) = (Gpu::new(), Random(14));
     let a = Weights::random(&mut random, 2, 64, Encoding::Mxfp4);
     let b = Weights::random(&mut random, 2, 64, Encoding::Float(Float::F16));
@@ -173,8 +167,7 @@ fn a_stack_of_two_encodings_is_refused() {
 }
 
 /// A SwiGLU computed by the product that reads it has the bits of one computed before.
-#[test]
-fn a_product_of_a_swiglu_is_that_of_two_dispatches() {
+pub(crate) fn a_product_of_a_swiglu_is_that_of_two_dispatches() {
     let (gpu, mut random) = (Gpu::new(), Random(15));
     let encoding = Encoding::Affine { bits: 4, group: 64, params: Float::Bf16 };
     let weights = Weights::random(&mut random, 130, 640, encoding);

@@ -4,8 +4,7 @@ use moeflux_gpu::{Device, GpuError, Program};
 
 use crate::support::Gpu;
 
-#[test]
-fn a_shader_that_does_not_compile_is_named() {
+pub(crate) fn a_shader_that_does_not_compile_is_named() {
     static WRONG: Program = Program {
         name: "wrong",
         entry: "main",
@@ -28,8 +27,7 @@ fn a_shader_that_does_not_compile_is_named() {
     assert_eq!(gpu.down(&y), [2.0, 4.0]);
 }
 
-#[test]
-fn what_is_too_large_is_named() {
+pub(crate) fn what_is_too_large_is_named() {
     let gpu = Gpu::new();
     let limit = gpu.0.info().binding_limit;
     match gpu.0.alloc("a matrix", limit as usize / 4 + 1) {
@@ -41,8 +39,7 @@ fn what_is_too_large_is_named() {
     gpu.0.alloc("a vector", 16).unwrap();
 }
 
-#[test]
-fn more_memory_than_allowed_is_none() {
+pub(crate) fn more_memory_than_allowed_is_none() {
     let gpu = Gpu::new();
     let before = gpu.0.held_bytes();
     let held = gpu.0.alloc("held", 1000).unwrap();
@@ -56,16 +53,14 @@ fn more_memory_than_allowed_is_none() {
     gpu.0.alloc("a cache", 1000).unwrap();
 }
 
-#[test]
-fn a_device_that_is_not_there() {
+pub(crate) fn a_device_that_is_not_there() {
     match Device::open(99) {
         Err(GpuError::NoDevice { index: 99, found }) => assert_eq!(found, moeflux_gpu::devices().len()),
         other => panic!("{:?}", other.map(|device| device.info().clone())),
     }
 }
 
-#[test]
-fn a_lost_device_is_an_error_and_no_hang() {
+pub(crate) fn a_lost_device_is_an_error_and_no_hang() {
     let start = Instant::now();
     let gpu = Gpu::new();
     let (a, y) = (gpu.up(&[1.0]), gpu.out(1));

@@ -2,8 +2,7 @@ use moeflux_kernels::{self as cpu, RopeLayout};
 
 use crate::support::{Gpu, POOL, Random, assert_close};
 
-#[test]
-fn each_value_by_itself() {
+pub(crate) fn each_value_by_itself() {
     let (gpu, mut random) = (Gpu::new(), Random(3));
     for (rows, width) in [(1, 1), (3, 5), (7, 300), (64, 2048)] {
         let n = rows * width;
@@ -29,8 +28,7 @@ fn each_value_by_itself() {
     }
 }
 
-#[test]
-fn copies_are_exact() {
+pub(crate) fn copies_are_exact() {
     let (gpu, mut random) = (Gpu::new(), Random(4));
     for (rows, group, groups, parts) in [
         (1, 1, 1, vec![0..1]),
@@ -53,8 +51,7 @@ fn copies_are_exact() {
     assert_eq!(gpu.down(&y), [&x[330..], &x[..33], &x[99..132]].concat());
 }
 
-#[test]
-fn rope_turns_as_on_the_cpu() {
+pub(crate) fn rope_turns_as_on_the_cpu() {
     let (gpu, mut random) = (Gpu::new(), Random(5));
     for (n, heads, head_dim, rotary_dim) in [(1, 1, 2, 2), (5, 3, 10, 6), (64, 16, 256, 64), (3, 2, 128, 128)]
     {

@@ -3,8 +3,7 @@ use moeflux_kernels::{self as cpu, ExpertGroups, GroupScore, Routing, Scores, We
 use crate::support::{Gpu, POOL, Random, assert_close};
 
 /// Every way of routing, over logits some of which are equal.
-#[test]
-fn the_same_experts_as_the_cpu() {
+pub(crate) fn the_same_experts_as_the_cpu() {
     let (gpu, mut random) = (Gpu::new(), Random(9));
     for (n, experts, k) in
         [(1, 1, 1), (3, 8, 2), (5, 12, 12), (33, 64, 6), (64, 256, 8), (9, 512, 10), (2, 320, 300)]

@@ -12,8 +12,7 @@ use moeflux_kernels::{
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
 use crate::weights::Weights;
 
-#[test]
-fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
+pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
     let (gpu, mut random) = (Gpu::new(), Random(21));
     let affine = Encoding::Affine { bits: 4, group: 64, params: Float::Bf16 };
     let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 0.7 };

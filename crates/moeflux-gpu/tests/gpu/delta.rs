@@ -2,8 +2,7 @@ use moeflux_kernels::{self as cpu, DeltaShape, HeadOrder};
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
 
-#[test]
-fn decay_and_beta() {
+pub(crate) fn decay_and_beta() {
     let (gpu, mut random) = (Gpu::new(), Random(6));
     for (n, heads) in [(1, 1), (3, 7), (65, 32)] {
         let (a, b) = (random.floats(n * heads, 25.0), random.floats(n * heads, 9.0));
@@ -20,8 +19,7 @@ fn decay_and_beta() {
     }
 }
 
-#[test]
-fn convolution() {
+pub(crate) fn convolution() {
     let (gpu, mut random) = (Gpu::new(), Random(7));
     for (n, channels, kernel) in [(1, 1, 1), (1, 300, 4), (2, 70, 4), (7, 33, 3), (64, 8192, 4)] {
         let x = random.floats(n * channels, 2.0);
@@ -46,8 +44,7 @@ fn convolution() {
     }
 }
 
-#[test]
-fn gated_delta_rule() {
+pub(crate) fn gated_delta_rule() {
     let (gpu, mut random) = (Gpu::new(), Random(8));
     for (n, key_heads, value_heads, key_dim, value_dim, order) in [
         (1, 1, 1, 1, 1, HeadOrder::Grouped),

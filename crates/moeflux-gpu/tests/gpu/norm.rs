@@ -2,8 +2,7 @@ use moeflux_kernels as cpu;
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
 
-#[test]
-fn norms_are_those_of_the_cpu() {
+pub(crate) fn norms_are_those_of_the_cpu() {
     let (gpu, mut random) = (Gpu::new(), Random(1));
     for (rows, dim) in [(1, 1), (3, 16), (7, 129), (512, 128), (1, 2048), (5, 7168)] {
         let (x, gate) = (random.floats(rows * dim, 3.0), random.floats(rows * dim, 8.0));
@@ -25,8 +24,7 @@ fn norms_are_those_of_the_cpu() {
     }
 }
 
-#[test]
-fn a_row_has_the_same_bits_alone_and_among_others() {
+pub(crate) fn a_row_has_the_same_bits_alone_and_among_others() {
     let (gpu, mut random) = (Gpu::new(), Random(2));
     let (rows, dim) = (64, 200);
     let (x, weight) = (gpu.up(&random.floats(rows * dim, 1.0)), gpu.up(&random.floats(dim, 1.0)));
@@ -39,8 +37,7 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
 }
 
 /// Two operations in one dispatch have the bits of both by themselves.
-#[test]
-fn a_sum_and_its_norm_are_those_of_two_dispatches() {
+pub(crate) fn a_sum_and_its_norm_are_those_of_two_dispatches() {
     let (gpu, mut random) = (Gpu::new(), Random(3));
     for (rows, dim) in [(1, 2048), (5, 129)] {
         let [a, b] = [1.0, 2.0].map(|scale| gpu.up(&random.floats(rows * dim, scale)));

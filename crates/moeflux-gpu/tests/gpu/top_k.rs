@@ -1,7 +1,6 @@
 use crate::support::{Gpu, Random};
 
-#[test]
-fn the_largest_by_falling_value_then_by_index() {
+pub(crate) fn the_largest_by_falling_value_then_by_index() {
     let (gpu, mut random) = (Gpu::new(), Random(10));
     for (rows, cols, k) in [(1, 1, 1), (3, 7, 7), (2, 2048, 64), (1, 151_936, 64), (2, 5000, 1024)] {
         let mut values = random.floats(rows * cols, 20.0);
