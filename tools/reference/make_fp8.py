@@ -2,7 +2,10 @@
 from the same weights dequantised.
 
     pip install torch transformers safetensors
-    python tools/reference/make_fp8.py tests/data
+    python tools/reference/make_fp8.py DATA
+
+DATA is a copy of `tests/data` with all files written (`cargo run --release -p moeflux-testing -- write DATA`);
+`tests/data/README.md` says how new ones come into the repository.
 
 Writes `deepseek_v3/fp8-block`, as DeepSeek-V3 has it: a scale for each block of 128 rows and columns. Writes
 `qwen3_moe/fp8-channel`, as llm-compressor writes it: attention with one scale a tensor, and a static scale of its inputs

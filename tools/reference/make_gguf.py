@@ -2,10 +2,11 @@
 same dequantised weights in float32.
 
     pip install torch transformers gguf safetensors
-    python tools/reference/make_gguf.py LLAMA_CPP tests/data [FAMILY ...]
+    python tools/reference/make_gguf.py LLAMA_CPP DATA [FAMILY ...]
 
-LLAMA_CPP is a checkout of llama.cpp, with `conversion/` and `gguf-py/`. For each family this writes
-`FAMILY/gguf-q8_0/model.gguf` and `FAMILY/ref_gguf-q8_0.safetensors`.
+LLAMA_CPP is a checkout of llama.cpp, with `conversion/` and `gguf-py/`. DATA is a copy of `tests/data` with all files written
+(`cargo run --release -p moeflux-testing -- write DATA`). For each family this writes `FAMILY/gguf-q8_0/model.gguf` and
+`FAMILY/ref_gguf-q8_0.safetensors`; `tests/data/README.md` says how the first comes into the repository.
 """
 
 import json

@@ -1,9 +1,10 @@
 """What transformers computes in float32 from a checkpoint of tests/data with some fields of its config changed.
 
     pip install torch transformers accelerate safetensors
-    python tools/reference/variant.py tests/data/deepseek_v2 groups \
+    python tools/reference/variant.py DATA/deepseek_v2 groups \
         '{"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5}'
 
+DATA is a copy of `tests/data` with all files written (`cargo run --release -p moeflux-testing -- write DATA`).
 Reads the prompts of `ref_hf.safetensors`, writes `ids`, `logits` and `greedy` of each to `ref_groups.safetensors`.
 """
 

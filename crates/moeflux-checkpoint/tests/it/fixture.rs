@@ -250,14 +250,14 @@ fn encode(dtype: Dtype, x: f32) -> Vec<u8> {
     }
 }
 
-/// `tests/data/qwen3_5_moe/{variant}` at the root of the repository.
+/// `tests/data/qwen3_5_moe/{variant}`.
 pub(crate) fn reference(variant: &str) -> PathBuf {
     data("qwen3_5_moe").join(variant)
 }
 
-/// `tests/data/{path}` at the root of the repository.
+/// `tests/data/{path}`.
 pub(crate) fn data(path: &str) -> PathBuf {
-    repository().join("tests/data").join(path)
+    moeflux_testing::data(env!("CARGO_TARGET_TMPDIR"), path)
 }
 
 pub(crate) fn repository() -> PathBuf {

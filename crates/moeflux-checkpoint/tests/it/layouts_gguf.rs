@@ -1,6 +1,6 @@
 //! GGUF files made by llama.cpp's converter, against the checkpoints that they were made from.
 
-use crate::fixture::{dequantize, load, open, repository};
+use crate::fixture::{data, dequantize, load, open};
 use crate::gguf_file::GgufFile;
 use moeflux_checkpoint::gguf::Value;
 use moeflux_checkpoint::{Checkpoint, Matrix, ModelConfig, OpenOptions};
@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 /// `tests/data/{family}/gguf-q8_0/model.gguf`.
 pub(crate) fn reference(family: &str) -> PathBuf {
-    repository().join("tests/data").join(family).join("gguf-q8_0/model.gguf")
+    data(family).join("gguf-q8_0/model.gguf")
 }
 
 fn hub(family: &str) -> Checkpoint {
-    open(&repository().join("tests/data").join(family).join("hf")).unwrap()
+    open(&data(family).join("hf")).unwrap()
 }
 
 /// What the metadata says is what `config.json` says, but for what the format cannot say or the family does not need.

@@ -30,7 +30,7 @@ fn logits(engine: &mut Engine, tokens: &[u32], window: usize) -> Vec<f32> {
 /// Every checkpoint with a reference: its name, folder and reference.
 fn cases() -> Vec<(String, PathBuf, PathBuf)> {
     let entries = |folder: PathBuf| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut cases: Vec<_> = entries(root().join("tests/data"))
+    let mut cases: Vec<_> = entries(data(""))
         .filter(|family| family.is_dir())
         .flat_map(entries)
         .filter_map(|folder| {

@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-const HF: &str = "tests/data/qwen3_5_moe/hf";
+/// The folder `tests/data/qwen3_5_moe/hf`.
+fn hf() -> String {
+    moeflux_testing::data(env!("CARGO_TARGET_TMPDIR"), "qwen3_5_moe/hf").display().to_string()
+}
 
 /// A folder for what commands make.
 struct Bench {
@@ -66,18 +69,18 @@ fn contents(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 #[test]
 fn converted_verified_and_run() -> Result<()> {
     let bench = Bench::new()?;
-    let dry = bench.moeflux(&["convert", HF, "@pack", "--bits", "4", "--dry-run"])?;
+    let dry = bench.moeflux(&["convert", &hf(), "@pack", "--bits", "4", "--dry-run"])?;
     assert!(dry.notes().contains("linear maps  bf16 → affine4g64-bf16"), "{dry:?}");
     assert!(dry.notes().contains("linear maps  bf16 → affine8g64-bf16"), "{dry:?}");
     assert!(fs::read_dir(bench.folder.path())?.next().is_none(), "a dry run left something");
 
-    let made = bench.moeflux(&["convert", HF, "@pack", "--bits", "4"])?;
+    let made = bench.moeflux(&["convert", &hf(), "@pack", "--bits", "4"])?;
     assert!(made.notes().contains("made ") && made.notes().contains("/s"), "{made:?}");
     assert!(!bench.path("pack.partial").exists());
-    let again = bench.moeflux(&["convert", HF, "@pack", "--bits", "4"])?;
+    let again = bench.moeflux(&["convert", &hf(), "@pack", "--bits", "4"])?;
     assert!(again.notes().contains("is there already"), "{again:?}");
 
-    let verified = bench.moeflux(&["verify", "@pack", "--against", HF, "--tensors"])?;
+    let verified = bench.moeflux(&["verify", "@pack", "--against", &hf(), "--tensors"])?;
     assert_eq!(verified.code, Some(0), "{verified:?}");
     for line in ["every checksum is right", "bf16               affine4g64-bf16", "layers.0.mlp.experts.down"]
     {
@@ -95,7 +98,7 @@ fn converted_verified_and_run() -> Result<()> {
 #[test]
 fn a_damaged_pack_is_told() -> Result<()> {
     let bench = Bench::new()?;
-    bench.moeflux(&["convert", HF, "@pack"])?.notes();
+    bench.moeflux(&["convert", &hf(), "@pack"])?.notes();
     let path = bench.path("pack/experts/layer_02.bin");
     let mut bytes = fs::read(&path)?;
     bytes[5] ^= 1;
@@ -109,12 +112,12 @@ fn a_damaged_pack_is_told() -> Result<()> {
 #[test]
 fn what_cannot_be_done_is_told() -> Result<()> {
     let bench = Bench::new()?;
-    let convert = |args: &[&str]| bench.moeflux(&[&["convert", HF, "@pack"], args].concat());
+    let convert = |args: &[&str]| bench.moeflux(&[&["convert", &hf(), "@pack"], args].concat());
     convert(&["--bits", "7"])?.exits(2, &["--bits", "mxfp4"]);
     convert(&["--group", "48"])?.exits(1, &["--group", "32, 64 or 128", "48"]);
     convert(&["--recipe", "exports=4"])?.exits(1, &["exports=4", "one of all, experts"]);
     convert(&["--recipe", "experts=9"])?.exits(1, &["experts=9", "2, 3, 4, 5, 6 or 8"]);
-    bench.moeflux(&["verify", HF])?.exits(1, &["is not a pack"]);
+    bench.moeflux(&["verify", &hf()])?.exits(1, &["is not a pack"]);
     bench.moeflux(&["convert", "nowhere/at-all", "@pack"])?.exits(1, &["nowhere/at-all"]);
 
     fs::create_dir(bench.path("pack"))?;

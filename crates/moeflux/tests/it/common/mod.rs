@@ -19,7 +19,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// A folder or file under `tests/data`.
 pub(crate) fn data(path: &str) -> PathBuf {
-    root().join("tests/data").join(path)
+    moeflux_testing::data(env!("CARGO_TARGET_TMPDIR"), path)
 }
 
 /// A copy of a checkpoint folder with these fields of its config changed.
