@@ -2,6 +2,7 @@
 
 use crate::damage::damage;
 use crate::fixture::{Fixture, assert_says, data};
+use crate::property;
 use moeflux_checkpoint::{AttentionConfig, Error, ModelConfig, MoeConfig, OpenOptions, config};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -232,45 +233,118 @@ const CONFIGS: &[&str] = &[
     "qwen3_next/hf",
 ];
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+/// Values that a field of a config may have by mistake: of its own type or of another.
+fn values() -> impl Strategy<Value = Value> {
+    let numbers = prop::sample::select(vec![
+        0_i64,
+        1,
+        2,
+        3,
+        4,
+        5,
+        7,
+        8,
+        16,
+        31,
+        64,
+        100,
+        -1,
+        1 << 20,
+        1 << 32,
+        i64::MAX,
+    ]);
+    prop_oneof![
+        8 => numbers.prop_map(Value::from),
+        2 => prop::sample::select(vec![0.0, 0.5, -1.5, 1e30, 1e-30]).prop_map(Value::from),
+        1 => Just(Value::Null),
+        1 => any::<bool>().prop_map(Value::from),
+        1 => Just(json!("other")),
+        1 => Just(json!([])),
+        1 => prop::collection::vec(0..9_i64, 1..4).prop_map(Value::from),
+        1 => Just(json!({})),
+    ]
+}
 
-    /// No panic, and numbers that fit together.
+/// The places of all values that hold no others.
+fn leaves(value: &Value, here: &str) -> Vec<String> {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().flat_map(|(name, value)| leaves(value, &format!("{here}/{name}"))).collect()
+        }
+        Value::Array(values) if !values.is_empty() => {
+            let values = values.iter().enumerate();
+            values.flat_map(|(index, value)| leaves(value, &format!("{here}/{index}"))).collect()
+        }
+        _ => vec![here.to_owned()],
+    }
+}
+
+/// No panic, and numbers that fit together.
+fn is_refused_or_fits(bytes: &[u8]) {
+    let config = config::parse(Path::new("config.json"), bytes, &OpenOptions::default());
+    let Ok(config::Config { model, .. }) = config else { return };
+    let layers = model.num_hidden_layers();
+    let attention = |attention: &AttentionConfig| {
+        attention.num_attention_heads.is_multiple_of(attention.num_key_value_heads)
+            && attention.rope.rotary_dim <= attention.head_dim
+    };
+    let moe = |moe: &MoeConfig| moe.num_experts_per_tok <= moe.num_experts;
+    match &model {
+        ModelConfig::Glm4Moe(model) => {
+            assert!(attention(&model.attention) && moe(&model.moe));
+            assert_eq!(model.mlp_types.len(), layers);
+            assert_eq!(model.moe.num_experts % model.router.n_group, 0);
+        }
+        ModelConfig::Llama(model) | ModelConfig::Qwen3(model) => assert!(attention(&model.attention)),
+        ModelConfig::Mixtral(model) => assert!(attention(&model.attention) && moe(&model.moe)),
+        ModelConfig::Olmoe(model) => assert!(attention(&model.attention) && moe(&model.moe)),
+        ModelConfig::Qwen3Moe(model) => {
+            assert!(attention(&model.attention) && moe(&model.moe));
+            assert_eq!(model.mlp_types.len(), layers);
+        }
+        ModelConfig::Qwen3_5Moe(model) | ModelConfig::Qwen3Next(model) => {
+            assert!(attention(&model.attention) && moe(&model.moe));
+            assert_eq!((model.layer_types.len(), model.mlp_types.len()), (layers, layers));
+            let rope = &model.attention.rope;
+            let sections = rope.mrope_section.iter().sum::<usize>();
+            assert!(sections == 0 || sections * 2 == rope.rotary_dim);
+        }
+        _ => {}
+    }
+}
+
+fn read(folder: &str) -> Vec<u8> {
+    std::fs::read(data(folder).join("config.json")).unwrap()
+}
+
+proptest! {
+    #![proptest_config(property::config(2000))]
+
     #[test]
     fn damaged_configs(damage in damage(), folder in prop::sample::select(CONFIGS)) {
-        let mut bytes = std::fs::read(data(folder).join("config.json")).unwrap();
+        let mut bytes = read(folder);
         for damage in damage {
             damage.apply(&mut bytes);
         }
-        let config = config::parse(Path::new("config.json"), &bytes, &OpenOptions::default());
-        let Ok(config::Config { model, .. }) = config else { return Ok(()) };
-        let layers = model.num_hidden_layers();
-        let attention = |attention: &AttentionConfig| {
-            attention.num_attention_heads.is_multiple_of(attention.num_key_value_heads)
-                && attention.rope.rotary_dim <= attention.head_dim
-        };
-        let moe = |moe: &MoeConfig| moe.num_experts_per_tok <= moe.num_experts;
-        match &model {
-            ModelConfig::Glm4Moe(model) => {
-                prop_assert!(attention(&model.attention) && moe(&model.moe));
-                prop_assert_eq!(model.mlp_types.len(), layers);
-                prop_assert_eq!(model.moe.num_experts % model.router.n_group, 0);
-            }
-            ModelConfig::Llama(model) | ModelConfig::Qwen3(model) => prop_assert!(attention(&model.attention)),
-            ModelConfig::Mixtral(model) => prop_assert!(attention(&model.attention) && moe(&model.moe)),
-            ModelConfig::Olmoe(model) => prop_assert!(attention(&model.attention) && moe(&model.moe)),
-            ModelConfig::Qwen3Moe(model) => {
-                prop_assert!(attention(&model.attention) && moe(&model.moe));
-                prop_assert_eq!(model.mlp_types.len(), layers);
-            }
-            ModelConfig::Qwen3_5Moe(model) | ModelConfig::Qwen3Next(model) => {
-                prop_assert!(attention(&model.attention) && moe(&model.moe));
-                prop_assert_eq!((model.layer_types.len(), model.mlp_types.len()), (layers, layers));
-                let rope = &model.attention.rope;
-                let sections = rope.mrope_section.iter().sum::<usize>();
-                prop_assert!(sections == 0 || sections * 2 == rope.rotary_dim);
-            }
-            _ => {}
+        is_refused_or_fits(&bytes);
+    }
+
+}
+
+proptest! {
+    #![proptest_config(property::config(6000))]
+
+    /// Damage to bytes mostly leaves no JSON; here one or two fields have other values.
+    #[test]
+    fn changed_configs(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), values()), 1..3),
+        folder in prop::sample::select(CONFIGS),
+    ) {
+        let mut config: Value = serde_json::from_slice(&read(folder)).unwrap();
+        for (place, value) in changes {
+            let leaves = leaves(&config, "");
+            *config.pointer_mut(&leaves[place.index(leaves.len())]).unwrap() = value;
         }
+        is_refused_or_fits(config.to_string().as_bytes());
     }
 }

@@ -4,6 +4,7 @@ use crate::damage::damage;
 use crate::fixture::{assert_says, load, open};
 use crate::gguf_file::GgufFile;
 use crate::layouts_gguf::reference;
+use crate::property;
 use moeflux_checkpoint::Error;
 use moeflux_checkpoint::gguf::Value;
 use moeflux_checkpoint::gguf::header::parse_header;
@@ -338,20 +339,42 @@ fn tensors_that_do_not_fit() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+/// No panic, and what is accepted lies inside the file.
+#[track_caller]
+fn is_refused_or_fits(bytes: &[u8]) {
+    if let Ok((_, tensors)) = parse_header(Path::new("model.gguf"), bytes) {
+        for tensor in tensors {
+            assert!(tensor.offset + tensor.len <= bytes.len() as u64, "{tensor:?}");
+        }
+    }
+}
 
-    /// No panic, and what is accepted lies inside the file.
+#[test]
+fn any_byte_and_any_count_in_any_place() {
+    let bytes = GgufFile::tiny().bytes();
+    for at in 0..bytes.len() {
+        for byte in 0..=u8::MAX {
+            is_refused_or_fits(&tiny_with(at, &[byte]));
+        }
+        for power in 0..64 {
+            for number in [1 << power, u64::MAX >> power, (u64::MAX >> power) - 31] {
+                let number = number.to_le_bytes();
+                is_refused_or_fits(&tiny_with(at.min(bytes.len() - 8), &number));
+                is_refused_or_fits(&tiny_with(at.min(bytes.len() - 4), &number[..4]));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(property::config(4000))]
+
     #[test]
     fn damaged_files(damage in damage()) {
         let mut bytes = GgufFile::tiny().bytes();
         for damage in damage {
             damage.apply(&mut bytes);
         }
-        if let Ok((_, tensors)) = parse_header(Path::new("model.gguf"), &bytes) {
-            for tensor in tensors {
-                prop_assert!(tensor.offset + tensor.len <= bytes.len() as u64);
-            }
-        }
+        is_refused_or_fits(&bytes);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::damage::damage;
 use crate::fixture::{Fixture, open, reference};
+use crate::property;
 use moeflux_checkpoint::Error;
 use moeflux_checkpoint::safetensors::{Entry, parse_header};
 use proptest::prelude::*;
@@ -27,6 +28,32 @@ fn theirs(file: &[u8]) -> Option<Vec<Entry>> {
     Some(tensors)
 }
 
+#[track_caller]
+fn same_verdict(file: &[u8]) {
+    match (ours(file), theirs(file)) {
+        (Ok(ours), theirs) => assert_eq!(Some(ours), theirs),
+        // The crate keeps one of two tensors of the same name.
+        (Err(Error::Json { source, .. }), Some(_)) => {
+            assert!(source.to_string().contains("twice"), "{source}")
+        }
+        (Err(error), theirs) => assert!(theirs.is_none(), "only we refuse: {error}"),
+    }
+}
+
+#[test]
+fn any_byte_in_the_place_of_another() {
+    let tensors = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}}"#;
+    let file = [&(tensors.len() as u64).to_le_bytes()[..], tensors.as_bytes(), &[0; 11]].concat();
+    assert_eq!(ours(&file).unwrap().len(), 2);
+    for at in 0..8 + tensors.len() {
+        for byte in 0..=u8::MAX {
+            let mut file = file.clone();
+            file[at] = byte;
+            same_verdict(&file);
+        }
+    }
+}
+
 #[test]
 fn real_headers_read_as_the_crate_reads_them() {
     for variant in ["hf", "mlx-q4", "mlx-mixed"] {
@@ -36,7 +63,7 @@ fn real_headers_read_as_the_crate_reads_them() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(property::config(1000))]
 
     #[test]
     fn damaged_headers(damage in damage(), tiny in any::<bool>(), honest in any::<bool>()) {
@@ -53,12 +80,7 @@ proptest! {
         // The length in front of the header follows the damage, or it does not.
         let len = if honest { header.len() } else { header_len };
         let file = [&(len as u64).to_le_bytes()[..], &header, data].concat();
-        match (ours(&file), theirs(&file)) {
-            (Ok(ours), theirs) => prop_assert_eq!(Some(ours), theirs),
-            // The crate keeps one of two tensors of the same name.
-            (Err(Error::Json { source, .. }), Some(_)) => prop_assert!(source.to_string().contains("twice")),
-            (Err(error), theirs) => prop_assert!(theirs.is_none(), "only we refuse: {}", error),
-        }
+        same_verdict(&file);
     }
 
     #[test]

@@ -15,4 +15,6 @@ mod gguf_file;
 mod header;
 mod layouts;
 mod layouts_gguf;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod reference;

@@ -4,6 +4,7 @@
 // A test that cannot go on says so by failing; helper functions are not recognised as tests.
 
 use crate::common::{Model, Random, watched, with_faults};
+use crate::property;
 use moeflux_experts::faults::{Fault, Faults};
 use moeflux_experts::{ExpertStore, Io, PolicyKind, StoreError, StoreOptions};
 use proptest::prelude::*;
@@ -53,7 +54,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(property::config(32))]
 
     #[test]
     fn whatever_happens(case in case()) {

@@ -3,5 +3,7 @@
 
 mod chaos;
 mod common;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod replay;
 mod store;

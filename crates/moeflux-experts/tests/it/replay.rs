@@ -3,6 +3,7 @@
 // A test that cannot go on says so by failing; helper functions are not recognised as tests.
 
 use crate::common::{Model, Random};
+use crate::property;
 use moeflux_experts::{PolicyKind, Recorder, StoreOptions, Trace, TraceEntry, TraceLayer};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -75,7 +76,7 @@ fn naive_lru(uses: &[u32], slots: usize) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(property::config(300))]
 
     #[test]
     fn the_optimum_is_what_trying_everything_finds(

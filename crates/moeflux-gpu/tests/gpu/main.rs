@@ -4,6 +4,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod support;
 mod translate;
 
@@ -24,6 +26,8 @@ fn main() -> std::process::ExitCode {
     harness::run(vec![
         test!(attention::attention_is_that_of_the_cpu_in_any_chunks),
         test!(attention::latent_attention_is_that_of_the_cpu_in_any_chunks),
+        test!(attention::windows_may_begin_behind_what_an_earlier_row_sees),
+        test!(attention::any_rows_see_their_windows),
         test!(delta::decay_and_beta),
         test!(delta::convolution),
         test!(delta::gated_delta_rule),

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config as RunnerConfig, TestRunner};
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use crate::common::{post_text, server};
+use crate::property;
 
 const FIELDS: [&str; 40] = [
     "messages",
@@ -215,15 +216,16 @@ fn paths(value: &Value, here: String) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_body_is_the_servers_failure() {
-    let seconds = std::env::var("MOEFLUX_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let seconds = std::env::var("MOEFLUX_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    let seconds = seconds.unwrap_or(5.0 * property::multiplier());
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
     let server = server();
     let requests = requests();
     for (route, request) in &requests {
         let answer = crate::common::post(&server, route, request.clone()).await;
         assert_eq!(answer.status, 200, "{route} {request}: {}", answer.body);
     }
-    let mut runner = TestRunner::new(RunnerConfig::default());
+    let mut runner = TestRunner::new(property::config(1));
     let (mut sent, mut answered) = (0, 0);
     while Instant::now() < end {
         let (route, request) = requests[sent % requests.len()].clone();

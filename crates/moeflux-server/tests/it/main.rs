@@ -13,6 +13,8 @@ mod messages;
 mod models;
 mod output;
 mod plain;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod responses;
 mod security;
 mod tls;

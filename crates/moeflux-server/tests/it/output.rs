@@ -1,5 +1,8 @@
 //! What parsers make of answers: cases of each family as its template writes them, nonsense, and any way to cut a text.
 
+use std::ops::Range;
+
+use crate::property;
 use moeflux_server::generation::Delta;
 use moeflux_server::output::{Format, Parser, Syntax};
 use proptest::prelude::*;
@@ -416,9 +419,10 @@ fn text_comes_at_once() {
     assert_eq!(parser.push("<|channel|>final<|message|>Ye"), [Delta::Text("Ye".to_owned())]);
 }
 
-/// Answers that markers and their parts are more likely in than in any text.
-fn answers() -> impl Strategy<Value = String> {
-    let parts = vec![
+/// A format of these and an answer: markers and parts of them, which are more likely here than in any text, and what the
+/// template of the format or of another wrote, whole or a part of it. By chance alone no markers would make a call.
+fn answers(formats: Range<usize>) -> impl Strategy<Value = (Format, String)> {
+    let markers = vec![
         "<think>",
         "</think>",
         "<tool_call>",
@@ -459,30 +463,49 @@ fn answers() -> impl Strategy<Value = String> {
         "\"",
         "x",
     ];
-    prop::collection::vec(prop::sample::select(parts), 0..24).prop_map(|parts| parts.concat())
+    formats.prop_flat_map(move |format| {
+        let format = FORMATS[format];
+        let all: Vec<&str> = CASES.iter().map(|case| case.answer).collect();
+        let mut own: Vec<&str> =
+            CASES.iter().filter(|case| case.format == format).map(|case| case.answer).collect();
+        if own.is_empty() {
+            own.clone_from(&all);
+        }
+        let place = any::<prop::sample::Index>;
+        let part = (prop::sample::select(all), place(), place()).prop_map(|(answer, from, to)| {
+            let [from, to] = [from, to].map(|at| answer.floor_char_boundary(at.index(answer.len() + 1)));
+            answer[from.min(to)..from.max(to)].to_owned()
+        });
+        let piece = prop_oneof![
+            12 => prop::sample::select(markers.clone()).prop_map(str::to_owned),
+            2 => prop::sample::select(own).prop_map(str::to_owned),
+            1 => part,
+        ];
+        (Just(format), prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat()))
+    })
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(property::config(4000))]
 
     #[test]
     fn pieces_do_not_matter(
-        answer in answers(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12), format in 0..FORMATS.len(),
+        (format, answer) in answers(0..FORMATS.len()), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         thinks: bool,
     ) {
         let prompt = if thinks { OPEN } else { "" };
-        let whole = parse(FORMATS[format], prompt, [answer.as_str()]);
+        let whole = parse(format, prompt, [answer.as_str()]);
         let mut places: Vec<usize> = cuts.iter().map(|cut| answer.floor_char_boundary(cut.index(answer.len() + 1))).collect();
         places.extend([0, answer.len()]);
         places.sort_unstable();
         let pieces = places.windows(2).map(|ends| &answer[ends[0]..ends[1]]);
-        prop_assert_eq!(parse(FORMATS[format], prompt, pieces), whole);
+        prop_assert_eq!(parse(format, prompt, pieces), whole);
     }
 
     /// An answer that calls nothing is all there, but for the marks of thoughts and line breaks around them.
     #[test]
-    fn nothing_is_lost(answer in answers(), format in 1..FORMATS.len() - 1) {
-        let said = parse(FORMATS[format], "", [answer.as_str()]);
+    fn nothing_is_lost((format, answer) in answers(1..FORMATS.len() - 1)) {
+        let said = parse(format, "", [answer.as_str()]);
         if said.calls.is_empty() {
             let bare = |text: &str| text.replace("<think>", "").replace("</think>", "").replace(['\n', ' '], "");
             prop_assert_eq!(bare(&said.reasoning) + &bare(&said.text), bare(&answer));

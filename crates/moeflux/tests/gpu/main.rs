@@ -13,6 +13,8 @@ mod harness;
 #[path = "../it/programs.rs"]
 #[allow(dead_code, unused_imports, reason = "its tests on the CPU are in the other binary")]
 mod programs;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod streaming;
 
 use moeflux::backend::gpu::{GpuBackend, GpuMemory, bytes_of_experts};

@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use crate::common::{data, root};
+use crate::property;
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Op, Plan, StepShape, TensorInfo};
 use moeflux::sequence::KvType;
@@ -124,7 +125,7 @@ fn shared_model_logits(numbers: Numbers) -> &'static Vec<Vec<u32>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(property::config(24))]
 
     /// Three sequences, each fed in random pieces, the pieces of a step in random order beside each other.
     #[test]

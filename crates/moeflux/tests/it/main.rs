@@ -21,6 +21,8 @@ mod pack;
 mod pack_damage;
 mod parity;
 mod programs;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod reference;
 mod sampling;
 mod scheduler;

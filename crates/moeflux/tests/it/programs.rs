@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::common::engines::{engine, fresh, probe, prompt};
+use crate::property;
 use moeflux::sequence::PrefixCache;
 use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotOptions};
 use moeflux::{CancelToken, Engine, GenerateRequest, Input, Numbers, Outputs, Sequence};
@@ -259,20 +260,15 @@ fn programs_change_no_bit(name: &str, cases: u32) {
 
 pub(crate) fn programs_change_no_bit_of(engine: Engine, name: &str, cases: u32) {
     let machine = std::cell::RefCell::new(Machine::new(engine));
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-    let mut runner = proptest::test_runner::TestRunner::new(config);
-    let programs = prop::collection::vec(command(), 1..24);
-    runner
-        .run(&programs, |program| {
-            let mut machine = machine.borrow_mut();
-            machine.reset();
-            for command in &program {
-                machine.run(command);
-                machine.check();
-            }
-            Ok(())
-        })
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    println!("{name}");
+    property::check(cases, &prop::collection::vec(command(), 1..24), |program| {
+        let mut machine = machine.borrow_mut();
+        machine.reset();
+        for command in &program {
+            machine.run(command);
+            machine.check();
+        }
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::property;
 use moeflux::sampling::{LogSoftmax, Sampler, SamplingError, SamplingOptions, TokenRoles, TokenSet};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -145,6 +146,8 @@ fn token_sets_hold_what_they_should() {
 }
 
 proptest! {
+    #![proptest_config(property::config(1000))]
+
     /// The most likely tokens, against a full sort, ties included.
     #[test]
     fn top_logprobs_are_those_of_a_sort(
@@ -246,7 +249,7 @@ fn draws_follow_the_distribution() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(property::config(300))]
 
     /// Every draw lands on a token that the plain computation keeps, and with many draws on each that is
     /// likely.

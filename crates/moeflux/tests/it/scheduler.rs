@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::engines::{engine, prompt};
+use crate::property;
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::{
     Engine, EngineHandle, Error, Event, GenerateRequest, Numbers, Outcome, PromptLogprob, RequestError,
@@ -330,7 +331,7 @@ fn shutting_down_lets_answers_finish_or_stops_them() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(property::config(24))]
 
     /// Random requests, some cancelled at a random event, under random limits.
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::common::{data, pack, root};
+use crate::property;
 use moeflux::backend::BackendError;
 use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{ExpertOptions, HintMode, Io, PolicyKind, StoreError, StoreOptions, Through, needs};
@@ -104,7 +105,7 @@ fn logits(engine: &mut Engine, tokens: &[u32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(property::config(40))]
 
     #[test]
     fn no_way_of_streaming_changes_a_bit(

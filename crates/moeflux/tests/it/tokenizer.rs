@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::property;
 use moeflux::text::{StopStrings, TextError, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -231,7 +232,7 @@ thread_local! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(property::config(1000))]
 
     #[test]
     fn random_tokens_stream_as_they_decode(

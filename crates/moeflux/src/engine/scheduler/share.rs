@@ -16,6 +16,10 @@ pub(super) fn share(wants: &[usize], most: usize) -> Vec<usize> {
 }
 
 #[cfg(test)]
+#[path = "../../../../../tests/property.rs"]
+mod property;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -30,6 +34,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(property::config(2000))]
+
         #[test]
         fn all_is_given_and_no_more(wants in proptest::collection::vec(1_usize..500, 0..20), most in 0_usize..600) {
             let parts = share(&wants, most);
