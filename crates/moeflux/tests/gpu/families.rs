@@ -1,9 +1,9 @@
 //! The GPU backend against the exact CPU backend and what transformers computed, on every family.
 
 use crate::common::{Reference, argmax, data, max_diff};
+use crate::device;
 use moeflux::backend::gpu::GpuBackend;
 use moeflux::{Engine, EngineOptions, Input, Model, ModelOptions, Numbers, Outputs};
-use moeflux_gpu::Device;
 
 /// On logits.
 const TOLERANCE: f32 = 5e-4;
@@ -30,7 +30,7 @@ const CASES: &[(&str, &str)] = &[
 
 fn engine(family: &str, checkpoint: &str, prefill_chunk: usize) -> Engine {
     let model = Model::open(&data(family).join(checkpoint), &ModelOptions::default()).unwrap();
-    let backend = GpuBackend::new(Device::open(0).unwrap()).unwrap();
+    let backend = GpuBackend::new(device()).unwrap();
     let options = EngineOptions {
         numbers: Numbers::Exact,
         prefill_chunk: Some(prefill_chunk),

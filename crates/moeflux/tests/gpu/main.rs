@@ -17,6 +17,8 @@ mod programs;
 mod property;
 mod streaming;
 
+use std::sync::OnceLock;
+
 use moeflux::backend::gpu::{GpuBackend, GpuMemory, bytes_of_experts};
 use moeflux::experts::{ExpertOptions, HostCopy};
 use moeflux::{Engine, EngineOptions};
@@ -39,11 +41,17 @@ fn main() -> std::process::ExitCode {
     ])
 }
 
+/// One device for all tests: its shaders are compiled once.
+fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| Device::open(0).unwrap()).clone()
+}
+
 /// The random programs of the CPU's tests where states are in a device's memory: recurrent states, latents, sliding
 /// windows; then with half of the experts there, while shaders read the others in the host's memory.
 fn programs_change_no_bit() {
     for name in ["qwen3_next/mlx-q4", "deepseek_v3/mlx-q4", "gpt_oss/hf"] {
-        let backend = GpuBackend::new(Device::open(0).unwrap()).unwrap();
+        let backend = GpuBackend::new(device()).unwrap();
         let options = EngineOptions { prefill_chunk: Some(40), ..EngineOptions::default() };
         let engine = Engine::with_backend(model(name), Box::new(backend), &options).unwrap();
         programs::programs_change_no_bit_of(engine, &format!("{name} on a GPU"), 3);
@@ -52,14 +60,14 @@ fn programs_change_no_bit() {
     let memory = GpuMemory::Experts(bytes_of_experts(&model(name)).unwrap() / 2);
     let experts = ExpertOptions { host_copy: HostCopy::Always, ..ExpertOptions::default() };
     let options = EngineOptions { prefill_chunk: Some(40), experts, ..EngineOptions::default() };
-    let engine = Engine::on_gpu(model(name), Device::open(0).unwrap(), memory, &options).unwrap();
+    let engine = Engine::on_gpu(model(name), device(), memory, &options).unwrap();
     programs::programs_change_no_bit_of(engine, &format!("{name} with half of its experts on a GPU"), 3);
 }
 
 /// The demo's ten questions, with half of its experts on the GPU.
 fn ten_questions() -> Result<(), Box<dyn std::error::Error>> {
     let memory = GpuMemory::Experts(bytes_of_experts(&demo::model()?)? / 2);
-    let mut engine = Engine::on_gpu(demo::model()?, Device::open(0)?, memory, &EngineOptions::default())?;
+    let mut engine = Engine::on_gpu(demo::model()?, device(), memory, &EngineOptions::default())?;
     demo::seven_without_thinking(&mut engine)?;
     demo::two_with_thinking(&mut engine)?;
     demo::one_with_a_tool(&mut engine)?;

@@ -1,16 +1,16 @@
 //! A model of which a GPU holds some of the experts gives the bits of one that is there as a whole, and an expert that
 //! cannot be read fails its step and nothing else.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::common::{Reference, data};
+use crate::device;
 use moeflux::backend::BackendError;
 use moeflux::backend::gpu::{GpuMemory, HostCopyError, bytes_of_experts};
 use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{ExpertOptions, HostCopy, StoreError, StoreOptions, Through, needs};
 use moeflux::memory::MemoryRequest;
 use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers};
-use moeflux_gpu::Device;
 
 const CASES: &[(&str, &str)] = &[
     ("deepseek_v2", "hf"),
@@ -33,12 +33,6 @@ const TOKENS: usize = 44;
 
 fn model(family: &str, checkpoint: &str) -> Model {
     Model::open(&data(family).join(checkpoint), &ModelOptions::default()).unwrap()
-}
-
-/// One device for all tests: its shaders are compiled once.
-fn device() -> Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(|| Device::open(0).unwrap()).clone()
 }
 
 fn options(experts: ExpertOptions) -> EngineOptions {
