@@ -45,8 +45,8 @@ pub fn float_rate(pool: &ThreadPool) -> f64 {
 }
 
 /// Operations a second of all threads of the pool together on integers of 8 bits in registers, as many multiplications as
-/// additions to integers of 32 bits, by the instructions that fast kernels take. `None` where it is not measured: with
-/// AVX2, AVX-VNNI and NEON.
+/// additions to integers of 32 bits (AVX2: 16), by the instructions that fast kernels take. `None` where it is not measured:
+/// with AVX-VNNI and NEON.
 pub fn integer_rate(pool: &ThreadPool) -> Option<f64> {
     const STEPS: u32 = 1 << 16;
     let of_one = multiply_registers(STEPS)?;

@@ -86,6 +86,7 @@ fn takes_tiles(n: usize) -> bool {
     match instruction_set() {
         InstructionSet::Amx => n >= 4,
         InstructionSet::Avx512Vnni | InstructionSet::NeonDotprod | InstructionSet::NeonI8mm => n >= 8,
+        InstructionSet::Avx2 | InstructionSet::AvxVnni | InstructionSet::Avx512 => n >= 7,
         _ => false,
     }
 }
@@ -202,10 +203,14 @@ fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        InstructionSet::AvxVnni => unsafe { avx2::vnni::vector(block, x, y) },
+        InstructionSet::AvxVnni => unsafe {
+            avx2::vnni::vectors(block, [x], std::array::from_mut(y));
+        },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        InstructionSet::Avx512 | InstructionSet::Avx2 => unsafe { avx2::plain::vector(block, x, y) },
+        InstructionSet::Avx512 | InstructionSet::Avx2 => unsafe {
+            avx2::plain::vectors(block, [x], std::array::from_mut(y));
+        },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
         InstructionSet::NeonI8mm => unsafe { neon::i8mm::vector(block, x, y) },
@@ -221,10 +226,19 @@ fn vector(block: &Block<'_>, x: &[Pair], y: &mut [f32; ROWS]) {
 
 /// The products of a block's rows with some tokens.
 fn vectors(block: &Block<'_>, x: [&[Pair]; TOGETHER], y: &mut [[f32; ROWS]; TOGETHER]) {
-    #[cfg(target_arch = "x86_64")]
-    if instruction_set() >= InstructionSet::Avx512Vnni {
-        // SAFETY: the processor was found to have it.
-        return unsafe { avx512::vectors(block, x, y) };
+    match instruction_set() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor was found to have it; so below.
+        InstructionSet::Amx | InstructionSet::Avx512Vnni => return unsafe { avx512::vectors(block, x, y) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::AvxVnni => return unsafe { avx2::vnni::vectors(block, x, y) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::Avx512 | InstructionSet::Avx2 => {
+            return unsafe { avx2::plain::vectors(block, x, y) };
+        }
+        _ => {}
     }
     for (x, y) in x.into_iter().zip(y) {
         vector(block, x, y);
@@ -238,6 +252,11 @@ fn transpose(by_row: &[f32], out: &mut [ByRow]) {
         // SAFETY: the processor was found to have it.
         return unsafe { avx512::transpose(by_row, out) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx2 {
+        // SAFETY: as above.
+        return unsafe { avx2::transpose(by_row, out) };
+    }
     scalar::transpose(by_row, out);
 }
 
@@ -248,6 +267,11 @@ fn regroup(tokens: &[&[i8; GROUP]; TOKENS], out: &mut FourColumns) {
         // SAFETY: the processor was found to have it.
         return unsafe { avx512::regroup(tokens, out) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx2 {
+        // SAFETY: as above.
+        return unsafe { avx2::regroup(tokens, out) };
+    }
     scalar::regroup(tokens, out);
 }
 
@@ -257,6 +281,11 @@ fn parameters(float: Float, rows: &[&[u8]; ROWS], repeat: usize, out: &mut [ByRo
     if instruction_set() >= InstructionSet::Avx512Vnni {
         // SAFETY: the processor was found to have it.
         return unsafe { avx512::parameters(float, rows, repeat, out) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx2 {
+        // SAFETY: as above.
+        return unsafe { avx2::parameters(float, rows, repeat, out) };
     }
     scalar::parameters(float, rows, repeat, out);
 }
@@ -272,22 +301,44 @@ fn adjacent_parameters(float: Float, values: &[u8], repeat: usize, out: &mut [By
     false
 }
 
+/// The scales of each row's spans by row, or what is added to them, of an encoding that keeps them otherwise than as floats, if
+/// there is a way for it; whether there is. They lie in `rows`.
+fn block_parameters(encoding: Encoding, rows: &[&[u8]; ROWS], biases: bool, out: &mut [ByRow]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if instruction_set() >= InstructionSet::Avx2 {
+        // SAFETY: the processor was found to have it.
+        return unsafe { avx2::block_parameters(encoding, rows, biases, out) };
+    }
+    let _ = (encoding, rows, biases, out);
+    false
+}
+
 /// A row's codes, one a byte.
 fn unpack(encoding: Encoding, codes: &[u8], out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
-    if let Encoding::Affine { bits: bits @ 2..=6, .. } = encoding
-        && instruction_set() >= InstructionSet::Avx512Vnni
-    {
-        // SAFETY: the processor was found to have it.
-        return unsafe {
+    if let Encoding::Affine { bits: bits @ 2..=6, .. } = encoding {
+        let has_avx512 = instruction_set() >= InstructionSet::Avx512Vnni;
+        // SAFETY: the processor was found to have it; so below.
+        unsafe {
             match bits {
-                2 => avx512::unpack::<2>(codes, out),
-                3 => avx512::unpack::<3>(codes, out),
-                4 => avx512::unpack::<4>(codes, out),
-                5 => avx512::unpack::<5>(codes, out),
-                _ => avx512::unpack::<6>(codes, out),
+                2 if has_avx512 => return avx512::unpack::<2>(codes, out),
+                3 if has_avx512 => return avx512::unpack::<3>(codes, out),
+                4 if has_avx512 => return avx512::unpack::<4>(codes, out),
+                5 if has_avx512 => return avx512::unpack::<5>(codes, out),
+                6 if has_avx512 => return avx512::unpack::<6>(codes, out),
+                _ if instruction_set() < InstructionSet::Avx2 => {}
+                2 => return avx2::unpack::<2>(codes, out),
+                3 => return avx2::unpack::<3>(codes, out),
+                4 => return avx2::unpack::<4>(codes, out),
+                5 => return avx2::unpack::<5>(codes, out),
+                _ => return avx2::unpack::<6>(codes, out),
             }
-        };
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the processor was found to have it.
+    if instruction_set() >= InstructionSet::Avx2 && unsafe { avx2::unpack_blocks(encoding, codes, out) } {
+        return;
     }
     weights::unpack(encoding, codes, out);
 }
@@ -307,6 +358,9 @@ pub(crate) fn multiply_registers(steps: u32) -> Option<u64> {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `instruction_set` names only what the processor was found to have.
         InstructionSet::Avx512Vnni => Some(unsafe { avx512::multiply_registers(steps) }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::Avx512 | InstructionSet::Avx2 => Some(unsafe { avx2::multiply_registers(steps) }),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::activations::{TOKENS, TileGroups};
 use super::weights::{self, Block, Codes, Line, ROWS};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx512};
+use super::{amx, avx2, avx512};
 use crate::instruction_set::{InstructionSet, instruction_set};
 use crate::tile::Tile;
 
@@ -114,7 +114,7 @@ fn multiply_of<'x, const WIDTH: usize>(
             let is_added = false;
             if !is_added {
                 for ((block, weights), sums) in blocks.iter().zip(&weights).zip(&mut *sums) {
-                    add_spans(block, weights, x, columns.clone(), sums);
+                    add_spans(block, weights, x, columns.clone(), tokens.len(), sums);
                 }
             }
             if is_last {
@@ -140,18 +140,29 @@ fn store(sums: &[Sums], y: &mut Tile<'_>) {
 }
 
 /// Adds to a block's sums, or begins them if the spans are the first, what these spans give; `weights` begins with the
-/// first of them.
+/// first of them. Only the first `n` tokens of the tile matter.
 fn add_spans<const WIDTH: usize>(
     block: &Block<'_>,
     weights: &[[[u8; WIDTH]; ROWS]],
     x: TileGroups<'_>,
     spans: Range<usize>,
+    n: usize,
     sums: &mut Sums,
 ) {
+    // The other kernels multiply absent tokens too.
+    let _ = n;
     match instruction_set() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `instruction_set` names only what the processor was found to have; so below.
         InstructionSet::Avx512Vnni => unsafe { avx512::add_spans(block, weights, x, spans, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::AvxVnni => unsafe { avx2::vnni::add_spans(block, weights, x, spans, n, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::Avx512 | InstructionSet::Avx2 => unsafe {
+            avx2::plain::add_spans(block, weights, x, spans, n, sums);
+        },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
         InstructionSet::NeonI8mm => unsafe { super::neon::i8mm::add_spans(block, weights, x, spans, sums) },
@@ -178,8 +189,15 @@ fn unpack<const WIDTH: usize>(block: &Block<'_>, spans: Range<usize>, weights: &
         }
         #[cfg(target_arch = "x86_64")]
         {
-            // SAFETY: tiles are multiplied only by processors that have it.
-            unsafe { avx512::unpack4_spans(codes, row, weights) };
+            // SAFETY: the processor was found to have the one, and tiles are multiplied by none that lacks the other.
+            unsafe {
+                match instruction_set() {
+                    InstructionSet::Amx | InstructionSet::Avx512Vnni => {
+                        avx512::unpack4_spans(codes, row, weights)
+                    }
+                    _ => avx2::unpack4_spans(codes, row, weights),
+                }
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
         for (codes, weights) in codes.chunks_exact(WIDTH / 2).zip(&mut *weights) {
@@ -235,8 +253,13 @@ fn prefetch_to_write(y: &mut [f32]) {
 fn transpose(sums: &Sums, y: &mut [[f32; ROWS]; TOKENS]) {
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: tiles are multiplied only by processors that have it.
-        unsafe { avx512::transpose_sums(sums, y) };
+        // SAFETY: the processor was found to have the one, and tiles are multiplied by none that lacks the other.
+        unsafe {
+            match instruction_set() {
+                InstructionSet::Amx | InstructionSet::Avx512Vnni => avx512::transpose_sums(sums, y),
+                _ => avx2::transpose_sums(sums, y),
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     for (token, y) in y.iter_mut().enumerate() {

@@ -141,8 +141,13 @@ impl Parameters {
             load(2, &|row| w.biases(row), biases);
         } else {
             by_row.resize(ROWS * spans, 0.0);
+            let with_scales: [&[u8]; ROWS] = std::array::from_fn(|i| match w.encoding() {
+                Encoding::Ggml(_) => w.codes(row(i)),
+                _ => w.scales(row(i)),
+            });
             for (part, out) in [(Part::Scales, &mut *scales), (Part::Biases, &mut *biases)] {
-                if !out.is_empty() {
+                let is_biases = part == Part::Biases;
+                if !out.is_empty() && !super::block_parameters(w.encoding(), &with_scales, is_biases, out) {
                     for (i, values) in by_row.chunks_exact_mut(spans).enumerate() {
                         let row = row(i);
                         parameters(w.encoding(), w.codes(row), w.scales(row), part, values);
@@ -344,14 +349,14 @@ multiversion! {
     /// A row's codes, one a byte.
     pub(crate) fn unpack(encoding: Encoding, codes: &[u8], out: &mut [u8]) {
         match encoding {
-            Encoding::Affine { bits: 2, .. } => stream::<2>(codes, out),
-            Encoding::Affine { bits: 3, .. } => stream::<3>(codes, out),
-            Encoding::Affine { bits: 4, .. } => stream::<4>(codes, out),
-            Encoding::Affine { bits: 5, .. } => stream::<5>(codes, out),
-            Encoding::Affine { bits: 6, .. } => stream::<6>(codes, out),
+            Encoding::Affine { bits: 2, .. } => unpack_stream::<2>(codes, out),
+            Encoding::Affine { bits: 3, .. } => unpack_stream::<3>(codes, out),
+            Encoding::Affine { bits: 4, .. } => unpack_stream::<4>(codes, out),
+            Encoding::Affine { bits: 5, .. } => unpack_stream::<5>(codes, out),
+            Encoding::Affine { bits: 6, .. } => unpack_stream::<6>(codes, out),
             Encoding::Affine { bits: 8, .. } => out.copy_from_slice(codes),
             Encoding::Mxfp4 => {
-                stream::<4>(codes, out);
+                unpack_stream::<4>(codes, out);
                 for code in out {
                     *code = E2M1[usize::from(*code)];
                 }
@@ -364,7 +369,7 @@ multiversion! {
 
 /// A little-endian stream of codes of `BITS` bits.
 #[inline(always)]
-fn stream<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+pub(crate) fn unpack_stream<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
     let mask = 0x0101_0101_0101_0101 * ((1 << BITS) - 1);
     for (out, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
         let mut word = [0; 8];

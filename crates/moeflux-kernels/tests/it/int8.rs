@@ -179,6 +179,63 @@ fn every_instruction_set_gives_the_same_bits() {
     assert_eq!(digest, DIGEST, "{digest:#x}");
 }
 
+/// Whatever is left of blocks of rows and tiles of tokens.
+#[test]
+fn any_number_of_rows_and_tokens_gives_the_same_bits() {
+    const TOKENS: usize = 33;
+    let _turn = TURN.lock().unwrap();
+    let mut random = Random(8);
+    for (rows, cols) in [(1, 64), (9, 256), (15, 96), (31, 128), (65, 64), (2057, 64)] {
+        for w in matrices(&mut random, rows, cols) {
+            let x = random.floats(TOKENS * cols, 2.0);
+            set_instruction_set(InstructionSet::Baseline);
+            let expected = bits(&int8(&w.view(), &x, 1));
+            for set in InstructionSet::available().filter(|&set| set != InstructionSet::Baseline) {
+                set_instruction_set(set);
+                for n in (1..=TOKENS).step_by(if rows > 2000 { 5 } else { 1 }) {
+                    let y = bits(&int8(&w.view(), &x[..n * cols], 1));
+                    assert!(
+                        y == expected[..n * rows],
+                        "{:?}, [{rows}, {cols}], {n} tokens, {set:?}",
+                        w.encoding
+                    );
+                }
+            }
+        }
+    }
+    set_instruction_set(InstructionSet::Amx);
+}
+
+/// The same of experts, where codes below 16 meet one plane of the activations.
+#[test]
+fn any_number_of_tokens_of_an_expert_gives_the_same_bits() {
+    const TOKENS: usize = 33;
+    let _turn = TURN.lock().unwrap();
+    let mut random = Random(9);
+    for w in matrices(&mut random, 256, 256).into_iter().map(|w| w.encoding) {
+        let mut matrix = || match w {
+            Encoding::Ggml(kind) => ggml(&mut random, 256, 256, kind),
+            _ => random.matrix(256, 256, w),
+        };
+        let weights = [[matrix(), matrix(), matrix()]];
+        let x = random.floats(TOKENS * 256, 1.0);
+        let (indices, factors) = ([0; TOKENS], [1.0; TOKENS]);
+        let outputs = |n: usize| {
+            let choices = (&indices[..n], &factors[..n], 1);
+            bits(&experts_in_groups(&weights, &x[..n * 256], choices, Numbers::Fast, 1, false))
+        };
+        set_instruction_set(InstructionSet::Baseline);
+        let expected = outputs(TOKENS);
+        for set in InstructionSet::available().filter(|&set| set != InstructionSet::Baseline) {
+            set_instruction_set(set);
+            for n in 1..=TOKENS {
+                assert!(outputs(n) == expected[..n * 256], "{w:?}, {n} tokens, {set:?}");
+            }
+        }
+    }
+    set_instruction_set(InstructionSet::Amx);
+}
+
 #[test]
 fn rows_may_lie_apart() {
     let sets = Sets::lock();
