@@ -163,7 +163,7 @@ impl Checkpoint {
     ///
     /// If the matrix is not one of this checkpoint's.
     #[expect(clippy::expect_used, reason = "lengths were checked when the matrix was made")]
-    pub fn view(&self, m: &Matrix) -> moeflux_kernels::Matrix<'_> {
+    pub fn view<'a>(&'a self, m: &'a Matrix) -> moeflux_kernels::Matrix<'a> {
         let part = |span: Option<Span>| span.map_or(&[][..], |span| self.bytes(span));
         m.over(self.bytes(m.codes), part(m.scales), part(m.biases)).expect("a checked matrix")
     }
@@ -186,8 +186,10 @@ impl Checkpoint {
         }
         match self.quantization() {
             _ if self.metadata.is_some() => format!("GGUF, mostly {}", self.main_dtype()),
-            Some(Quantization { default: fp8 @ ModuleQuantization::Fp8 { .. }, .. }) => {
-                format!("Hugging Face safetensors, {fp8}")
+            Some(Quantization { default: how, .. })
+                if how.is_packed() || matches!(how, ModuleQuantization::Fp8 { .. }) =>
+            {
+                format!("Hugging Face safetensors, {how}")
             }
             Some(quantization) => {
                 let others = quantization.modules.values().filter(|how| **how != Some(quantization.default));

@@ -3,6 +3,7 @@
 use crate::pack::manifest::ALIGNMENT;
 use crate::tensor::Span;
 use moeflux_kernels::{Encoding, MatrixError, RowRuns};
+use std::sync::Arc;
 
 /// A linear map's weight, `[rows, cols]`: a checked description of bytes in the checkpoint's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,15 +23,17 @@ pub struct Matrix {
     pub codes: Span,
     /// The scales, if the encoding has any.
     pub scales: Option<Span>,
-    /// The biases, if the encoding has any.
+    /// The biases, if the encoding has any, or what lies in their place.
     pub biases: Option<Span>,
+    /// The group of each column where columns are not in the order of their groups, as GPTQ's order of activations has it.
+    pub groups: Option<Arc<[u16]>>,
 }
 
 impl Matrix {
     /// Bytes of all parts of its rows together.
     pub fn bytes(&self) -> u64 {
-        let row = self.encoding.row_bytes(self.cols);
-        (self.rows * (row.codes + row.biases) + self.encoding.scale_rows(self.rows) * row.scales) as u64
+        let parts = self.encoding.part_bytes(self.rows, self.cols);
+        parts.map_or(0, |parts| parts.iter().sum::<usize>() as u64)
     }
 
     /// Where its parts lie: codes, and what else the encoding has.
@@ -45,7 +48,7 @@ impl Matrix {
 
     /// The matrix over copies of its spans' bytes, as the kernels take it; empty slices for parts that it lacks.
     pub fn over<'a>(
-        &self,
+        &'a self,
         codes: &'a [u8],
         scales: &'a [u8],
         biases: &'a [u8],
@@ -58,6 +61,10 @@ impl Matrix {
             scales,
             biases,
         )?;
+        let stored = match &self.groups {
+            Some(groups) => stored.with_groups(groups),
+            None => stored,
+        };
         Ok(self.runs.map_or(stored, |runs| stored.row_runs(runs)))
     }
 
@@ -73,14 +80,16 @@ impl Matrix {
 
     /// The rows in the runs; the matrix must have whole periods and not be a selection itself.
     pub(crate) fn row_runs(&self, runs: RowRuns) -> Matrix {
-        Matrix { rows: runs.rows(self.rows), runs: Some(runs), name: self.name.clone(), ..*self }
+        Matrix { rows: runs.rows(self.rows), runs: Some(runs), ..self.clone() }
     }
 
     /// `count` rows from row `first` on, which the matrix must have; both whole runs, if it is a selection. No two rows
     /// may share scales.
     pub(crate) fn slice(&self, first: usize, count: usize) -> Matrix {
-        debug_assert_eq!(self.encoding, self.encoding.by_row());
+        debug_assert!(self.encoding == self.encoding.by_row());
         let row = self.encoding.row_bytes(self.cols);
+        // Of a stack with a scale for each matrix, one of them.
+        let scale_of = |span: Span| Span { offset: span.offset + 4 * (first / count) as u64, len: 4, ..span };
         let part = |span: Span, row_bytes: usize| Span {
             offset: span.offset + (self.stored(first) * row_bytes) as u64,
             len: (self.stored(count) * row_bytes) as u64,
@@ -91,7 +100,11 @@ impl Matrix {
             rows: count,
             codes: part(self.codes, row.codes),
             scales: self.scales.map(|span| part(span, row.scales)),
-            biases: self.biases.map(|span| part(span, row.biases)),
+            biases: self.biases.map(|span| match self.encoding {
+                Encoding::GgmlScaled(_) => scale_of(span),
+                _ => part(span, row.biases),
+            }),
+            groups: None,
             ..*self
         }
     }

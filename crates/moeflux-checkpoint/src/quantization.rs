@@ -1,7 +1,8 @@
 //! How a checkpoint's modules are quantised: the `quantization` block that MLX writes into `config.json`; those of FP8
-//! checkpoints are read in [`fp8`].
+//! checkpoints are read in [`fp8`], those of GPTQ, AWQ, llm-compressor and modelopt in [`packed`].
 
 mod fp8;
+mod packed;
 
 use crate::config::Fields;
 use crate::error::Error;
@@ -32,6 +33,19 @@ pub enum ModuleQuantization {
         /// Rows and columns that share a scale; `None`: each row has one, or all have one together, as their shape says.
         block: Option<[usize; 2]>,
     },
+    /// Integers with scales and zeros by group, packed along the columns as GPTQ's tools write them.
+    Gptq {
+        /// Whether zeros are stored less 1, as the format's first version has it.
+        less_one: bool,
+        /// Whether columns need not be in the order of their groups.
+        ordered: bool,
+    },
+    /// Integers of 4 bits with scales and zeros by group, packed along the rows as AutoAWQ writes them.
+    Awq,
+    /// What llm-compressor's tensors say: packed integers, signed bytes, NVFP4, MXFP4, MXFP8, FP8.
+    CompressedTensors,
+    /// What modelopt's tensors say: FP8, NVFP4, MXFP8.
+    Modelopt,
 }
 
 impl ModuleQuantization {
@@ -40,14 +54,26 @@ impl ModuleQuantization {
     pub(crate) fn encoding(self, scales: Dtype) -> Option<Encoding> {
         match self {
             ModuleQuantization::Fp8 { .. } => None,
+            _ if self.is_packed() => None,
             ModuleQuantization::Affine { bits, group_size: group } => {
                 Some(Encoding::Affine { bits, group, params: scales.float()? })
             }
             _ if scales != Dtype::U8 => None,
             ModuleQuantization::Mxfp4 => Some(Encoding::Mxfp4),
             ModuleQuantization::Mxfp8 => Some(Encoding::Mxfp8),
-            ModuleQuantization::Nvfp4 => Some(Encoding::Nvfp4),
+            _ => Some(Encoding::Nvfp4),
         }
+    }
+
+    /// Whether a module's tensors say more of it than this does.
+    pub(crate) fn is_packed(self) -> bool {
+        matches!(
+            self,
+            ModuleQuantization::Gptq { .. }
+                | ModuleQuantization::Awq
+                | ModuleQuantization::CompressedTensors
+                | ModuleQuantization::Modelopt
+        )
     }
 
     /// Reads `mode`, `bits` and `group_size`; absent ones have MLX's defaults: affine, and what belongs to the mode.
@@ -92,6 +118,14 @@ impl fmt::Display for ModuleQuantization {
             ModuleQuantization::Fp8 { block: Some([rows, cols]) } => {
                 write!(f, "fp8, blocks of {rows}×{cols}")
             }
+            ModuleQuantization::Gptq { less_one, ordered } => {
+                let version = if *less_one { 1 } else { 2 };
+                let order = if *ordered { ", ordered columns" } else { "" };
+                write!(f, "GPTQ version {version}{order}")
+            }
+            ModuleQuantization::Awq => f.write_str("AWQ"),
+            ModuleQuantization::CompressedTensors => f.write_str("compressed-tensors"),
+            ModuleQuantization::Modelopt => f.write_str("modelopt"),
         }
     }
 }
@@ -125,9 +159,14 @@ impl Quantization {
                 return Ok(None);
             }
             Some("fp8") => return fp8::read(fields).map(Some),
-            Some("compressed-tensors") => return fp8::read_compressed_tensors(fields).map(Some),
+            Some("compressed-tensors") => return packed::read_compressed_tensors(fields).map(Some),
+            Some("gptq") => return packed::read_gptq(fields).map(Some),
+            Some("awq") => return packed::read_awq(fields).map(Some),
+            Some("auto-round" | "intel/auto-round") => return packed::read_auto_round(fields).map(Some),
+            Some("modelopt") => return packed::read_modelopt(fields).map(Some),
             Some(_) => {
-                let expected = "mxfp4, fp8, compressed-tensors, or none, as MLX's checkpoints have it";
+                let expected = "mxfp4, fp8, compressed-tensors, gptq, awq, auto-round, modelopt, or none, as MLX's \
+                                checkpoints have it";
                 return Err(fields.wrong("quant_method", expected));
             }
         }

@@ -31,10 +31,7 @@ impl MatrixKind {
         if self.cols > 1 << 32 || !self.cols.is_multiple_of(self.encoding.group()) {
             return None;
         }
-        let row = self.encoding.row_bytes(self.cols);
-        let part = |rows: usize, bytes: usize| (rows as u64).checked_mul(bytes as u64);
-        let scale_rows = self.encoding.scale_rows(self.rows);
-        Some([part(self.rows, row.codes)?, part(scale_rows, row.scales)?, part(self.rows, row.biases)?])
+        Some(self.encoding.part_bytes(self.rows, self.cols)?.map(|bytes| bytes as u64))
     }
 }
 
@@ -64,7 +61,8 @@ impl StackedMatrix {
             runs: None,
             codes: part(0, rows * row.codes),
             scales: optional(1, encoding.scale_rows(rows) * row.scales),
-            biases: optional(2, rows * row.biases),
+            biases: optional(2, encoding.bias_rows(rows) * row.biases),
+            groups: None,
         }
     }
 }

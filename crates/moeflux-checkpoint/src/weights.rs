@@ -4,6 +4,7 @@ mod biased_experts;
 mod fp8;
 mod latent;
 mod linear_maps;
+mod packed;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
@@ -50,7 +51,8 @@ impl<'a> Weights<'a> {
 
     /// Whether the checkpoint has the linear map called `name`: some store two maps as one.
     pub fn has_matrix(&self, name: &str) -> bool {
-        self.checkpoint.tensor(&format!("{}.weight", self.conventions.module(name))).is_some()
+        let module = self.conventions.module(name);
+        packed::CODES.iter().any(|codes| self.checkpoint.tensor(&format!("{module}{codes}")).is_some())
     }
 
     /// A vector `[len]` of parameters: a norm's weight as it multiplies (zero-centred norms with their 1 added, in
@@ -171,12 +173,16 @@ impl<'a> Weights<'a> {
         Ok(())
     }
 
-    /// Checks that no tensor is left, save those of a vision tower and of a multi-token-prediction head.
+    /// Checks that no tensor is left, save those of a vision tower and of a multi-token-prediction head,
+    /// and biases of zeros.
     pub fn finish(&self) -> Result<(), Error> {
         let used = self.used.borrow();
         let unexpected = |tensor: &&Tensor| {
             let name = tensor.name.as_str();
-            !used.contains(name) && !family::is_vision(name) && !self.checkpoint.is_mtp(tensor)
+            !used.contains(name)
+                && !family::is_vision(name)
+                && !self.checkpoint.is_mtp(tensor)
+                && !self.is_zero_bias(tensor)
         };
         let left: Vec<&Tensor> = self.checkpoint.tensors().filter(unexpected).collect();
         let Some(first) = left.first() else { return Ok(()) };
@@ -190,16 +196,20 @@ impl<'a> Weights<'a> {
     /// The linear map of a module, named as in the files, quantised or not. Of a stack of maps (`shape` has three
     /// dimensions) the rows follow one another.
     fn module(&self, module: &str, shape: &[usize]) -> Result<Matrix, Error> {
-        let weight = self.tensor(&format!("{module}.weight"))?;
-        let scales_name = format!("{module}.scales");
         let quantization = self.checkpoint.quantization();
         let named = quantization.and_then(|quantization| quantization.modules.get(module).copied());
         let how = named.unwrap_or(quantization.map(|quantization| quantization.default));
+        if let Some(how) = how.filter(|how| how.is_packed()) {
+            return self.packed(module, how, shape);
+        }
+        let weight = self.tensor(&format!("{module}.weight"))?;
+        let scales_name = format!("{module}.scales");
         if let Some(ModuleQuantization::Fp8 { block }) = how {
             return self.fp8(module, weight, block, shape);
         }
         match (how, self.checkpoint.tensor(&scales_name)) {
             (Some(how), Some(_)) => self.quantised(module, weight, how, shape),
+            (None, None) if self.conventions.layout == Layout::Gguf => self.scaled(module, weight, shape),
             (None, None) => self.plain(weight, shape),
             // MLX leaves a module plain, without saying so, where its width is no multiple of the group.
             (Some(_), None) if named.is_none() && weight.dtype != Dtype::U32 => self.plain(weight, shape),
@@ -233,6 +243,7 @@ impl<'a> Weights<'a> {
             codes: weight.span,
             scales: None,
             biases: None,
+            groups: None,
         })
     }
 
@@ -281,6 +292,7 @@ impl<'a> Weights<'a> {
             codes: weight.span,
             scales: Some(scales.span),
             biases: biases.map(|biases| biases.span),
+            groups: None,
         })
     }
 

@@ -35,9 +35,14 @@ impl DeviceEncoding {
             Encoding::Float(float) => DeviceEncoding::Float(float),
             Encoding::Affine { bits, group, params } => DeviceEncoding::Affine { bits, group, params },
             Encoding::Mxfp4 => DeviceEncoding::Mxfp4,
-            Encoding::Mxfp8 | Encoding::Nvfp4 | Encoding::Fp8 { .. } | Encoding::Ggml(_) => {
-                DeviceEncoding::Float(Float::F32)
-            }
+            Encoding::Mxfp8
+            | Encoding::Nvfp4
+            | Encoding::Nvfp4Scaled { .. }
+            | Encoding::Symmetric { .. }
+            | Encoding::Packed { .. }
+            | Encoding::Fp8 { .. }
+            | Encoding::GgmlScaled(_)
+            | Encoding::Ggml(_) => DeviceEncoding::Float(Float::F32),
         }
     }
 

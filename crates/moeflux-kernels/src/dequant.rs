@@ -1,5 +1,9 @@
 //! From encoded rows to float32.
 
+mod packed;
+
+pub(crate) use packed::ROWS as PACKED_ROWS;
+
 use crate::encoding::{Encoding, Float};
 use crate::instruction_set::multiversion;
 use crate::matrix::Matrix;
@@ -11,9 +15,31 @@ impl Matrix<'_> {
         dequantize_row(self, row, out);
     }
 
+    /// Writes row `row` in the encoding that [`Encoding::repacked`] names.
+    pub fn repack_row(&self, row: usize, codes: &mut [u8], scales: &mut [u8], biases: &mut [u8]) {
+        packed::repack(self, row, codes, scales, biases);
+    }
+
+    /// Writes `rows` rows from row `first` on, at most 16, to `out` (`[rows, cols]`), for a body that is compiled per
+    /// instruction set.
+    #[inline(always)]
+    pub(crate) fn dequantize_rows_inline(&self, first: usize, rows: usize, out: &mut [f32]) {
+        if let Encoding::Packed { .. } = self.encoding()
+            && self.are_adjacent(first, rows)
+        {
+            return packed::dequantize(self, first, rows, out);
+        }
+        for (i, out) in out.chunks_exact_mut(self.cols().max(1)).take(rows).enumerate() {
+            self.dequantize_row_inline(first + i, out);
+        }
+    }
+
     /// [`dequantize_row`](Self::dequantize_row) for a body that is compiled per instruction set.
     #[inline(always)]
     pub(crate) fn dequantize_row_inline(&self, row: usize, out: &mut [f32]) {
+        if let Encoding::Packed { .. } = self.encoding() {
+            return packed::dequantize(self, row, 1, out);
+        }
         let (codes, scales, biases) = self.row(row);
         match self.encoding() {
             Encoding::Float(float) => floats(float, codes, out),
@@ -32,8 +58,40 @@ impl Matrix<'_> {
             Encoding::Mxfp4 => scaled::<4, 32>(codes, scales, e2m1, e8m0, out),
             Encoding::Mxfp8 => scaled::<8, 32>(codes, scales, e4m3, e8m0, out),
             Encoding::Nvfp4 => scaled::<4, 16>(codes, scales, e2m1, e4m3, out),
+            Encoding::Nvfp4Scaled { divided } => {
+                let mut global = [0.0];
+                floats(Float::F32, biases, &mut global);
+                let [global] = global;
+                if divided {
+                    scaled::<4, 16>(codes, scales, e2m1, |bits| e4m3(bits) / global, out);
+                } else {
+                    scaled::<4, 16>(codes, scales, e2m1, |bits| e4m3(bits) * global, out);
+                }
+            }
+            Encoding::Symmetric { bits, group, params, signed } => {
+                let symmetric = Symmetric { group, params, scales };
+                match bits {
+                    8 if signed => symmetric.dequantize::<8>(codes, |q| i32::from(q as u8 as i8), out),
+                    2 => symmetric.dequantize::<2>(codes, |q| q as i32 - 2, out),
+                    3 => symmetric.dequantize::<3>(codes, |q| q as i32 - 4, out),
+                    4 => symmetric.dequantize::<4>(codes, |q| q as i32 - 8, out),
+                    5 => symmetric.dequantize::<5>(codes, |q| q as i32 - 16, out),
+                    6 => symmetric.dequantize::<6>(codes, |q| q as i32 - 32, out),
+                    7 => symmetric.dequantize::<7>(codes, |q| q as i32 - 64, out),
+                    _ => symmetric.dequantize::<8>(codes, |q| q as i32 - 128, out),
+                }
+            }
+            Encoding::Packed { .. } => unreachable!("done above"),
             Encoding::Fp8 { block_cols, params, .. } => fp8(block_cols, params, codes, scales, out),
             Encoding::Ggml(ggml) => ggml.dequantize(codes, out),
+            Encoding::GgmlScaled(ggml) => {
+                let mut scale = [0.0];
+                floats(Float::F32, biases, &mut scale);
+                ggml.dequantize(codes, out);
+                for value in out {
+                    *value *= scale[0];
+                }
+            }
         }
     }
 }
@@ -53,7 +111,7 @@ multiversion! {
 }
 
 #[inline(always)]
-fn floats(float: Float, bytes: &[u8], out: &mut [f32]) {
+pub(crate) fn floats(float: Float, bytes: &[u8], out: &mut [f32]) {
     match float {
         Float::F32 => {
             for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
@@ -96,6 +154,26 @@ impl Affine<'_> {
         for ((out, codes), (scale, bias)) in groups.zip(params) {
             let (scale, bias) = (param(scale), param(bias));
             for_each_code::<BITS>(codes, out, |q| scale * q as i32 as f32 + bias);
+        }
+    }
+}
+
+/// A symmetric row's scales, one for each `group` of columns.
+struct Symmetric<'a> {
+    group: usize,
+    params: Float,
+    scales: &'a [u8],
+}
+
+impl Symmetric<'_> {
+    /// `scale·value(code)`.
+    #[inline(always)]
+    fn dequantize<const BITS: usize>(&self, codes: &[u8], value: impl Fn(u32) -> i32, out: &mut [f32]) {
+        let groups = out.chunks_exact_mut(self.group).zip(codes.chunks_exact(self.group * BITS / 8));
+        for ((out, codes), bytes) in groups.zip(self.scales.chunks_exact(self.params.bytes())) {
+            let mut scale = [0.0];
+            floats(self.params, bytes, &mut scale);
+            for_each_code::<BITS>(codes, out, |q| scale[0] * value(q) as f32);
         }
     }
 }

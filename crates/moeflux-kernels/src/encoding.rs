@@ -23,8 +23,8 @@ impl Float {
     }
 }
 
-/// How a matrix's rows are encoded. Quantised encodings, but for [`Ggml`](Self::Ggml), are MLX's: the codes of a row
-/// are one little-endian bit stream, least significant bit first, and groups run along the row.
+/// How a matrix's rows are encoded. But for [`Ggml`](Self::Ggml) and [`Packed`](Self::Packed), the codes of a row are one
+/// little-endian bit stream, least significant bit first, and groups run along the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Plain floats.
@@ -44,6 +44,35 @@ pub enum Encoding {
     Mxfp8,
     /// e2m1 codes, one e4m3 scale for each 16 columns.
     Nvfp4,
+    /// As [`Nvfp4`](Self::Nvfp4), with one float32 for the whole matrix, in place of biases, that scales are multiplied
+    /// with, or that they are divided by.
+    Nvfp4Scaled {
+        /// Whether scales are divided.
+        divided: bool,
+    },
+    /// `w = f32(scale)·(q - 2^(bits - 1))`, or of signed bytes `w = f32(scale)·q`.
+    Symmetric {
+        /// Width of a code: 2 to 8.
+        bits: u8,
+        /// Columns that share a scale: a multiple of 16, or all of a row.
+        group: usize,
+        /// Element type of scales.
+        params: Float,
+        /// Whether codes are signed bytes.
+        signed: bool,
+    },
+    /// `w = f32(scale)·(q - zero)`, with zeros, in place of biases, that are packed as tightly as codes are. Rows do not
+    /// lie by themselves.
+    Packed {
+        /// Width of codes and zeros: 2 to 8.
+        bits: u8,
+        /// Columns that share a scale and a zero: a multiple of 32.
+        group: usize,
+        /// Element type of scales.
+        params: Float,
+        /// How codes, scales and zeros lie.
+        packing: Packing,
+    },
     /// e4m3 codes, one scale for each block of rows and columns; the last block of a side may be cut short.
     Fp8 {
         /// Rows that share a scale, at least 1.
@@ -55,6 +84,25 @@ pub enum Encoding {
     },
     /// Blocks that hold codes and scales together.
     Ggml(Ggml),
+    /// Such blocks with one float32 for the whole matrix, in place of biases, that every weight is multiplied with.
+    GgmlScaled(Ggml),
+}
+
+/// How the parts of a matrix with zeros lie. Words have 32 bits, and packed numbers begin at a word's lowest bit; numbers of
+/// a width that does not divide 32 run on in the next word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// GPTQ's: words of codes along the columns, `[cols·bits/32, rows]`, scales `[groups, rows]`, zeros packed along the
+    /// rows, `[groups, rows·bits/32]`.
+    Gptq {
+        /// Whether zeros are stored less 1, modulo `2^bits`, as the format's first version has it.
+        less_one: bool,
+    },
+    /// AWQ's: eight codes of four bits a word along the rows, `[cols, rows/8]`, even rows before odd ones; scales
+    /// `[groups, rows]`; zeros `[groups, rows/8]` as codes are.
+    Awq,
+    /// That of `compressed-tensors`: codes and scales row by row, zeros packed along the rows, `[rows·bits/32, groups]`.
+    ZerosByRow,
 }
 
 /// Bytes that one row takes in each of a matrix's three parts.
@@ -73,10 +121,12 @@ impl Encoding {
     pub const fn group(self) -> usize {
         match self {
             Encoding::Float(_) | Encoding::Fp8 { .. } => 1,
-            Encoding::Affine { group, .. } => group,
+            Encoding::Affine { group, .. }
+            | Encoding::Symmetric { group, .. }
+            | Encoding::Packed { group, .. } => group,
             Encoding::Mxfp4 | Encoding::Mxfp8 => 32,
-            Encoding::Nvfp4 => 16,
-            Encoding::Ggml(ggml) => ggml.block(),
+            Encoding::Nvfp4 | Encoding::Nvfp4Scaled { .. } => 16,
+            Encoding::Ggml(ggml) | Encoding::GgmlScaled(ggml) => ggml.block(),
         }
     }
 
@@ -84,17 +134,22 @@ impl Encoding {
     pub const fn bits(self) -> usize {
         match self {
             Encoding::Float(float) => float.bytes() * 8,
-            Encoding::Affine { bits, .. } => bits as usize,
-            Encoding::Mxfp4 | Encoding::Nvfp4 => 4,
+            Encoding::Affine { bits, .. }
+            | Encoding::Symmetric { bits, .. }
+            | Encoding::Packed { bits, .. } => bits as usize,
+            Encoding::Mxfp4 | Encoding::Nvfp4 | Encoding::Nvfp4Scaled { .. } => 4,
             Encoding::Mxfp8 | Encoding::Fp8 { .. } => 8,
-            Encoding::Ggml(ggml) => ggml.bits(),
+            Encoding::Ggml(ggml) | Encoding::GgmlScaled(ggml) => ggml.bits(),
         }
     }
 
     /// Bytes of a row of `cols` columns, which must be a multiple of [`group`](Self::group).
     pub const fn row_bytes(self, cols: usize) -> RowBytes {
         let codes = cols * self.bits() / 8;
-        let groups = cols / self.group();
+        let groups = match self.group() {
+            0 => 0,
+            group => cols / group,
+        };
         match self {
             Encoding::Float(_) => RowBytes { codes, scales: 0, biases: 0 },
             Encoding::Affine { params, .. } => {
@@ -104,10 +159,22 @@ impl Encoding {
             Encoding::Mxfp4 | Encoding::Mxfp8 | Encoding::Nvfp4 => {
                 RowBytes { codes, scales: groups, biases: 0 }
             }
+            Encoding::Nvfp4Scaled { .. } => RowBytes { codes, scales: groups, biases: 4 },
+            Encoding::Symmetric { params, .. } => {
+                RowBytes { codes, scales: groups * params.bytes(), biases: 0 }
+            }
+            Encoding::Packed { bits, params, .. } => {
+                // Of 32 rows together.
+                let biases = groups * bits as usize * 4;
+                RowBytes { codes, scales: groups * params.bytes(), biases }
+            }
             Encoding::Fp8 { block_cols, params, .. } => {
                 RowBytes { codes, scales: cols.div_ceil(block_cols) * params.bytes(), biases: 0 }
             }
             Encoding::Ggml(ggml) => RowBytes { codes: groups * ggml.block_bytes(), scales: 0, biases: 0 },
+            Encoding::GgmlScaled(ggml) => {
+                RowBytes { codes: groups * ggml.block_bytes(), scales: 0, biases: 4 }
+            }
         }
     }
 
@@ -134,5 +201,53 @@ impl Encoding {
             Encoding::Fp8 { block_rows, .. } => rows.div_ceil(block_rows),
             _ => rows,
         }
+    }
+
+    /// The row of biases that serves row `row`.
+    pub const fn bias_row(self, row: usize) -> usize {
+        match self {
+            Encoding::Nvfp4Scaled { .. } | Encoding::GgmlScaled(_) => 0,
+            Encoding::Packed { .. } => row / 32,
+            _ => row,
+        }
+    }
+
+    /// How many rows of biases serve `rows` rows.
+    pub const fn bias_rows(self, rows: usize) -> usize {
+        match self {
+            Encoding::Nvfp4Scaled { .. } | Encoding::GgmlScaled(_) => 1,
+            Encoding::Packed { .. } => rows.div_ceil(32),
+            _ => rows,
+        }
+    }
+
+    /// Bytes of codes, scales and biases of a matrix; `None` if they overflow.
+    pub fn part_bytes(self, rows: usize, cols: usize) -> Option<[usize; 3]> {
+        let row = self.row_bytes(cols);
+        Some([
+            rows.checked_mul(row.codes)?,
+            self.scale_rows(rows).checked_mul(row.scales)?,
+            self.bias_rows(rows).checked_mul(row.biases)?,
+        ])
+    }
+
+    /// Whether each row's codes and biases lie by themselves, so that some of the rows can be read without the others.
+    pub const fn has_rows_apart(self) -> bool {
+        !matches!(self, Encoding::Nvfp4Scaled { .. } | Encoding::GgmlScaled(_) | Encoding::Packed { .. })
+    }
+
+    /// The affine encoding that has the very weights of one that is [`Packed`](Self::Packed): its products `scale·q` and
+    /// `scale·zero` are exact in float32, so that their difference is. `None` of others, and where scales are float32.
+    pub const fn repacked(self) -> Option<Self> {
+        let Encoding::Packed { bits, group, params: Float::F16 | Float::Bf16, .. } = self else {
+            return None;
+        };
+        let bits = if bits == 7 { 8 } else { bits };
+        let group = match group {
+            _ if group.is_multiple_of(128) => 128,
+            _ if group.is_multiple_of(64) => 64,
+            _ => 32,
+        };
+        Some(Encoding::Affine { bits, group, params: Float::F32 })
     }
 }

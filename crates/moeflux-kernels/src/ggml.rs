@@ -1,11 +1,29 @@
 //! GGML's block encodings: a row is a whole number of blocks, and a block holds its own scales.
 //!
 //! The layouts are those of `ggml-common.h`; each value is rounded as the `gguf` package for Python rounds it, bit for
-//! bit. In the k-quants a block of 256 columns has a float for its 8 or 16 scales, which are small integers.
+//! bit.
 
+mod codebooks;
+mod few_bits;
+mod k_quants;
+
+use self::codebooks::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Shifted, Signed};
+use self::few_bits::{
+    centred, nvfp4, nvfp4_codes, nvfp4_scales, q1_0_codes, q2_0_codes, tq1_0_codes, tq2_0_codes,
+};
+use self::k_quants::{q2_k, q3_k, q4_k, q5_k, q6_k, scales_and_mins};
 use crate::dequant::{decode_floats, e8m0, f16};
 use crate::encoding::Float;
 use crate::int8::weights::E2M1;
+
+/// What a code of 0 is below a value of 0 in the span codes of IQ2 types and `IQ3_XXS`.
+pub(crate) const CODEBOOK_ZERO: u8 = 64;
+/// The same of `IQ3_S`.
+pub(crate) const IQ3_S_ZERO: u8 = 16;
+/// The same of IQ1 types.
+pub(crate) const IQ1_ZERO: u8 = codebooks::SHIFTED_ZERO;
+/// The same of ternary types and those of one and two bits.
+pub(crate) const FEW_BITS_ZERO: u8 = few_bits::ZERO;
 
 /// An encoding in blocks, under GGML's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,11 +54,35 @@ pub enum Ggml {
     Iq4Xs,
     /// e2m1 codes, one e8m0 scale for each 32 columns.
     Mxfp4,
+    /// `d·v`, eight signed values by a codebook of 256, a scale of 4 bits for each 32 columns.
+    Iq2Xxs,
+    /// `d·v`, a codebook of 512, a scale of 4 bits for each 16 columns.
+    Iq2Xs,
+    /// `d·v`, a codebook of 1024, a scale of 4 bits for each 16 columns.
+    Iq2S,
+    /// `d·v`, four signed values by a codebook of 256, a scale of 4 bits for each 32 columns.
+    Iq3Xxs,
+    /// `d·v`, a codebook of 512, a scale of 4 bits for each 32 columns.
+    Iq3S,
+    /// `d·(v ± 1/8)`, eight of -1, 0 and 1 by a codebook of 2048, a scale of 3 bits for each 32 columns.
+    Iq1S,
+    /// `d·(v ± 1/8)` with that codebook, a scale of 3 bits for each 16 columns.
+    Iq1M,
+    /// `d·q`, -1, 0 and 1, five a byte, 256 columns.
+    Tq1_0,
+    /// `d·q`, -1, 0 and 1 (and 2), four a byte, 256 columns.
+    Tq2_0,
+    /// e2m1 codes, one e4m3 scale for each 16 columns, 64 columns.
+    Nvfp4,
+    /// `d` or `-d`, 128 columns.
+    Q1_0,
+    /// `d·q`, -1 to 2, 64 columns.
+    Q2_0,
 }
 
 impl Ggml {
     /// All of them.
-    pub const ALL: [Ggml; 13] = [
+    pub const ALL: [Ggml; 25] = [
         Ggml::Q4_0,
         Ggml::Q4_1,
         Ggml::Q5_0,
@@ -54,6 +96,18 @@ impl Ggml {
         Ggml::Iq4Nl,
         Ggml::Iq4Xs,
         Ggml::Mxfp4,
+        Ggml::Iq2Xxs,
+        Ggml::Iq2Xs,
+        Ggml::Iq2S,
+        Ggml::Iq3Xxs,
+        Ggml::Iq3S,
+        Ggml::Iq1S,
+        Ggml::Iq1M,
+        Ggml::Tq1_0,
+        Ggml::Tq2_0,
+        Ggml::Nvfp4,
+        Ggml::Q1_0,
+        Ggml::Q2_0,
     ];
 
     /// Its name in GGML, such as `Q4_K`.
@@ -72,41 +126,72 @@ impl Ggml {
             Ggml::Iq4Nl => "IQ4_NL",
             Ggml::Iq4Xs => "IQ4_XS",
             Ggml::Mxfp4 => "MXFP4",
+            Ggml::Iq2Xxs => "IQ2_XXS",
+            Ggml::Iq2Xs => "IQ2_XS",
+            Ggml::Iq2S => "IQ2_S",
+            Ggml::Iq3Xxs => "IQ3_XXS",
+            Ggml::Iq3S => "IQ3_S",
+            Ggml::Iq1S => "IQ1_S",
+            Ggml::Iq1M => "IQ1_M",
+            Ggml::Tq1_0 => "TQ1_0",
+            Ggml::Tq2_0 => "TQ2_0",
+            Ggml::Nvfp4 => "NVFP4",
+            Ggml::Q1_0 => "Q1_0",
+            Ggml::Q2_0 => "Q2_0",
         }
     }
 
     /// Columns of a block.
     pub const fn block(self) -> usize {
         match self {
-            Ggml::Q2K | Ggml::Q3K | Ggml::Q4K | Ggml::Q5K | Ggml::Q6K | Ggml::Iq4Xs => 256,
-            _ => 32,
+            Ggml::Q4_0 | Ggml::Q4_1 | Ggml::Q5_0 | Ggml::Q5_1 | Ggml::Q8_0 | Ggml::Iq4Nl | Ggml::Mxfp4 => 32,
+            Ggml::Nvfp4 | Ggml::Q2_0 => 64,
+            Ggml::Q1_0 => 128,
+            _ => 256,
         }
     }
 
     /// Bytes of a block.
     pub const fn block_bytes(self) -> usize {
         match self {
-            Ggml::Q4_0 | Ggml::Iq4Nl => 18,
+            Ggml::Q4_0 | Ggml::Iq4Nl | Ggml::Q1_0 | Ggml::Q2_0 => 18,
             Ggml::Q4_1 => 20,
             Ggml::Q5_0 => 22,
             Ggml::Q5_1 => 24,
             Ggml::Q8_0 => 34,
             Ggml::Q2K => 84,
-            Ggml::Q3K => 110,
+            Ggml::Q3K | Ggml::Iq3S => 110,
             Ggml::Q4K => 144,
             Ggml::Q5K => 176,
             Ggml::Q6K => 210,
             Ggml::Iq4Xs => 136,
             Ggml::Mxfp4 => 17,
+            Ggml::Iq2Xs => 74,
+            Ggml::Iq2S => 82,
+            Ggml::Iq3Xxs => 98,
+            Ggml::Iq1S => 50,
+            Ggml::Iq1M => 56,
+            Ggml::Tq1_0 => 54,
+            Ggml::Nvfp4 => 36,
+            Ggml::Iq2Xxs | Ggml::Tq2_0 => 66,
         }
     }
 
-    /// Width of a code in bits, scales left out.
+    /// About the width of a code in bits, scales left out.
     pub const fn bits(self) -> usize {
         match self {
-            Ggml::Q2K => 2,
-            Ggml::Q3K => 3,
-            Ggml::Q4_0 | Ggml::Q4_1 | Ggml::Q4K | Ggml::Iq4Nl | Ggml::Iq4Xs | Ggml::Mxfp4 => 4,
+            Ggml::Q1_0 => 1,
+            Ggml::Q2K
+            | Ggml::Iq2Xxs
+            | Ggml::Iq2Xs
+            | Ggml::Iq2S
+            | Ggml::Iq1S
+            | Ggml::Iq1M
+            | Ggml::Tq1_0
+            | Ggml::Tq2_0
+            | Ggml::Q2_0 => 2,
+            Ggml::Q3K | Ggml::Iq3Xxs | Ggml::Iq3S => 3,
+            Ggml::Q4_0 | Ggml::Q4_1 | Ggml::Q4K | Ggml::Iq4Nl | Ggml::Iq4Xs | Ggml::Mxfp4 | Ggml::Nvfp4 => 4,
             Ggml::Q5_0 | Ggml::Q5_1 | Ggml::Q5K => 5,
             Ggml::Q6K => 6,
             Ggml::Q8_0 => 8,
@@ -130,6 +215,18 @@ impl Ggml {
             Ggml::Iq4Nl => blocks(row, out, iq4_nl),
             Ggml::Iq4Xs => blocks(row, out, iq4_xs),
             Ggml::Mxfp4 => blocks(row, out, mxfp4),
+            Ggml::Iq2Xxs => blocks(row, out, Iq2Xxs::dequantize),
+            Ggml::Iq2Xs => blocks(row, out, Iq2Xs::dequantize),
+            Ggml::Iq2S => blocks(row, out, Iq2S::dequantize),
+            Ggml::Iq3Xxs => blocks(row, out, Iq3Xxs::dequantize),
+            Ggml::Iq3S => blocks(row, out, Iq3S::dequantize),
+            Ggml::Iq1S => blocks(row, out, Iq1S::dequantize),
+            Ggml::Iq1M => blocks(row, out, Iq1M::dequantize),
+            Ggml::Tq1_0 => blocks(row, out, |block, out| centred(block, 52, tq1_0_codes, out)),
+            Ggml::Tq2_0 => blocks(row, out, |block, out| centred(block, 64, tq2_0_codes, out)),
+            Ggml::Nvfp4 => blocks(row, out, nvfp4),
+            Ggml::Q1_0 => blocks(row, out, |block, out| centred(block, 0, q1_0_codes, out)),
+            Ggml::Q2_0 => blocks(row, out, |block, out| centred(block, 0, q2_0_codes, out)),
         }
     }
 
@@ -167,6 +264,18 @@ impl Ggml {
                     }
                 }
             }),
+            Ggml::Iq2Xxs => code_blocks(row, out, |block, out| Iq2Xxs::codes(block, CODEBOOK_ZERO, out)),
+            Ggml::Iq2Xs => code_blocks(row, out, |block, out| Iq2Xs::codes(block, CODEBOOK_ZERO, out)),
+            Ggml::Iq2S => code_blocks(row, out, |block, out| Iq2S::codes(block, CODEBOOK_ZERO, out)),
+            Ggml::Iq3Xxs => code_blocks(row, out, |block, out| Iq3Xxs::codes(block, CODEBOOK_ZERO, out)),
+            Ggml::Iq3S => code_blocks(row, out, |block, out| Iq3S::codes(block, IQ3_S_ZERO, out)),
+            Ggml::Iq1S => code_blocks(row, out, Iq1S::codes),
+            Ggml::Iq1M => code_blocks(row, out, Iq1M::codes),
+            Ggml::Tq1_0 => code_blocks(row, out, tq1_0_codes),
+            Ggml::Tq2_0 => code_blocks(row, out, tq2_0_codes),
+            Ggml::Nvfp4 => code_blocks(row, out, nvfp4_codes),
+            Ggml::Q1_0 => code_blocks(row, out, q1_0_codes),
+            Ggml::Q2_0 => code_blocks(row, out, q2_0_codes),
             _ => unreachable!("{self:?} has no format"),
         }
     }
@@ -174,7 +283,7 @@ impl Ggml {
     /// The scales of a row's spans, or what is added to them, for the same encodings.
     pub(crate) fn span_parameters(self, row: &[u8], biases: bool, out: &mut [f32]) {
         match self {
-            Ggml::Q4_0 => leading_halves::<18>(row, out),
+            Ggml::Q4_0 | Ggml::Q2_0 => leading_halves::<18>(row, out),
             Ggml::Q8_0 => leading_halves::<34>(row, out),
             Ggml::Mxfp4 => parameter_blocks(row, out, |block: &[u8; 17], out| *out = [e8m0(block[0]) * 0.5]),
             Ggml::Q4K => parameter_blocks(row, out, |block: &[u8; 144], out: &mut [f32; 8]| {
@@ -184,6 +293,17 @@ impl Ggml {
                 let d = half(block, 208);
                 *out = part::<16>(block, 192).map(|scale| d * f32::from(scale as i8));
             }),
+            Ggml::Iq2Xxs => span_scales::<66, 8>(row, out, Iq2Xxs::scale),
+            Ggml::Iq2Xs => span_scales::<74, 16>(row, out, Iq2Xs::scale),
+            Ggml::Iq2S => span_scales::<82, 16>(row, out, Iq2S::scale),
+            Ggml::Iq3Xxs => span_scales::<98, 8>(row, out, Iq3Xxs::scale),
+            Ggml::Iq3S => span_scales::<110, 8>(row, out, Iq3S::scale),
+            Ggml::Iq1S => span_scales::<50, 8>(row, out, |block, i| Iq1S::scale(block, i) * 0.125),
+            Ggml::Iq1M => span_scales::<56, 16>(row, out, |block, i| Iq1M::scale(block, i) * 0.125),
+            Ggml::Tq1_0 => span_scales::<54, 4>(row, out, |block, _| half(block, 52)),
+            Ggml::Tq2_0 => span_scales::<66, 4>(row, out, |block, _| half(block, 64)),
+            Ggml::Nvfp4 => parameter_blocks(row, out, |block, out| *out = nvfp4_scales(block)),
+            Ggml::Q1_0 => span_scales::<18, 2>(row, out, |block, _| half(block, 0)),
             _ => unreachable!("{self:?} has no format"),
         }
     }
@@ -208,6 +328,17 @@ fn parameter_blocks<const BYTES: usize, const SPANS: usize>(
     for (out, bytes) in out.as_chunks_mut().0.iter_mut().zip(row.as_chunks().0) {
         block(bytes, out);
     }
+}
+
+/// The scale of each of a block's spans.
+fn span_scales<const BYTES: usize, const SPANS: usize>(
+    row: &[u8],
+    out: &mut [f32],
+    scale: impl Fn(&[u8; BYTES], usize) -> f32,
+) {
+    parameter_blocks(row, out, |block, out: &mut [f32; SPANS]| {
+        *out = std::array::from_fn(|i| scale(block, i));
+    });
 }
 
 /// The float16 that each block begins with.
@@ -278,96 +409,6 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
-/// 16 scales and minima, 64 bytes of codes, `d`, `dmin`. Of 128 columns, each 32 are two bits of the same 32 bytes.
-#[inline(always)]
-fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
-    let (scales, codes) = (part::<16>(block, 0), part::<64>(block, 16));
-    let (d, dmin) = (half(block, 80), half(block, 82));
-    for (g, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let (scale, min) = (d * f32::from(scales[g] & 15), dmin * f32::from(scales[g] >> 4));
-        let (codes, shift) = (part::<16>(codes, g / 8 * 32 + g % 2 * 16), g / 2 % 4 * 2);
-        for i in 0..16 {
-            out[i] = scale * f32::from(codes[i] >> shift & 3) - min;
-        }
-    }
-}
-
-/// 32 bytes of third bits, 64 bytes of two bits as in [`q2_k`], 16 scales in 12 bytes, `d`. A code is 4 lower where its
-/// third bit is 0.
-#[inline(always)]
-fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
-    let (third, codes, scales) = (part::<32>(block, 0), part::<64>(block, 32), part::<12>(block, 96));
-    let d = half(block, 108);
-    for (g, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let (low, high) = (scales[g % 8] >> (g / 8 * 4) & 15, scales[8 + g % 4] >> (g / 4 * 2) & 3);
-        let scale = d * (i32::from(low | high << 4) - 32) as f32;
-        let (codes, shift) = (part::<16>(codes, g / 8 * 32 + g % 2 * 16), g / 2 % 4 * 2);
-        let third = part::<16>(third, g % 2 * 16);
-        for i in 0..16 {
-            let low = i32::from(codes[i] >> shift & 3);
-            let lowered = i32::from(!third[i] >> (g / 2) & 1) << 2;
-            out[i] = scale * (low - lowered) as f32;
-        }
-    }
-}
-
-/// `d`, `dmin`, 8 scales and minima in 12 bytes, 128 bytes of codes. Of 64 columns, each 32 are half of the same 32
-/// bytes.
-#[inline(always)]
-fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (scales, codes) = (scales_and_mins(block), part::<128>(block, 16));
-    for (g, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (scale, min) = scales[g];
-        let (codes, shift) = (part::<32>(codes, g / 2 * 32), g % 2 * 4);
-        for i in 0..32 {
-            out[i] = scale * f32::from(codes[i] >> shift & 15) - min;
-        }
-    }
-}
-
-/// As [`q4_k`], with 32 bytes of fifth bits in front of the codes.
-#[inline(always)]
-fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
-    let (scales, fifth, codes) = (scales_and_mins(block), part::<32>(block, 16), part::<128>(block, 48));
-    for (g, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (scale, min) = scales[g];
-        let (codes, shift) = (part::<32>(codes, g / 2 * 32), g % 2 * 4);
-        for i in 0..32 {
-            out[i] = scale * f32::from(codes[i] >> shift & 15 | (fifth[i] >> g & 1) << 4) - min;
-        }
-    }
-}
-
-/// 128 bytes of lower four bits, 64 bytes of upper two, 16 signed scales, `d`. Of 128 columns, each 64 are half of the
-/// same 64 bytes below, each 32 two bits of the same 32 bytes above.
-#[inline(always)]
-fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
-    let d = half(block, 208);
-    for (h, out) in out.as_chunks_mut::<128>().0.iter_mut().enumerate() {
-        let low = [part::<32>(block, 64 * h), part::<32>(block, 64 * h + 32)];
-        let (high, scales) = (part::<32>(block, 128 + 32 * h), part::<8>(block, 192 + 8 * h));
-        let scales = scales.map(|scale| d * f32::from(scale as i8));
-        q6_k_columns::<0, 0>(low[0], high, &scales, out);
-        q6_k_columns::<1, 0>(low[1], high, &scales, out);
-        q6_k_columns::<2, 4>(low[0], high, &scales, out);
-        q6_k_columns::<3, 4>(low[1], high, &scales, out);
-    }
-}
-
-/// The `G`-th 32 of 128 columns, whose lower bits begin at bit `SHIFT`: shifts are faster where they are constants.
-#[inline(always)]
-fn q6_k_columns<const G: usize, const SHIFT: u32>(
-    low: &[u8; 32],
-    high: &[u8; 32],
-    scales: &[f32; 8],
-    out: &mut [f32; 128],
-) {
-    for i in 0..32 {
-        let q = low[i] >> SHIFT & 15 | (high[i] >> (2 * G) & 3) << 4;
-        out[32 * G + i] = scales[2 * G + i / 16] * (i32::from(q) - 32) as f32;
-    }
-}
-
 /// `d`, 16 bytes of codes.
 #[inline(always)]
 fn iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
@@ -410,23 +451,6 @@ fn nibbles(codes: &[u8; 16], out: &mut [f32; 32], value: impl Fn(u32, usize) -> 
     for i in 0..16 {
         out[16 + i] = value(u32::from(codes[i] >> 4), 16 + i);
     }
-}
-
-/// Scale and minimum of each 32 columns of [`q4_k`] and [`q5_k`]: six bits each, of which the last four groups' upper
-/// two lie above the first four groups'.
-#[inline(always)]
-fn scales_and_mins(block: &[u8]) -> [(f32, f32); 8] {
-    let (d, dmin, packed) = (half(block, 0), half(block, 2), part::<12>(block, 4));
-    std::array::from_fn(|g| {
-        let (scale, min) = match g {
-            0..4 => (packed[g] & 63, packed[4 + g] & 63),
-            _ => {
-                let low = packed[4 + g];
-                (low & 15 | packed[g - 4] >> 6 << 4, low >> 4 | packed[g] >> 6 << 4)
-            }
-        };
-        (d * f32::from(scale), dmin * f32::from(min))
-    })
 }
 
 /// `N` bytes of a block from byte `at` on.

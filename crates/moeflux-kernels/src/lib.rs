@@ -50,7 +50,7 @@ pub use conv::causal_conv1d_silu;
 pub use delta::{DeltaRows, DeltaShape, HeadOrder, decay_and_beta, gated_delta_rule};
 pub use dequant::decode_floats;
 pub use elementwise::{add, add_to_rows, gather_columns, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
-pub use encoding::{Encoding, Float, RowBytes};
+pub use encoding::{Encoding, Float, Packing, RowBytes};
 pub use experts::{
     Activation, BATCH_EXPERTS, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, experts,
 };

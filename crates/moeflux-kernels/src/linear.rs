@@ -1,6 +1,8 @@
 //! Products with a weight matrix.
 
+use crate::dequant::PACKED_ROWS;
 use crate::dot::dot4;
+use crate::encoding::Encoding;
 use crate::instruction_set::multiversion;
 use crate::matrix::Matrix;
 use crate::pool::ThreadPool;
@@ -69,20 +71,29 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Weight rows dequantised at once, and vectors multiplied at once.
+/// Weight rows and vectors multiplied at once.
 const BLOCK: usize = 4;
+
+/// Weight rows dequantised at once: more where rows do not lie by themselves.
+#[inline(always)]
+fn rows_at_once(w: &Matrix<'_>) -> usize {
+    if matches!(w.encoding(), Encoding::Packed { .. }) { PACKED_ROWS } else { BLOCK }
+}
 
 multiversion! {
     /// `y[t][r] = w[first_row + r] · x[t]` for every row `t` and column `r` of the tile. Each weight is dequantised
     /// once.
     pub(crate) fn product(w: &Matrix<'_>, first_row: usize, x: &Rows<'_>, y: &mut Tile<'_>) {
         let (cols, n, end) = (w.cols(), x.len(), y.width());
-        let mut buffer = vec![0.0; BLOCK * cols];
+        let at_once = rows_at_once(w);
+        let mut many = vec![0.0; at_once.max(BLOCK) * cols];
         for first in (0..end).step_by(BLOCK) {
             let rows = BLOCK.min(end - first);
-            for i in 0..rows {
-                w.dequantize_row_inline(first_row + first + i, &mut buffer[i * cols..][..cols]);
+            if first.is_multiple_of(at_once) {
+                let rows = at_once.min(end - first);
+                w.dequantize_rows_inline(first_row + first, rows, &mut many[..rows * cols]);
             }
+            let buffer = &many[first % at_once * cols..][..BLOCK * cols];
             let weights: [&[f32]; BLOCK] = std::array::from_fn(|i| &buffer[i * cols..][..cols]);
             let in_blocks = n - n % BLOCK;
             for t in (0..in_blocks).step_by(BLOCK) {

@@ -1,6 +1,6 @@
 //! A matrix in some encoding, borrowed from wherever its bytes lie.
 
-use crate::encoding::{Encoding, RowBytes};
+use crate::encoding::{Encoding, Packing, RowBytes};
 
 /// Rows of weights, `[rows, cols]`, row-major. The bytes need no alignment.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,7 @@ pub struct Matrix<'a> {
     codes: &'a [u8],
     scales: &'a [u8],
     biases: &'a [u8],
+    groups: Option<&'a [u16]>,
 }
 
 /// Some rows of a matrix as a matrix of their own: of every `period` rows the `len` from row `first` on. So rows that a
@@ -61,9 +62,18 @@ pub enum MatrixError {
     /// The encoding is none that exists.
     #[error(
         "no such encoding: {encoding:?} (affine codes have 2, 3, 4, 5, 6 or 8 bits, groups 32, 64 or 128 columns; \
-         blocks of fp8 have at least one row and column)"
+         blocks of fp8 have at least one row and column; symmetric codes have 2 to 8 bits, signed ones 8; packed codes \
+         2 to 8, AWQ's 4, groups a multiple of 32 columns)"
     )]
     Encoding {
+        /// Encoding described.
+        encoding: Encoding,
+    },
+    /// Rows that are packed together are cut.
+    #[error("{rows} rows are not a multiple of the 32 that {encoding:?} packs together")]
+    Rows {
+        /// Rows described.
+        rows: usize,
         /// Encoding described.
         encoding: Encoding,
     },
@@ -89,24 +99,20 @@ impl<'a> Matrix<'a> {
         scales: &'a [u8],
         biases: &'a [u8],
     ) -> Result<Self, MatrixError> {
-        if let Encoding::Affine { bits, group, .. } = encoding
-            && !(matches!(bits, 2..=6 | 8) && matches!(group, 32 | 64 | 128))
-        {
-            return Err(MatrixError::Encoding { encoding });
-        }
-        if let Encoding::Fp8 { block_rows, block_cols, .. } = encoding
-            && (block_rows == 0 || block_cols == 0)
-        {
+        if !exists(encoding) {
             return Err(MatrixError::Encoding { encoding });
         }
         if !cols.is_multiple_of(encoding.group()) {
             return Err(MatrixError::Group { cols, group: encoding.group(), encoding });
         }
+        if matches!(encoding, Encoding::Packed { .. }) && !rows.is_multiple_of(32) {
+            return Err(MatrixError::Rows { rows, encoding });
+        }
         let row_bytes = encoding.row_bytes(cols);
         let parts = [
             ("codes", rows, row_bytes.codes, codes.len()),
             ("scales", encoding.scale_rows(rows), row_bytes.scales, scales.len()),
-            ("biases", rows, row_bytes.biases, biases.len()),
+            ("biases", encoding.bias_rows(rows), row_bytes.biases, biases.len()),
         ];
         for (part, part_rows, bytes, found) in parts {
             let expected = part_rows.saturating_mul(bytes);
@@ -114,7 +120,17 @@ impl<'a> Matrix<'a> {
                 return Err(MatrixError::Length { part, rows, cols, encoding, expected, found });
             }
         }
-        Ok(Matrix { rows, cols, encoding, row_bytes, runs: None, codes, scales, biases })
+        Ok(Matrix { rows, cols, encoding, row_bytes, runs: None, codes, scales, biases, groups: None })
+    }
+
+    /// The same with the group of each column, of an encoding that is [`Packed`](Encoding::Packed): GPTQ's order of
+    /// activations. There must be as many as columns, each below the number of groups.
+    #[must_use]
+    pub fn with_groups(self, groups: &'a [u16]) -> Self {
+        assert!(matches!(self.encoding, Encoding::Packed { .. }));
+        let count = self.cols / self.encoding.group();
+        assert!(groups.len() == self.cols && groups.iter().all(|&group| usize::from(group) < count));
+        Matrix { groups: Some(groups), ..self }
     }
 
     /// Those of the rows that lie in the runs. The matrix must not be a selection itself.
@@ -142,8 +158,7 @@ impl<'a> Matrix<'a> {
 
     /// Bytes of all parts of all rows together.
     pub fn bytes(&self) -> usize {
-        let RowBytes { codes, scales, biases } = self.row_bytes;
-        self.rows * (codes + biases) + self.encoding.scale_rows(self.rows) * scales
+        self.encoding.part_bytes(self.rows, self.cols).map_or(0, |parts| parts.iter().sum())
     }
 
     /// The three parts of one row: codes, scales, biases.
@@ -167,14 +182,20 @@ impl<'a> Matrix<'a> {
     /// The biases of one row.
     #[inline]
     pub(crate) fn biases(&self, row: usize) -> &'a [u8] {
-        part(self.biases, self.stored_row(row), self.row_bytes.biases)
+        part(self.biases, self.encoding.bias_row(self.stored_row(row)), self.row_bytes.biases)
+    }
+
+    /// Codes, scales and biases of all rows, and the group of each column if they are not in order.
+    #[inline]
+    pub(crate) fn parts(&self) -> ([&'a [u8]; 3], Option<&'a [u16]>) {
+        ([self.codes, self.scales, self.biases], self.groups)
     }
 
     /// The codes, scales and biases of the `n` rows from `first` on, if they lie one after the other.
     #[inline]
     pub(crate) fn adjacent_rows(&self, first: usize, n: usize) -> Option<[&'a [u8]; 3]> {
-        let is_one_run = self.runs.is_none_or(|runs| first % runs.len + n <= runs.len);
-        if !is_one_run || self.encoding.scale_row(1) == 0 {
+        if !self.are_adjacent(first, n) || self.encoding.scale_row(1) == 0 || !self.encoding.has_rows_apart()
+        {
             return None;
         }
         let first = self.stored_row(first);
@@ -183,8 +204,15 @@ impl<'a> Matrix<'a> {
         Some([part(self.codes, codes)?, part(self.scales, scales)?, part(self.biases, biases)?])
     }
 
+    /// Whether rows lie one after the other.
     #[inline]
-    fn stored_row(&self, row: usize) -> usize {
+    pub(crate) fn are_adjacent(&self, first: usize, n: usize) -> bool {
+        self.runs.is_none_or(|runs| first % runs.len + n <= runs.len)
+    }
+
+    /// The row, among those that the parts have, that row `row` is.
+    #[inline]
+    pub(crate) fn stored_row(&self, row: usize) -> usize {
         self.runs.map_or(row, |runs| runs.row(row))
     }
 }
@@ -193,4 +221,23 @@ impl<'a> Matrix<'a> {
 #[inline]
 fn part(bytes: &[u8], row: usize, len: usize) -> &[u8] {
     &bytes[row * len..(row + 1) * len]
+}
+
+/// Whether the numbers of an encoding are among those that are read.
+fn exists(encoding: Encoding) -> bool {
+    match encoding {
+        Encoding::Affine { bits, group, .. } => matches!(bits, 2..=6 | 8) && matches!(group, 32 | 64 | 128),
+        Encoding::Fp8 { block_rows, block_cols, .. } => block_rows > 0 && block_cols > 0,
+        // Codes are read eight at a time.
+        Encoding::Symmetric { bits, group, signed, .. } => {
+            (2..=8).contains(&bits) && (bits == 8 || !signed) && group > 0 && group.is_multiple_of(8)
+        }
+        Encoding::Packed { bits, group, packing, .. } => {
+            (2..=8).contains(&bits)
+                && (bits == 4 || packing != Packing::Awq)
+                && group > 0
+                && group.is_multiple_of(32)
+        }
+        _ => true,
+    }
 }

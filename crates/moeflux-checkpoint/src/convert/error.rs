@@ -80,6 +80,15 @@ pub enum Error {
         /// Its column.
         column: usize,
     },
+    /// Weights that no pack can hold as they are.
+    #[error(
+        "{tensor}: its columns are not in the order of their groups (GPTQ's act-order), or its scales are F32: \
+         a pack can't hold it as it is; encode it anew, as --bits 8 does"
+    )]
+    NotKept {
+        /// The tensor.
+        tensor: String,
+    },
     /// Experts of one mixture that are not alike.
     #[error(
         "{mixture}: expected experts that are stored alike, found expert {expert} stored as {found}, others as {expected}"

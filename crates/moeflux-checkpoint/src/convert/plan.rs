@@ -1,6 +1,6 @@
 //! What a conversion is going to write, and where.
 
-use super::{Error, Recipe};
+use super::{Error, Recipe, Target};
 use crate::checkpoint::Checkpoint;
 use crate::family;
 use crate::matrix::{Expert, Matrix};
@@ -91,9 +91,7 @@ impl Plan {
     ) -> Result<Self, Error> {
         let weights = checkpoint.weights()?;
         let is_mtp = |module: &str| family::is_mtp(module, checkpoint.config().decoder());
-        let target = |module: &str, matrix: &Matrix| {
-            recipe.target(module, is_mtp(module)).encoding(matrix.encoding, matrix.cols)
-        };
+        let target = |module: &str, matrix: &Matrix| stored(matrix, recipe.target(module, is_mtp(module)));
         let mut changes = Changes::default();
 
         let mut experts = Vec::new();
@@ -109,10 +107,10 @@ impl Plan {
                 .map(|(part, matrix)| {
                     let is_bias = part.ends_with("bias");
                     let encoding =
-                        if is_bias { matrix.encoding } else { target(&format!("{module}.{part}"), matrix) };
-                    MatrixKind { encoding, ..MatrixKind::of(matrix) }
+                        if is_bias { matrix.encoding } else { target(&format!("{module}.{part}"), matrix)? };
+                    Ok(MatrixKind { encoding, ..MatrixKind::of(matrix) })
                 })
-                .collect();
+                .collect::<Result<_, Error>>()?;
             let maps = first.matrices().zip(&kinds).take(3);
             for ((_, matrix), kind) in maps {
                 changes.count(matrix, kind.encoding, mixture.experts.len() as u64);
@@ -157,7 +155,7 @@ impl Plan {
         let mut maps: BTreeMap<(u32, u64), (LinearMap, Encoding)> = BTreeMap::new();
         let mut modules = BTreeMap::new();
         for map in weights.linear_maps(&dense)? {
-            let encoding = target(&map.module, &map.matrix);
+            let encoding = target(&map.module, &map.matrix)?;
             changes.count(&map.matrix, encoding, 1);
             let quantization =
                 if encoding == map.matrix.encoding { map.quantization } else { quantization(encoding) };
@@ -338,6 +336,24 @@ fn check_alike(mixture: &str, experts: &[Expert]) -> Result<(), Error> {
             found: names(&found),
         })
     })
+}
+
+const PLAIN: Encoding = Encoding::Float(Float::F32);
+
+/// The encoding in which a pack has a matrix. What does not lie row by row is laid out anew, with the very same values; if
+/// it cannot be, it is as good as plain floats to the recipe, which must not keep it.
+fn stored(matrix: &Matrix, target: Target) -> Result<Encoding, Error> {
+    let Encoding::Packed { .. } = matrix.encoding else {
+        return Ok(target.encoding(matrix.encoding, matrix.cols));
+    };
+    if let Some(repacked) = matrix.encoding.repacked().filter(|_| matrix.groups.is_none()) {
+        let encoding = target.encoding(matrix.encoding, matrix.cols);
+        return Ok(if encoding == matrix.encoding { repacked } else { encoding });
+    }
+    match target.encoding(PLAIN, matrix.cols) {
+        PLAIN => Err(Error::NotKept { tensor: matrix.name.clone() }),
+        encoding => Ok(encoding),
+    }
 }
 
 fn start(span: Span) -> (u32, u64) {

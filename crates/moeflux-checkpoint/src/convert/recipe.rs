@@ -68,7 +68,13 @@ impl Target {
         let target = match self {
             Target::Keep
             | Target::Quantized(
-                ModuleQuantization::Mxfp8 | ModuleQuantization::Nvfp4 | ModuleQuantization::Fp8 { .. },
+                ModuleQuantization::Mxfp8
+                | ModuleQuantization::Nvfp4
+                | ModuleQuantization::Fp8 { .. }
+                | ModuleQuantization::Gptq { .. }
+                | ModuleQuantization::Awq
+                | ModuleQuantization::CompressedTensors
+                | ModuleQuantization::Modelopt,
             ) => return encoding,
             Target::Bf16 => return Encoding::Float(Float::Bf16),
             // MLX keeps parameters in the model's type, which is bf16.

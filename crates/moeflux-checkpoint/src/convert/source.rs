@@ -59,10 +59,13 @@ impl Source {
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
         let is_copy = encoding == matrix.encoding;
+        let apart = matrix.encoding.has_rows_apart();
         if is_copy && matrix.runs.is_none() {
+            assert!(apart || rows == (0..matrix.rows), "some of the rows that lie together");
             return self.read_parts(matrix, rows, out);
         }
-        assert!(!is_copy || encoding == encoding.by_row(), "some of the rows that share scales");
+        assert!(!is_copy || apart && encoding == encoding.by_row(), "some of the rows that share scales");
+        let is_repack = matrix.groups.is_none() && matrix.encoding.repacked() == Some(encoding);
         let [codes, scales, biases] = out;
         let bytes = encoding.row_bytes(matrix.cols);
         let piece = piece_rows(matrix);
@@ -73,13 +76,13 @@ impl Source {
             .zip(chunks_or_none(biases, bytes.biases));
         for start in rows.clone().step_by(piece) {
             let rows = start..rows.end.min(start + piece);
-            let stored = stored_rows(matrix, &rows);
-            let whole = Matrix { runs: None, name: String::new(), ..*matrix };
+            let stored = if apart { stored_rows(matrix, &rows) } else { 0..matrix.stored_rows() };
+            let whole = Matrix { runs: None, name: String::new(), groups: None, ..*matrix };
             let row = matrix.encoding.row_bytes(matrix.cols);
             let count = stored.len();
             scratch.codes.resize(count * row.codes, 0);
             scratch.scales.resize(count * row.scales, 0);
-            scratch.biases.resize(count * row.biases, 0);
+            scratch.biases.resize(matrix.encoding.bias_rows(count) * row.biases, 0);
             let Scratch { codes, scales, biases, shared, row: values } = scratch;
             if matrix.encoding == matrix.encoding.by_row() {
                 self.read_parts(&whole, stored.clone(), [codes, scales, biases])?;
@@ -95,6 +98,7 @@ impl Source {
             let by_row = matrix.encoding.by_row();
             let view = moeflux_kernels::Matrix::new(count, matrix.cols, by_row, codes, scales, biases)
                 .expect("a checked matrix");
+            let view = matrix.groups.as_deref().map_or(view, |groups| view.with_groups(groups));
             for row in rows {
                 let Some(((codes, scales), biases)) = parts.next() else { break };
                 let index = matrix.runs.map_or(row, |runs| runs.row(row)) - stored.start;
@@ -103,6 +107,8 @@ impl Source {
                     codes.copy_from_slice(from_codes);
                     scales.copy_from_slice(from_scales);
                     biases.copy_from_slice(from_biases);
+                } else if is_repack {
+                    view.repack_row(index, codes, scales, biases);
                 } else {
                     view.dequantize_row(index, values);
                     quantize_row(encoding, values, codes, scales, biases).map_err(|error| match error {
@@ -136,6 +142,9 @@ impl Source {
 
 /// Rows of a matrix that make a piece of about [`PIECE`] bytes.
 pub(crate) fn piece_rows(matrix: &Matrix) -> usize {
+    if !matrix.encoding.has_rows_apart() {
+        return matrix.rows.max(1);
+    }
     let row = matrix.encoding.row_bytes(matrix.cols);
     let spread = matrix.runs.map_or(1, |runs| runs.period.div_ceil(runs.len));
     (PIECE / (spread * (row.codes + row.scales + row.biases)).max(1)).max(1)

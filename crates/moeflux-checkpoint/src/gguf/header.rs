@@ -344,7 +344,7 @@ impl Reader<'_> {
 }
 
 /// The tensor types that are read, by their number in files.
-const TYPES: [(u32, Dtype); 16] = [
+const TYPES: [(u32, Dtype); 28] = [
     (0, Dtype::F32),
     (1, Dtype::F16),
     (2, Dtype::Ggml(Ggml::Q4_0)),
@@ -357,10 +357,22 @@ const TYPES: [(u32, Dtype); 16] = [
     (12, Dtype::Ggml(Ggml::Q4K)),
     (13, Dtype::Ggml(Ggml::Q5K)),
     (14, Dtype::Ggml(Ggml::Q6K)),
+    (16, Dtype::Ggml(Ggml::Iq2Xxs)),
+    (17, Dtype::Ggml(Ggml::Iq2Xs)),
+    (18, Dtype::Ggml(Ggml::Iq3Xxs)),
+    (19, Dtype::Ggml(Ggml::Iq1S)),
     (20, Dtype::Ggml(Ggml::Iq4Nl)),
+    (21, Dtype::Ggml(Ggml::Iq3S)),
+    (22, Dtype::Ggml(Ggml::Iq2S)),
     (23, Dtype::Ggml(Ggml::Iq4Xs)),
+    (29, Dtype::Ggml(Ggml::Iq1M)),
     (30, Dtype::BF16),
+    (34, Dtype::Ggml(Ggml::Tq1_0)),
+    (35, Dtype::Ggml(Ggml::Tq2_0)),
     (39, Dtype::Ggml(Ggml::Mxfp4)),
+    (40, Dtype::Ggml(Ggml::Nvfp4)),
+    (41, Dtype::Ggml(Ggml::Q1_0)),
+    (42, Dtype::Ggml(Ggml::Q2_0)),
 ];
 
 fn dtype(kind: u32) -> Option<Dtype> {
@@ -370,16 +382,13 @@ fn dtype(kind: u32) -> Option<Dtype> {
 /// A type that exists but is not read, or does not exist, for people.
 fn unsupported(kind: u32) -> String {
     let name = match kind {
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        40 => "NVFP4",
+        9 => "Q8_1",
+        15 => "Q8_K",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
         _ => return format!("type {kind}"),
     };
     format!("{name}, which is not supported")

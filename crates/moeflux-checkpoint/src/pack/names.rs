@@ -2,11 +2,12 @@
 
 use crate::quantization::ModuleQuantization;
 use crate::tensor::Dtype;
-use moeflux_kernels::{Encoding, Float, Ggml};
+use moeflux_kernels::{Encoding, Float, Ggml, Packing};
 
 const FLOATS: [(Float, &str); 3] = [(Float::F32, "f32"), (Float::F16, "f16"), (Float::Bf16, "bf16")];
 
-/// `bf16`, `affine4g64-bf16`, `mxfp4`, `fp8b128x128-f32`, `ggml-Q4_K`.
+/// `bf16`, `affine4g64-bf16`, `symmetric4g32-bf16`, `mxfp4`, `fp8b128x128-f32`, `ggml-Q4_K`. The names of packed encodings are
+/// for reading alone: no pack holds them.
 pub(crate) fn encoding_name(encoding: Encoding) -> String {
     match encoding {
         Encoding::Float(float) => float_name(float).to_owned(),
@@ -14,10 +15,25 @@ pub(crate) fn encoding_name(encoding: Encoding) -> String {
         Encoding::Mxfp4 => "mxfp4".to_owned(),
         Encoding::Mxfp8 => "mxfp8".to_owned(),
         Encoding::Nvfp4 => "nvfp4".to_owned(),
+        Encoding::Nvfp4Scaled { divided: true } => "nvfp4d".to_owned(),
+        Encoding::Nvfp4Scaled { divided: false } => "nvfp4m".to_owned(),
+        Encoding::Symmetric { bits, group, params, signed } => {
+            let kind = if signed { "signed" } else { "symmetric" };
+            format!("{kind}{bits}g{group}-{}", float_name(params))
+        }
+        Encoding::Packed { bits, group, params, packing } => {
+            let kind = match packing {
+                Packing::Gptq { .. } => "gptq",
+                Packing::Awq => "awq",
+                Packing::ZerosByRow => "asymmetric",
+            };
+            format!("{kind}{bits}g{group}-{}", float_name(params))
+        }
         Encoding::Fp8 { block_rows, block_cols, params } => {
             format!("fp8b{block_rows}x{block_cols}-{}", float_name(params))
         }
         Encoding::Ggml(ggml) => format!("ggml-{}", ggml.name()),
+        Encoding::GgmlScaled(ggml) => format!("ggml-{}-scaled", ggml.name()),
     }
 }
 
@@ -25,6 +41,9 @@ pub(crate) fn encoding_name(encoding: Encoding) -> String {
 pub(crate) fn parse_encoding(name: &str) -> Option<Encoding> {
     if let Some((quantization, params)) = name.split_once('-').filter(|(kind, _)| *kind != "ggml") {
         let params = parse_float(params)?;
+        if let Some(symmetric) = parse_symmetric(quantization, params) {
+            return Some(symmetric);
+        }
         return match parse_quantization(quantization)? {
             ModuleQuantization::Affine { bits, group_size: group } => {
                 Some(Encoding::Affine { bits, group, params })
@@ -39,14 +58,31 @@ pub(crate) fn parse_encoding(name: &str) -> Option<Encoding> {
         "mxfp4" => Some(Encoding::Mxfp4),
         "mxfp8" => Some(Encoding::Mxfp8),
         "nvfp4" => Some(Encoding::Nvfp4),
+        "nvfp4d" => Some(Encoding::Nvfp4Scaled { divided: true }),
+        "nvfp4m" => Some(Encoding::Nvfp4Scaled { divided: false }),
         _ => match name.strip_prefix("ggml-") {
-            Some(ggml) => parse_ggml(ggml).map(Encoding::Ggml),
+            Some(ggml) => match ggml.strip_suffix("-scaled") {
+                Some(ggml) => parse_ggml(ggml).map(Encoding::GgmlScaled),
+                None => parse_ggml(ggml).map(Encoding::Ggml),
+            },
             None => parse_float(name).map(Encoding::Float),
         },
     }
 }
 
-/// `affine4g64`, `mxfp4`, `fp8`, `fp8b128x128`.
+/// `symmetric4g32` or `signed8g4096`.
+fn parse_symmetric(name: &str, params: Float) -> Option<Encoding> {
+    let (signed, rest) = match name.strip_prefix("signed") {
+        Some(rest) => (true, rest),
+        None => (false, name.strip_prefix("symmetric")?),
+    };
+    let (bits, group) = rest.split_once('g')?;
+    let (bits, group): (u8, usize) = (bits.parse().ok()?, group.parse().ok()?);
+    let exists = (2..=8).contains(&bits) && (bits == 8 || !signed) && group > 0 && group.is_multiple_of(8);
+    exists.then_some(Encoding::Symmetric { bits, group, params, signed })
+}
+
+/// `affine4g64`, `mxfp4`, `fp8`, `fp8b128x128`, `compressed-tensors`.
 pub(crate) fn quantization_name(quantization: ModuleQuantization) -> String {
     match quantization {
         ModuleQuantization::Affine { bits, group_size } => format!("affine{bits}g{group_size}"),
@@ -55,6 +91,11 @@ pub(crate) fn quantization_name(quantization: ModuleQuantization) -> String {
         ModuleQuantization::Nvfp4 => "nvfp4".to_owned(),
         ModuleQuantization::Fp8 { block: None } => "fp8".to_owned(),
         ModuleQuantization::Fp8 { block: Some([rows, cols]) } => format!("fp8b{rows}x{cols}"),
+        ModuleQuantization::CompressedTensors => "compressed-tensors".to_owned(),
+        ModuleQuantization::Modelopt => "modelopt".to_owned(),
+        // No pack holds modules that are packed so.
+        ModuleQuantization::Gptq { .. } => "gptq".to_owned(),
+        ModuleQuantization::Awq => "awq".to_owned(),
     }
 }
 
@@ -65,6 +106,8 @@ pub(crate) fn parse_quantization(name: &str) -> Option<ModuleQuantization> {
         "mxfp8" => Some(ModuleQuantization::Mxfp8),
         "nvfp4" => Some(ModuleQuantization::Nvfp4),
         "fp8" => Some(ModuleQuantization::Fp8 { block: None }),
+        "compressed-tensors" => Some(ModuleQuantization::CompressedTensors),
+        "modelopt" => Some(ModuleQuantization::Modelopt),
         _ if name.starts_with("fp8b") => {
             let (rows, cols) = name.strip_prefix("fp8b")?.split_once('x')?;
             let block = [rows.parse().ok()?, cols.parse().ok()?];
@@ -106,8 +149,12 @@ mod tests {
     fn names_come_back() {
         let mut encodings = vec![Encoding::Mxfp4, Encoding::Mxfp8, Encoding::Nvfp4];
         encodings.extend(Ggml::ALL.map(Encoding::Ggml));
+        encodings.extend(Ggml::ALL.map(Encoding::GgmlScaled));
+        encodings.extend([false, true].map(|divided| Encoding::Nvfp4Scaled { divided }));
         for (params, _) in FLOATS {
             encodings.push(Encoding::Float(params));
+            encodings.push(Encoding::Symmetric { bits: 4, group: 32, params, signed: false });
+            encodings.push(Encoding::Symmetric { bits: 8, group: 4096, params, signed: true });
             encodings.push(Encoding::Fp8 { block_rows: 128, block_cols: 7168, params });
             encodings.extend([2, 3, 4, 5, 6, 8].map(|bits| Encoding::Affine { bits, group: 128, params }));
         }
@@ -127,6 +174,11 @@ mod tests {
             "mxfp4-bf16",
             "fp8b0x1-f32",
             "fp8-f32",
+            "symmetric9g32-bf16",
+            "symmetric4g0-bf16",
+            "symmetric4g32",
+            "signed4g32-bf16",
+            "gptq4g32-f16",
         ] {
             assert_eq!(parse_encoding(wrong), None, "{wrong}");
         }

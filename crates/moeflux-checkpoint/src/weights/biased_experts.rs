@@ -84,6 +84,7 @@ impl Weights<'_> {
             codes: blocks.span,
             scales: Some(scales.span),
             biases: None,
+            groups: None,
         })
     }
 
@@ -101,6 +102,7 @@ impl Weights<'_> {
             codes: tensor.span,
             scales: None,
             biases: None,
+            groups: None,
         })
     }
 }

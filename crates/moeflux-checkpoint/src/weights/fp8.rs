@@ -67,11 +67,15 @@ impl Weights<'_> {
             codes: weight.span,
             scales: Some(scales.span),
             biases: None,
+            groups: None,
         })
     }
 
     /// Whether a tensor is the scale of an FP8 module's inputs, which nothing here uses.
     pub(crate) fn is_input_scale(&self, tensor: &Tensor) -> bool {
+        if self.is_needless_part(tensor) {
+            return true;
+        }
         let default = self.checkpoint.quantization().map(|quantization| quantization.default);
         let module = tensor.name.strip_suffix(INPUT_SCALE);
         matches!(default, Some(ModuleQuantization::Fp8 { .. }))

@@ -25,7 +25,8 @@ impl Weights<'_> {
     pub(crate) fn linear_maps(&self, tensors: &[&Tensor]) -> Result<Vec<LinearMap>, Error> {
         let mut maps = Vec::new();
         for tensor in tensors {
-            let Some(module) = tensor.name.strip_suffix(".weight") else { continue };
+            let codes = super::packed::CODES.iter().find_map(|codes| tensor.name.strip_suffix(codes));
+            let Some(module) = codes else { continue };
             if tensor.shape.len() < 2 || module.ends_with("conv1d") {
                 continue;
             }
@@ -33,6 +34,14 @@ impl Weights<'_> {
             let how = self.checkpoint.quantization().map(|quantization| {
                 quantization.modules.get(module).copied().unwrap_or(Some(quantization.default))
             });
+            if let Some(how) = how.flatten().filter(|how| how.is_packed())
+                && tensor.dtype.encoding().is_none()
+            {
+                let Some(shape) = self.packed_shape(module, tensor, how) else { continue };
+                let matrix = self.module(module, &shape)?;
+                maps.push(LinearMap { module: module.to_owned(), shape, quantization: Some(how), matrix });
+                continue;
+            }
             let quantization = match how.flatten() {
                 fp8 @ Some(ModuleQuantization::Fp8 { .. }) => fp8.filter(|_| tensor.dtype == Dtype::F8E4M3),
                 how => scales.and(how),

@@ -90,7 +90,7 @@ fn what_is_impossible_or_not_supported_is_refused() {
         ("deepseek_v3", "rope_scaling.type", json!("linear"), "expected \"default\" or \"yarn\""),
         ("deepseek_v3", "rope_scaling.factor", json!(0), "a number above 0"),
         ("deepseek_v3", "index_topk", json!(2048), "unknown field"),
-        ("deepseek_v3", "quantization_config", json!({"quant_method": "awq"}), "quant_method"),
+        ("deepseek_v3", "quantization_config", json!({"quant_method": "hqq"}), "quant_method"),
         ("deepseek_v2", "norm_topk_prob", json!(true), "expected false"),
         ("deepseek_v2", "mlp_bias", json!(true), "expected false"),
         ("deepseek_v2", "topk_method", json!("noaux_tc"), "greedy or group_limited_greedy"),

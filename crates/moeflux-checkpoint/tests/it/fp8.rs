@@ -158,7 +158,7 @@ fn configs_that_are_refused() {
     }
     let channel = json!({"strategy": "channel"});
     for (field, value) in [
-        ("format", json!("pack-quantized")),
+        ("format", json!("marlin-24")),
         ("quantization_status", json!("calibration")),
         ("kv_cache_scheme", json!({"num_bits": 8})),
         ("transform_config", json!({"config_groups": {}})),

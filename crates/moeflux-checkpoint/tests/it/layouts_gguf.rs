@@ -180,3 +180,42 @@ fn ignored_keys() {
         OpenOptions { ignored_config_fields: vec!["qwen3moe.novelty".to_owned()], ..OpenOptions::default() };
     assert!(Checkpoint::open(folder.path(), &options).is_ok());
 }
+
+/// Files that were made of modelopt's NVFP4 have a scale beside each matrix.
+#[test]
+fn scales_beside_blocks_are_multiplied_with() {
+    let plain = open(&reference("qwen3_5_moe")).unwrap();
+    let expected = load(&plain).unwrap();
+    let mut file = GgufFile::read(&reference("qwen3_5_moe"));
+    let count = expected.experts["layers.0.mlp"].len();
+    let scale = |name: &str, scales: &[f32]| crate::gguf_file::Stored {
+        name: name.to_owned(),
+        kind: 0,
+        shape: vec![scales.len()],
+        bytes: scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
+    };
+    let of_experts: Vec<f32> = (0..count).map(|expert| 0.5 + expert as f32).collect();
+    file.tensors.push(scale("output.scale", &[0.25]));
+    file.tensors.push(scale("output.input_scale", &[3.0]));
+    file.tensors.push(scale("blk.0.ffn_down_exps.scale", &of_experts));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, file.bytes()).unwrap();
+    let checkpoint = open(&path).unwrap();
+    let loaded = load(&checkpoint).unwrap();
+    let compare = |found: &Matrix, expected: &Matrix, scale: f32| {
+        assert_eq!(found.encoding, Encoding::GgmlScaled(Ggml::Q8_0));
+        let scaled: Vec<f32> = dequantize(&plain, expected).into_iter().map(|value| value * scale).collect();
+        assert!(dequantize(&checkpoint, found) == scaled, "{}", found.name);
+    };
+    compare(&loaded.matrices["lm_head"], &expected.matrices["lm_head"], 0.25);
+    let experts = loaded.experts["layers.0.mlp"].iter().zip(&expected.experts["layers.0.mlp"]);
+    for ((found, expected), scale) in experts.zip(of_experts) {
+        compare(&found.down, &expected.down, scale);
+        assert_eq!(found.up.encoding, Encoding::Ggml(Ggml::Q8_0));
+    }
+    file.tensors.push(scale("blk.0.ffn_up_exps.scale", &[1.0]));
+    std::fs::write(&path, file.bytes()).unwrap();
+    let error = load(&open(&path).unwrap()).unwrap_err();
+    crate::fixture::assert_says(&error, &["blk.0.ffn_up_exps.scale", "found [1]"]);
+}

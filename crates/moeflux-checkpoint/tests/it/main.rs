@@ -15,6 +15,7 @@ mod gguf_file;
 mod header;
 mod layouts;
 mod layouts_gguf;
+mod packed;
 #[path = "../../../../tests/property.rs"]
 mod property;
 mod reference;

@@ -23,8 +23,8 @@
 //! The integers are exact, `Σ q·x` being `16·Σ q·high + Σ q·low`, each product with `a` is rounded to float32, and `fma` rounds once. So every instruction
 //! set gives the same bits, for one token or many. `scalar.rs` says it in code.
 //!
-//! Encodings: affine of every width, MXFP4, GGML's Q4_0, Q8_0, Q4_K, Q6_K and MXFP4. All others, plain floats among
-//! them, are computed with float32 activations, as in exact mode.
+//! Encodings: affine and symmetric of every width, MXFP4, GGML's Q4_0, Q8_0, Q4_K, Q6_K, MXFP4, NVFP4, IQ1, IQ2 and IQ3 types, TQ1_0,
+//! TQ2_0, Q1_0 and Q2_0. All others, plain floats among them, are computed with float32 activations, as in exact mode.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,8 @@
 //! Sixteen rows of a matrix as the kernels read them: codes as bytes or halves of bytes, parameters by span.
 
-use crate::dequant::e8m0;
+use crate::dequant::{decode_floats, e8m0};
 use crate::encoding::Encoding;
-use crate::ggml::Ggml;
+use crate::ggml::{CODEBOOK_ZERO, FEW_BITS_ZERO, Ggml, IQ1_ZERO, IQ3_S_ZERO};
 use crate::instruction_set::multiversion;
 use crate::int8::activations::PLANES;
 use crate::matrix::Matrix;
@@ -48,10 +48,24 @@ impl Format {
         let (bits, width, offset) = match encoding {
             Encoding::Affine { bits, group, .. } => (bits, group.min(64), Offset::Biases),
             Encoding::Mxfp4 | Encoding::Ggml(Ggml::Mxfp4) => (5, 32, Offset::Zero(E2M1_ZERO)),
+            Encoding::Symmetric { bits, group, .. } if group.is_multiple_of(16) => {
+                let width =
+                    if group.is_multiple_of(64) { 64 } else { 16 << u32::from(group.is_multiple_of(32)) };
+                (bits, width, Offset::Zero(1 << (bits - 1)))
+            }
             Encoding::Ggml(Ggml::Q4_0) => (4, 32, Offset::Zero(8)),
             Encoding::Ggml(Ggml::Q8_0) => (8, 32, Offset::Zero(128)),
             Encoding::Ggml(Ggml::Q4K) => (4, 32, Offset::Biases),
             Encoding::Ggml(Ggml::Q6K) => (6, 16, Offset::Zero(32)),
+            Encoding::Ggml(Ggml::Iq2Xxs | Ggml::Iq3Xxs) => (7, 32, Offset::Zero(CODEBOOK_ZERO.into())),
+            Encoding::Ggml(Ggml::Iq2Xs | Ggml::Iq2S) => (7, 16, Offset::Zero(CODEBOOK_ZERO.into())),
+            Encoding::Ggml(Ggml::Iq3S) => (5, 32, Offset::Zero(IQ3_S_ZERO.into())),
+            Encoding::Ggml(Ggml::Iq1S) => (5, 32, Offset::Zero(IQ1_ZERO.into())),
+            Encoding::Ggml(Ggml::Iq1M) => (5, 16, Offset::Zero(IQ1_ZERO.into())),
+            Encoding::Ggml(Ggml::Tq1_0 | Ggml::Tq2_0 | Ggml::Q1_0 | Ggml::Q2_0) => {
+                (2, 64, Offset::Zero(FEW_BITS_ZERO.into()))
+            }
+            Encoding::Ggml(Ggml::Nvfp4) => (5, 16, Offset::Zero(E2M1_ZERO)),
             _ => return None,
         };
         let is_narrow = bits <= 4;
@@ -340,6 +354,15 @@ fn parameters(encoding: Encoding, codes: &[u8], scales: &[u8], part: Part, out: 
                 *out = e8m0(scale) * 0.5;
             }
         }
+        Encoding::Symmetric { params, .. } => {
+            let groups = scales.len() / params.bytes();
+            let repeat = out.len() / groups.max(1);
+            for (out, scale) in out.chunks_exact_mut(repeat.max(1)).zip(scales.chunks_exact(params.bytes())) {
+                let mut value = [0.0];
+                decode_floats(params, scale, &mut value);
+                out.fill(value[0]);
+            }
+        }
         Encoding::Ggml(ggml) => ggml.span_parameters(codes, part == Part::Biases, out),
         _ => unreachable!("{encoding:?} has float parameters or no format"),
     }
@@ -349,12 +372,28 @@ multiversion! {
     /// A row's codes, one a byte.
     pub(crate) fn unpack(encoding: Encoding, codes: &[u8], out: &mut [u8]) {
         match encoding {
-            Encoding::Affine { bits: 2, .. } => unpack_stream::<2>(codes, out),
-            Encoding::Affine { bits: 3, .. } => unpack_stream::<3>(codes, out),
-            Encoding::Affine { bits: 4, .. } => unpack_stream::<4>(codes, out),
-            Encoding::Affine { bits: 5, .. } => unpack_stream::<5>(codes, out),
-            Encoding::Affine { bits: 6, .. } => unpack_stream::<6>(codes, out),
-            Encoding::Affine { bits: 8, .. } => out.copy_from_slice(codes),
+            Encoding::Affine { bits: 2, .. } | Encoding::Symmetric { bits: 2, .. } => {
+                unpack_stream::<2>(codes, out);
+            }
+            Encoding::Affine { bits: 3, .. } | Encoding::Symmetric { bits: 3, .. } => {
+                unpack_stream::<3>(codes, out);
+            }
+            Encoding::Affine { bits: 4, .. } | Encoding::Symmetric { bits: 4, .. } => {
+                unpack_stream::<4>(codes, out);
+            }
+            Encoding::Affine { bits: 5, .. } | Encoding::Symmetric { bits: 5, .. } => {
+                unpack_stream::<5>(codes, out);
+            }
+            Encoding::Affine { bits: 6, .. } | Encoding::Symmetric { bits: 6, .. } => {
+                unpack_stream::<6>(codes, out);
+            }
+            Encoding::Symmetric { signed: true, .. } => {
+                for (out, code) in out.iter_mut().zip(codes) {
+                    *out = code ^ 0x80;
+                }
+            }
+            Encoding::Symmetric { bits: 7, .. } => unpack_stream::<7>(codes, out),
+            Encoding::Affine { bits: 8, .. } | Encoding::Symmetric { .. } => out.copy_from_slice(codes),
             Encoding::Mxfp4 => {
                 unpack_stream::<4>(codes, out);
                 for code in out {

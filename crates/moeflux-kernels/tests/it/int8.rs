@@ -12,21 +12,38 @@ use proptest::prelude::*;
 const GGML: [Ggml; 5] = [Ggml::Q4_0, Ggml::Q8_0, Ggml::Q4K, Ggml::Q6K, Ggml::Mxfp4];
 
 /// Random blocks with scales of a sane size.
-fn ggml(random: &mut Random, rows: usize, cols: usize, ggml: Ggml) -> OwnedMatrix {
+pub(crate) fn ggml(random: &mut Random, rows: usize, cols: usize, ggml: Ggml) -> OwnedMatrix {
     let mut codes = random.bytes(rows * cols / ggml.block() * ggml.block_bytes());
     for block in codes.chunks_exact_mut(ggml.block_bytes()) {
         let halves: &[usize] = match ggml {
             Ggml::Q4_0 | Ggml::Q8_0 => &[0],
             Ggml::Q4K => &[0, 2],
             Ggml::Q6K => &[208],
+            Ggml::Tq1_0 => &[52],
+            Ggml::Tq2_0 => &[64],
+            Ggml::Iq2Xxs
+            | Ggml::Iq2Xs
+            | Ggml::Iq2S
+            | Ggml::Iq3Xxs
+            | Ggml::Iq3S
+            | Ggml::Iq1S
+            | Ggml::Q1_0
+            | Ggml::Q2_0 => &[0],
             _ => &[],
         };
         for &at in halves {
             let half = (0x1c00 + random.below(0x800) as u16) | ((random.below(2) as u16) << 15);
             block[at..at + 2].copy_from_slice(&half.to_le_bytes());
         }
-        if ggml == Ggml::Mxfp4 {
-            block[0] = 118 + block[0] % 5;
+        match ggml {
+            Ggml::Mxfp4 => block[0] = 118 + block[0] % 5,
+            Ggml::Nvfp4 => block[..4].iter_mut().for_each(|scale| *scale = 0x20 + *scale % 0x20),
+            // Four bits of a float16 in each of four words.
+            Ggml::Iq1M => {
+                block[53] &= 0xcf;
+                block[55] = block[55] & 0x0f | 0x10;
+            }
+            _ => {}
         }
     }
     OwnedMatrix { rows, cols, encoding: Encoding::Ggml(ggml), codes, scales: vec![], biases: vec![] }
@@ -43,7 +60,7 @@ fn matrices(random: &mut Random, rows: usize, cols: usize) -> Vec<OwnedMatrix> {
 }
 
 /// Codes and scales of a token's activations: by group of 64.
-fn quantized(x: &[f32]) -> Vec<(f32, Vec<i64>)> {
+pub(crate) fn quantized(x: &[f32]) -> Vec<(f32, Vec<i64>)> {
     x.chunks(64)
         .map(|group| {
             let largest = group.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
@@ -55,7 +72,7 @@ fn quantized(x: &[f32]) -> Vec<(f32, Vec<i64>)> {
         .collect()
 }
 
-fn int8(w: &Matrix<'_>, x: &[f32], threads: usize) -> Vec<f32> {
+pub(crate) fn int8(w: &Matrix<'_>, x: &[f32], threads: usize) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.len() / w.cols() * w.rows()];
     int8_linear(&ThreadPool::new(threads).unwrap(), w, x, &mut Int8Scratch::default(), &mut y);
     y
@@ -183,15 +200,15 @@ fn every_instruction_set_gives_the_same_bits() {
 #[test]
 fn any_number_of_rows_and_tokens_gives_the_same_bits() {
     const TOKENS: usize = 33;
-    let _turn = TURN.lock().unwrap();
+    let sets = Sets::lock();
     let mut random = Random(8);
     for (rows, cols) in [(1, 64), (9, 256), (15, 96), (31, 128), (65, 64), (2057, 64)] {
         for w in matrices(&mut random, rows, cols) {
             let x = random.floats(TOKENS * cols, 2.0);
-            set_instruction_set(InstructionSet::Baseline);
+            sets.choose(InstructionSet::Baseline);
             let expected = bits(&int8(&w.view(), &x, 1));
             for set in InstructionSet::available().filter(|&set| set != InstructionSet::Baseline) {
-                set_instruction_set(set);
+                sets.choose(set);
                 for n in (1..=TOKENS).step_by(if rows > 2000 { 5 } else { 1 }) {
                     let y = bits(&int8(&w.view(), &x[..n * cols], 1));
                     assert!(
@@ -203,14 +220,14 @@ fn any_number_of_rows_and_tokens_gives_the_same_bits() {
             }
         }
     }
-    set_instruction_set(InstructionSet::Amx);
+    sets.choose_best();
 }
 
 /// The same of experts, where codes below 16 meet one plane of the activations.
 #[test]
 fn any_number_of_tokens_of_an_expert_gives_the_same_bits() {
     const TOKENS: usize = 33;
-    let _turn = TURN.lock().unwrap();
+    let sets = Sets::lock();
     let mut random = Random(9);
     for w in matrices(&mut random, 256, 256).into_iter().map(|w| w.encoding) {
         let mut matrix = || match w {
@@ -224,16 +241,16 @@ fn any_number_of_tokens_of_an_expert_gives_the_same_bits() {
             let choices = (&indices[..n], &factors[..n], 1);
             bits(&experts_in_groups(&weights, &x[..n * 256], choices, Numbers::Fast, 1, false))
         };
-        set_instruction_set(InstructionSet::Baseline);
+        sets.choose(InstructionSet::Baseline);
         let expected = outputs(TOKENS);
         for set in InstructionSet::available().filter(|&set| set != InstructionSet::Baseline) {
-            set_instruction_set(set);
+            sets.choose(set);
             for n in 1..=TOKENS {
                 assert!(outputs(n) == expected[..n * 256], "{w:?}, {n} tokens, {set:?}");
             }
         }
     }
-    set_instruction_set(InstructionSet::Amx);
+    sets.choose_best();
 }
 
 #[test]

@@ -7,6 +7,7 @@
 )]
 
 mod attention;
+mod checkpoint_formats;
 mod experts;
 mod formulas;
 mod ggml_vectors;

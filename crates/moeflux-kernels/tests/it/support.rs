@@ -96,7 +96,7 @@ impl Random {
         let (mut codes, mut scales, mut biases) = (
             self.bytes(rows * bytes.codes),
             self.bytes(encoding.scale_rows(rows) * bytes.scales),
-            self.bytes(rows * bytes.biases),
+            self.bytes(encoding.bias_rows(rows) * bytes.biases),
         );
         match encoding {
             Encoding::Float(float) => codes = self.encoded(rows * cols, float, 0.2),
@@ -111,11 +111,20 @@ impl Random {
                 codes = codes.iter().map(|c| if c & 0x7f == 0x7f { 0 } else { *c }).collect(); // no NaN
             }
             Encoding::Nvfp4 => scales = scales.iter().map(|s| s % 40).collect(),
+            Encoding::Nvfp4Scaled { divided } => {
+                scales = scales.iter().map(|s| s % 40).collect();
+                biases = if divided { 0.7f32 } else { 1.3 }.to_le_bytes().to_vec();
+            }
+            Encoding::Symmetric { bits, params, .. } => {
+                scales = self.encoded(scales.len() / params.bytes(), params, 0.4 / (1 << bits) as f32);
+            }
             Encoding::Fp8 { params, .. } => {
                 scales = self.encoded(scales.len() / params.bytes(), params, 0.002);
                 codes = codes.iter().map(|c| if c & 0x7f == 0x7f { 0 } else { *c }).collect(); // no NaN
             }
-            Encoding::Ggml(_) => unreachable!("tested with vectors of its own"),
+            Encoding::Ggml(_) | Encoding::GgmlScaled(_) | Encoding::Packed { .. } => {
+                unreachable!("tested with vectors of its own")
+            }
         }
         OwnedMatrix { rows, cols, encoding, codes, scales, biases }
     }
@@ -156,6 +165,18 @@ pub(crate) fn encodings() -> Vec<Encoding> {
     all
 }
 
+/// Encodings of llm-compressor's and modelopt's checkpoints, of a row of a multiple of 128 columns.
+pub(crate) fn compressed_encodings() -> Vec<Encoding> {
+    let mut all = [false, true].map(|divided| Encoding::Nvfp4Scaled { divided }).to_vec();
+    for (bits, group) in [(2, 16), (3, 128), (4, 32), (5, 64), (6, 32), (7, 128), (8, 64)] {
+        all.push(Encoding::Symmetric { bits, group, params: Float::Bf16, signed: false });
+    }
+    for params in [Float::F32, Float::F16, Float::Bf16] {
+        all.push(Encoding::Symmetric { bits: 8, group: 128, params, signed: true });
+    }
+    all
+}
+
 pub(crate) struct OwnedMatrix {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
@@ -190,11 +211,25 @@ impl OwnedMatrix {
             Encoding::Mxfp4 => minifloat(code(), 2, 1) * e8m0(self.scales[group]),
             Encoding::Mxfp8 => minifloat(code(), 4, 3) * e8m0(self.scales[group]),
             Encoding::Nvfp4 => minifloat(code(), 2, 1) * minifloat(u32::from(self.scales[group]), 4, 3),
+            Encoding::Nvfp4Scaled { divided } => {
+                let scale = minifloat(u32::from(self.scales[group]), 4, 3) as f32;
+                let global = decode(Float::F32, &self.biases, 0) as f32;
+                let scale = if divided { scale / global } else { scale * global };
+                f64::from(scale * minifloat(code(), 2, 1) as f32)
+            }
+            Encoding::Symmetric { bits, params, signed, .. } => {
+                let zero = if signed { 0 } else { 1 << (bits - 1) };
+                let code = if signed { i32::from(code() as u8 as i8) } else { code() as i32 };
+                let scale = decode(params, &self.scales, group) as f32;
+                f64::from(scale * (code - zero) as f32)
+            }
             Encoding::Fp8 { params, .. } => {
                 let scale = decode(params, &self.scales, group) as f32;
                 f64::from(scale * minifloat(code(), 4, 3) as f32)
             }
-            Encoding::Ggml(_) => unreachable!("tested with vectors of its own"),
+            Encoding::Ggml(_) | Encoding::GgmlScaled(_) | Encoding::Packed { .. } => {
+                unreachable!("tested with vectors of its own")
+            }
         }
     }
 

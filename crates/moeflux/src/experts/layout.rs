@@ -29,9 +29,9 @@ pub fn layout(model: &Model) -> Layout {
 }
 
 /// The expert's matrices in the bytes of its lease.
-pub(crate) fn weights<'a>(expert: &Expert, lease: &'a Lease) -> ExpertWeights<'a> {
+pub(crate) fn weights<'a>(expert: &'a Expert, lease: &'a Lease) -> ExpertWeights<'a> {
     let spans = spans(expert);
-    let view = |matrix: &Matrix| view(matrix, &spans, lease);
+    let view = |matrix: &'a Matrix| view(matrix, &spans, lease);
     let biases = expert.biases.as_ref().map(|ExpertBiases { gate, up, down }| kernels::ExpertBiases {
         gate: view(gate),
         up: view(up),
@@ -67,7 +67,7 @@ fn spans(expert: &Expert) -> Vec<Span> {
     clippy::expect_used,
     reason = "the spans are the matrix's own, and a lease has as many bytes as were asked for"
 )]
-fn view<'a>(matrix: &Matrix, spans: &[Span], lease: &'a Lease) -> kernels::Matrix<'a> {
+fn view<'a>(matrix: &'a Matrix, spans: &[Span], lease: &'a Lease) -> kernels::Matrix<'a> {
     let part = |part: Option<Span>| {
         let Some(part) = part else { return &[][..] };
         let holds = |span: &Span| {

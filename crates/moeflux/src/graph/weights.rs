@@ -200,7 +200,7 @@ impl WeightTable {
     }
 
     /// The matrices of one expert, borrowed from the checkpoint.
-    pub fn expert<'a>(&self, checkpoint: &'a Checkpoint, layer: usize, expert: u32) -> ExpertWeights<'a> {
+    pub fn expert<'a>(&'a self, checkpoint: &'a Checkpoint, layer: usize, expert: u32) -> ExpertWeights<'a> {
         let Expert { gate, up, down, biases } = &self.experts[layer].experts[expert as usize];
         let view = |matrix| checkpoint.view(matrix);
         let biases = biases.as_ref().map(|biases| ExpertBiases {

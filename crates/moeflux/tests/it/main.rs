@@ -23,6 +23,7 @@ mod parity;
 mod programs;
 #[path = "../../../../tests/property.rs"]
 mod property;
+mod quantised_checkpoints;
 mod reference;
 mod sampling;
 mod scheduler;

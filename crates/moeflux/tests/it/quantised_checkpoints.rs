@@ -1,0 +1,255 @@
+//! Checkpoints of GPTQ, AWQ, llm-compressor and modelopt: the same logits, bit for bit, as a checkpoint of their weights in
+//! float32; mapped, streamed, and as packs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::common::data;
+use moeflux::checkpoint::{Checkpoint, OpenOptions};
+use moeflux::convert::{self, RunOptions};
+use moeflux::experts::ExpertOptions;
+use moeflux::memory::MemoryRequest;
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux_kernels::{Encoding, Float, Matrix, Packing};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A tensor: type, shape, bytes.
+type Stored = (Dtype, Vec<usize>, Vec<u8>);
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.next() as u8).collect()
+    }
+
+    /// Float16 numbers from 2^-8 to 2^-6.
+    fn halves(&mut self, n: usize) -> Vec<u8> {
+        (0..n).flat_map(|_| (0x1c00 + (self.next() % 0x800) as u16).to_le_bytes()).collect()
+    }
+}
+
+/// A format, and how its modules are made of random numbers.
+struct Case {
+    name: &'static str,
+    config: Value,
+    encoding: Encoding,
+    /// Whether columns have their groups in another order.
+    ordered: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let packed = |packing| Encoding::Packed { bits: 4, group: 32, params: Float::F16, packing };
+    let gptq = |ordered: bool| json!({"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": ordered, "sym": false});
+    let compressed = |symmetric: bool| {
+        json!({
+            "quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head", "re:.*mlp.gate$"],
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
+                "num_bits": 4, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": 32,
+            }}},
+        })
+    };
+    vec![
+        Case {
+            name: "gptq",
+            config: gptq(false),
+            encoding: packed(Packing::Gptq { less_one: true }),
+            ordered: false,
+        },
+        Case {
+            name: "gptq, ordered",
+            config: gptq(true),
+            encoding: packed(Packing::Gptq { less_one: true }),
+            ordered: true,
+        },
+        Case {
+            name: "awq",
+            config: json!({
+                "quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": true,
+            }),
+            encoding: packed(Packing::Awq),
+            ordered: false,
+        },
+        Case {
+            name: "asymmetric",
+            config: compressed(false),
+            encoding: packed(Packing::ZerosByRow),
+            ordered: false,
+        },
+        Case {
+            name: "symmetric",
+            config: compressed(true),
+            encoding: Encoding::Symmetric { bits: 4, group: 32, params: Float::F16, signed: false },
+            ordered: false,
+        },
+        Case {
+            name: "nvfp4",
+            config: json!({
+                "quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"], "producer": {"name": "modelopt"},
+            }),
+            encoding: Encoding::Nvfp4Scaled { divided: false },
+            ordered: false,
+        },
+    ]
+}
+
+/// A module of a `[rows, cols]` map: its tensors by the ends of their names, and its weights as float32.
+fn module(
+    case: &Case,
+    rows: usize,
+    cols: usize,
+    random: &mut Random,
+) -> (Vec<(&'static str, Stored)>, Stored) {
+    let [codes, scales, biases] = case.encoding.part_bytes(rows, cols).unwrap();
+    let groups = cols / 32;
+    let codes = random.bytes(codes);
+    let (scales, biases) = match case.encoding {
+        Encoding::Nvfp4Scaled { .. } => {
+            let scales: Vec<u8> = random.bytes(scales).iter().map(|scale| 0x28 + scale % 0x18).collect();
+            (scales, 0.01f32.to_le_bytes().to_vec())
+        }
+        _ => (random.halves(scales / 2), random.bytes(biases)),
+    };
+    let order: Vec<u16> =
+        (0..cols).map(|col| if case.ordered { col * 7 % groups } else { col / 32 } as u16).collect();
+    let w = Matrix::new(rows, cols, case.encoding, &codes, &scales, &biases).unwrap();
+    let w = if case.ordered { w.with_groups(&order) } else { w };
+    let mut values = vec![0.0; rows * cols];
+    for (row, values) in values.chunks_exact_mut(cols).enumerate() {
+        w.dequantize_row(row, values);
+    }
+    let values = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    let order = order.into_iter().flat_map(|group| u32::from(group).to_le_bytes()).collect();
+    let stored = match case.encoding {
+        Encoding::Packed { packing: Packing::Gptq { .. }, .. } => vec![
+            ("qweight", (Dtype::I32, vec![cols / 8, rows], codes)),
+            ("scales", (Dtype::F16, vec![groups, rows], scales)),
+            ("qzeros", (Dtype::I32, vec![groups, rows / 8], biases)),
+            ("g_idx", (Dtype::I32, vec![cols], order)),
+        ],
+        Encoding::Packed { packing: Packing::Awq, .. } => vec![
+            ("qweight", (Dtype::I32, vec![cols, rows / 8], codes)),
+            ("scales", (Dtype::F16, vec![groups, rows], scales)),
+            ("qzeros", (Dtype::I32, vec![groups, rows / 8], biases)),
+        ],
+        Encoding::Packed { .. } => vec![
+            ("weight_packed", (Dtype::I32, vec![rows, cols / 8], codes)),
+            ("weight_scale", (Dtype::F16, vec![rows, groups], scales)),
+            ("weight_zero_point", (Dtype::I32, vec![rows / 8, groups], biases)),
+            ("weight_shape", (Dtype::I64, vec![2], [rows, cols].map(|n| (n as u64).to_le_bytes()).concat())),
+        ],
+        Encoding::Symmetric { .. } => vec![
+            ("weight_packed", (Dtype::I32, vec![rows, cols / 8], codes)),
+            ("weight_scale", (Dtype::F16, vec![rows, groups], scales)),
+            ("weight_shape", (Dtype::I64, vec![2], [rows, cols].map(|n| (n as u64).to_le_bytes()).concat())),
+        ],
+        _ => vec![
+            ("weight", (Dtype::U8, vec![rows, cols / 2], codes)),
+            ("weight_scale", (Dtype::F8_E4M3, vec![rows, cols / 16], scales)),
+            ("weight_scale_2", (Dtype::F32, vec![], biases)),
+            ("input_scale", (Dtype::F32, vec![], 1f32.to_le_bytes().to_vec())),
+        ],
+    };
+    (stored, (Dtype::F32, vec![rows, cols], values))
+}
+
+/// Writes a checkpoint like `source` with these tensors.
+fn write(source: &Path, tensors: &BTreeMap<String, Stored>, quantization: Option<&Value>) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        fs::copy(source.join(file), folder.path().join(file)).unwrap();
+    }
+    let mut config: Value = serde_json::from_slice(&fs::read(source.join("config.json")).unwrap()).unwrap();
+    if let Some(quantization) = quantization {
+        config["quantization_config"] = quantization.clone();
+    }
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let views = tensors
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    fs::write(folder.path().join("model.safetensors"), serialize(views, None).unwrap()).unwrap();
+    folder
+}
+
+/// A checkpoint of the format, and one of the same weights in float32.
+fn twins(case: &Case) -> [TempDir; 2] {
+    let source = data("qwen3_moe/hf");
+    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    let mut random = Random(1);
+    let (mut quantised, mut floats) = (BTreeMap::new(), BTreeMap::new());
+    for tensor in checkpoint.tensors() {
+        let is_map = tensor.name.contains("_proj.");
+        if let (true, [rows, cols]) = (is_map, &tensor.shape[..]) {
+            let module_name = tensor.name.strip_suffix(".weight").unwrap();
+            let (stored, values) = module(case, *rows, *cols, &mut random);
+            quantised
+                .extend(stored.into_iter().map(|(part, stored)| (format!("{module_name}.{part}"), stored)));
+            floats.insert(tensor.name.clone(), values);
+        } else {
+            let stored: Stored = (Dtype::BF16, tensor.shape.clone(), checkpoint.bytes(tensor.span).to_vec());
+            quantised.insert(tensor.name.clone(), stored.clone());
+            floats.insert(tensor.name.clone(), stored);
+        }
+    }
+    [write(&source, &quantised, Some(&case.config)), write(&source, &floats, None)]
+}
+
+fn logits(folder: &Path, numbers: Numbers, budget: Option<u64>) -> Vec<f32> {
+    let model = Model::open(folder, &ModelOptions::default()).unwrap();
+    let vocab_size = model.vocab_size() as u32;
+    let tokens: Vec<u32> = (0..24).map(|i| (i * 7919 + 13) % vocab_size).collect();
+    let memory = MemoryRequest { process: None, experts: budget };
+    let experts = ExpertOptions { memory, ..ExpertOptions::default() };
+    let options = EngineOptions { threads: 2, numbers, experts, ..EngineOptions::default() };
+    let mut engine = Engine::new(model, &options).unwrap();
+    let mut sequence = engine.sequence();
+    let logits = engine.eval_all(&mut sequence, &tokens).unwrap();
+    assert_eq!(engine.experts().is_some(), budget.is_some());
+    logits
+}
+
+#[test]
+fn logits_are_those_of_the_same_weights_in_float32() {
+    let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    for case in cases() {
+        let [quantised, floats] = twins(&case);
+        let expected = logits(floats.path(), Numbers::Exact, None);
+        assert!(expected.iter().all(|logit| logit.is_finite()), "{}", case.name);
+        let expected = bits(expected);
+        assert!(bits(logits(quantised.path(), Numbers::Exact, None)) == expected, "{}", case.name);
+        let small = Some(400_000);
+        assert!(bits(logits(quantised.path(), Numbers::Exact, small)) == expected, "{}, streamed", case.name);
+        let fast = bits(logits(quantised.path(), Numbers::Fast, None));
+        assert!(
+            bits(logits(quantised.path(), Numbers::Fast, small)) == fast,
+            "{}, fast, streamed",
+            case.name
+        );
+
+        let model = Model::open(quantised.path(), &ModelOptions::default()).unwrap();
+        let plan = |recipe: &str| convert::plan(&model, &recipe.parse().unwrap());
+        if case.ordered {
+            let error = plan("lossless").unwrap_err().to_string();
+            assert!(error.contains("act-order") && error.contains("--bits 8"), "{error}");
+            continue;
+        }
+        let target = quantised.path().join("pack");
+        let options = RunOptions { threads: 2, restart: false };
+        convert::run(&plan("lossless").unwrap(), model.checkpoint(), &target, &options, &|_, _| {}).unwrap();
+        assert!(bits(logits(&target, Numbers::Exact, None)) == expected, "{}, pack", case.name);
+        assert!(bits(logits(&target, Numbers::Exact, small)) == expected, "{}, pack, streamed", case.name);
+    }
+}
