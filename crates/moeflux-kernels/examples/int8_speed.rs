@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release -p moeflux-kernels --example int8_speed -- [THREADS [ENCODING [SET]]]`, with any part of an encoding's
 //! name, and an instruction set such as `Avx2` to take it instead of the processor's best.
+#![allow(clippy::print_stdout, reason = "what it measures is its output")]
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,4 +1,5 @@
 //! Runs tests that need a GPU: without one they are reported as ignored, with the reason.
+#![allow(clippy::print_stdout, reason = "a harness reports")]
 
 use std::process::ExitCode;
 

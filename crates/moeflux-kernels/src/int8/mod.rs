@@ -234,8 +234,8 @@ fn vectors(block: &Block<'_>, x: [&[Pair]; TOGETHER], y: &mut [[f32; ROWS]; TOGE
         // SAFETY: as above.
         InstructionSet::AvxVnni => return unsafe { avx2::vnni::vectors(block, x, y) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
         InstructionSet::Avx512 | InstructionSet::Avx2 => {
+            // SAFETY: as above.
             return unsafe { avx2::plain::vectors(block, x, y) };
         }
         _ => {}

@@ -193,7 +193,7 @@ fn unpack<const WIDTH: usize>(block: &Block<'_>, spans: Range<usize>, weights: &
             unsafe {
                 match instruction_set() {
                     InstructionSet::Amx | InstructionSet::Avx512Vnni => {
-                        avx512::unpack4_spans(codes, row, weights)
+                        avx512::unpack4_spans(codes, row, weights);
                     }
                     _ => avx2::unpack4_spans(codes, row, weights),
                 }

@@ -58,7 +58,9 @@ impl Case {
         let (heads, kv_width) = (self.shape().heads, self.kv_heads * self.head_dim);
         let rounded = |mut x: Vec<f32>| {
             if self.kv_type == KvType::F16 {
-                x.iter_mut().for_each(|x| *x = F16::from_f32(*x).to_f32());
+                for x in &mut x {
+                    *x = F16::from_f32(*x).to_f32();
+                }
             }
             x
         };

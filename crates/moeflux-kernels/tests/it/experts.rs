@@ -17,6 +17,7 @@ const ENCODINGS: [Encoding; 5] = [
 ];
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 struct Layer {
     schedule: Schedule,
     /// In groups of 32.

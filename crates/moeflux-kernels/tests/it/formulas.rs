@@ -154,6 +154,9 @@ impl Expert {
     }
 }
 
+/// A matrix, row by row.
+type Rows = Vec<Vec<f64>>;
+
 /// The weighted sum of what the experts that each token chose give.
 pub(crate) fn experts(
     experts: &[Expert],
@@ -172,7 +175,6 @@ pub(crate) fn experts(
             (u + 1.0) * g * sigmoid(alpha * g)
         }
     };
-    type Rows = Vec<Vec<f64>>;
     // Decoded by the kernels, which other tests compare with decoding bit by bit.
     let rows = |w: &OwnedMatrix| -> Rows {
         let decode = |row| {

@@ -16,12 +16,13 @@ pub(crate) fn ggml(random: &mut Random, rows: usize, cols: usize, ggml: Ggml) ->
     let mut codes = random.bytes(rows * cols / ggml.block() * ggml.block_bytes());
     for block in codes.chunks_exact_mut(ggml.block_bytes()) {
         let halves: &[usize] = match ggml {
-            Ggml::Q4_0 | Ggml::Q8_0 => &[0],
             Ggml::Q4K => &[0, 2],
             Ggml::Q6K => &[208],
             Ggml::Tq1_0 => &[52],
             Ggml::Tq2_0 => &[64],
-            Ggml::Iq2Xxs
+            Ggml::Q4_0
+            | Ggml::Q8_0
+            | Ggml::Iq2Xxs
             | Ggml::Iq2Xs
             | Ggml::Iq2S
             | Ggml::Iq3Xxs

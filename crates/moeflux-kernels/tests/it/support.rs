@@ -20,6 +20,7 @@ impl Sets {
     }
 
     /// Makes all kernels use a set that the processor has.
+    #[expect(clippy::unused_self, reason = "whoever holds the lock may choose")]
     pub(crate) fn choose(&self, set: InstructionSet) {
         assert_eq!(set_instruction_set(set), set);
     }

@@ -1,7 +1,7 @@
 //! Products of codes with activations, by the instructions that a processor has for them: `plain` AVX2, or AVX-VNNI's sums
 //! of four products. Codes are never negative; narrow ones are below 25.
+#![allow(clippy::wildcard_imports)] // the instructions
 
-#[allow(clippy::wildcard_imports)] // the instructions
 use std::arch::x86_64::*;
 
 /// Products of pairs in 16 bits.

@@ -18,7 +18,7 @@ fn matrix(bits: u8, group: usize) -> (Encoding, [Vec<u8>; 3]) {
     let bytes = encoding.row_bytes(COLS);
     let codes = (0..ROWS * bytes.codes).map(|i| (i * 89 % 251) as u8).collect();
     let floats = |step: usize| {
-        let float = |i: usize| [(i * step % 199) as u8, if i % 3 == 0 { 0xbc } else { 0x3c }];
+        let float = |i: usize| [(i * step % 199) as u8, if i.is_multiple_of(3) { 0xbc } else { 0x3c }];
         (0..ROWS * COLS / group).flat_map(float).collect()
     };
     (encoding, [codes, floats(37), floats(53)])

@@ -252,8 +252,10 @@ impl<const VECTORS: usize> Four<VECTORS> {
         const { assert!(VECTORS * LANES <= TOKENS) };
         let mut four = [_mm256_setzero_si256(); VECTORS];
         for (v, four) in four.iter_mut().enumerate() {
+            #[expect(clippy::cast_ptr_alignment, reason = "the load is of unaligned memory")]
             // SAFETY: the caller says so.
-            *four = unsafe { _mm256_loadu_si256(columns.cast::<__m256i>().add(v)) };
+            let loaded = unsafe { _mm256_loadu_si256(columns.cast::<__m256i>().add(v)) };
+            *four = loaded;
         }
         Four(four)
     }
