@@ -1,11 +1,12 @@
 //! A checkpoint: its files, mapped, and the tensors in them.
 
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, IgnoredField, ModelConfig};
 use crate::error::Error;
 use crate::family::{self, Conventions};
 use crate::files::{Contents, File, any_with_extension};
 use crate::flash_moe;
 use crate::gguf;
+use crate::hub_cache;
 use crate::matrix::Matrix;
 use crate::pack;
 use crate::quantization::{ModuleQuantization, Quantization};
@@ -14,6 +15,7 @@ use crate::stacked::StackedExperts;
 use crate::tensor::{Span, Tensor};
 use crate::weights::Weights;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What the caller decides about reading a checkpoint.
@@ -37,9 +39,10 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a folder with `config.json` and safetensors files, a GGUF file (any part of a split one will do), or a
-    /// folder with one GGUF model.
+    /// Opens a folder with `config.json` and safetensors files, a GGUF file (any part of a split one will do, under any
+    /// name), a folder with one GGUF model, or a folder of the hub's cache.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, Error> {
+        let path = &*hub_cache::resolve(path)?;
         let (contents, config, metadata) = match Format::detect(path) {
             Format::Safetensors => {
                 let (contents, config) = safetensors::open(path, options)?;
@@ -98,6 +101,16 @@ impl Checkpoint {
     /// The weight files.
     pub fn files(&self) -> &[File] {
         &self.contents.files
+    }
+
+    /// Fields of the config that are there and change nothing, or are ignored because the caller asked for it.
+    pub fn ignored_fields(&self) -> &[IgnoredField] {
+        &self.config.ignored
+    }
+
+    /// Whether a tensor is read from memory, where its rows were put in order, and not from its file.
+    pub fn is_in_place(&self, span: Span) -> bool {
+        self.contents.files[span.file as usize].is_in_place()
     }
 
     /// Checksums (XXH3, 64 bits) of the blocks of the experts that a file holds, by expert index, if the format has them:
@@ -178,6 +191,35 @@ impl Checkpoint {
         Ok(Weights::new(self, conventions))
     }
 
+    /// What is unusual about the checkpoint, a line each, for people.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let count = |is: &dyn Fn(&str) -> bool| self.contents.tensors.keys().filter(|name| is(name)).count();
+        if let Some(scaling) = self.config.model.rope().note() {
+            notes.push(scaling);
+        }
+        if !self.contents.files.iter().all(File::is_in_place) {
+            notes.push(
+                "experts are stored transposed: they are put in order in memory when they are first read, and cannot be \
+                 streamed; `moeflux convert` makes a pack, which can"
+                    .to_owned(),
+            );
+        }
+        let buffers = count(&family::is_buffer);
+        if buffers > 0 {
+            notes.push(format!("{buffers} tensors follow from the config or scale what is not rounded here"));
+        }
+        let input_scales = count(&|name| name.ends_with(".input_scale"));
+        if input_scales > 0 {
+            notes.push(format!("{input_scales} scales of activations: activations are not rounded here"));
+        }
+        let vision = self.vision_tensors().count();
+        if vision > 0 {
+            notes.push(format!("{vision} tensors of a vision tower: images are not read"));
+        }
+        notes
+    }
+
     /// The format in one line, for people.
     pub fn layout(&self) -> String {
         let any = |part: &str| self.contents.tensors.keys().any(|name| name.contains(part));
@@ -224,6 +266,17 @@ impl Checkpoint {
     }
 }
 
+/// Whether a path is a GGUF file, by its name or by what it begins with.
+pub fn is_gguf(path: &Path) -> bool {
+    let begins_so = || {
+        let mut magic = [0; 4];
+        let file = std::fs::File::open(path);
+        file.and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"GGUF"
+    };
+    // Nothing is read of what may have no end.
+    path.is_file() && (path.extension().is_some_and(|extension| extension == "gguf") || begins_so())
+}
+
 /// How a checkpoint is stored.
 enum Format {
     Safetensors,
@@ -246,7 +299,6 @@ impl Format {
             let gguf_only = any_with_extension(path, "gguf") && !any_with_extension(path, "safetensors");
             return if gguf_only { Format::Gguf } else { Format::Safetensors };
         }
-        let is_gguf = path.is_file() && path.extension().is_some_and(|extension| extension == "gguf");
-        if is_gguf { Format::Gguf } else { Format::Safetensors }
+        if is_gguf(path) { Format::Gguf } else { Format::Safetensors }
     }
 }

@@ -14,6 +14,32 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// Something that cannot be read to its end: a pipe, a device, a socket.
+    #[error("{}: expected a regular file, found a pipe, a device or a socket", path.display())]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
+    /// A file that is larger than any of its kind.
+    #[error("{}: expected at most {limit} bytes, found {found}; it is damaged, or not what its name says", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes allowed.
+        limit: u64,
+        /// Bytes in the file, or read of it.
+        found: u64,
+    },
+    /// Experts that would have to be put in order to be read from the file.
+    #[error(
+        "{}: the experts are stored transposed, so they can be held in memory but not streamed from the file; \
+         `moeflux convert` makes a pack of them, which streams",
+        path.display()
+    )]
+    Transposed {
+        /// The file that holds them.
+        path: PathBuf,
+    },
     /// A file that every checkpoint has is not there.
     #[error("{}: not found; a checkpoint folder holds config.json and *.safetensors files", path.display())]
     MissingFile {
@@ -29,6 +55,27 @@ pub enum Error {
         /// The checkpoint folder.
         folder: PathBuf,
         /// The weight files found.
+        found: Vec<String>,
+    },
+    /// One of the shards that the names of others count is not there.
+    #[error("{}: {file} is missing, one of {count} weight files; download it too", folder.display())]
+    MissingFileOfSeveral {
+        /// The folder.
+        folder: PathBuf,
+        /// The file.
+        file: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A folder of the hub's cache that does not say which snapshot is meant.
+    #[error(
+        "{}: a folder of the hub's cache without refs/main; name one of its snapshots, which are {}",
+        folder.display(), list(found)
+    )]
+    Snapshots {
+        /// The folder.
+        folder: PathBuf,
+        /// The names of its snapshots.
         found: Vec<String>,
     },
     /// A git-lfs pointer in place of the file itself.
@@ -320,6 +367,20 @@ pub enum Error {
         expected: String,
         /// What the file has.
         found: String,
+    },
+    /// A model whose output projection is its embedding has another one stored.
+    #[error(
+        "{}: tensor {tensor}: expected the same bytes as {embedding}, since tie_word_embeddings is true; \
+         set it to false in config.json if the model has an output projection of its own",
+        path.display()
+    )]
+    Untied {
+        /// The file.
+        path: PathBuf,
+        /// The output projection.
+        tensor: String,
+        /// The embedding.
+        embedding: String,
     },
     /// Tensors that the model has no place for: to leave them out would change what it computes.
     #[error(

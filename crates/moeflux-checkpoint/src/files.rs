@@ -3,33 +3,59 @@
 use crate::error::Error;
 use crate::stacked::StackedExperts;
 use crate::tensor::{Span, Tensor};
+use crate::transposed::Transposed;
+use crate::{bus_error, small_file};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Tensors by their names in the files.
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
-/// One of a checkpoint's weight files, mapped.
+/// One of a checkpoint's weight files, mapped; or a tensor of one that lies in it in another order.
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Mapped(Arc<Map>),
+    Transposed(Arc<Transposed>),
+}
+
+/// A mapped file.
+#[derive(Debug)]
+pub(crate) struct Map {
     map: Mmap,
+    /// Names the file if the system cannot give its bytes.
+    _named: bus_error::Named,
+}
+
+impl std::ops::Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
 }
 
 impl File {
-    /// Maps the file.
-    fn open(path: &Path) -> Result<Self, Error> {
+    /// Maps the file, which must be a regular one: others have no end, or wait for somebody to write.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
+        small_file::check_regular(path, &std::fs::metadata(path).map_err(io)?)?;
         let file = std::fs::File::open(path).map_err(io)?;
         // SAFETY: mapped bytes must not change while they are borrowed. No one here writes them; that no one else does
         // is what `Checkpoint` asks of its user, as every reader of mapped files must.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        if is_lfs_pointer(&map) {
+        if small_file::is_lfs_pointer(&map) {
             return Err(Error::LfsPointer { path: path.to_owned() });
         }
-        Ok(File { path: path.to_owned(), map })
+        let named = bus_error::Named::new(&map, path);
+        Ok(File { path: path.to_owned(), data: Data::Mapped(Arc::new(Map { map, _named: named })) })
     }
 
     /// Where it is.
@@ -40,12 +66,32 @@ impl File {
     /// Size in bytes.
     #[expect(clippy::len_without_is_empty, reason = "a weight file holds at least a header")]
     pub fn len(&self) -> u64 {
-        self.map.len() as u64
+        match &self.data {
+            Data::Mapped(map) => map.len() as u64,
+            Data::Transposed(tensor) => tensor.len(),
+        }
+    }
+
+    /// Whether it is a file on disk as it lies there: what can be read from [`path`](Self::path). Otherwise it is a tensor
+    /// of that file, of which a copy in the order of rows is made in memory when it is first read.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.data, Data::Mapped(_))
+    }
+
+    /// The tensor, if it is not read in place.
+    pub(crate) fn transposed(&self) -> Option<&Arc<Transposed>> {
+        match &self.data {
+            Data::Mapped(_) => None,
+            Data::Transposed(tensor) => Some(tensor),
+        }
     }
 
     /// All of it.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.data {
+            Data::Mapped(map) => map,
+            Data::Transposed(tensor) => tensor.bytes(),
+        }
     }
 
     /// Has the system begin to read a range, if it takes advice.
@@ -58,6 +104,10 @@ impl File {
 
     /// Reads a range, if the system can be asked for it; on Linux in pages as large as the file system has.
     pub(crate) fn bring(&self, span: Span) {
+        if let Data::Transposed(tensor) = &self.data {
+            tensor.bytes();
+            return;
+        }
         #[cfg(target_os = "linux")]
         {
             // Not in the pages of 4 KiB that advice of what will be needed brings.
@@ -71,7 +121,12 @@ impl File {
 
     #[cfg(unix)]
     fn advise(&self, advice: memmap2::Advice, span: Span) -> bool {
-        self.map.advise_range(advice, span.offset as usize, span.len as usize).is_ok()
+        match &self.data {
+            Data::Mapped(map) => {
+                map.map.advise_range(advice, span.offset as usize, span.len as usize).is_ok()
+            }
+            Data::Transposed(_) => false,
+        }
     }
 }
 
@@ -101,6 +156,23 @@ impl Contents {
         Ok((index as u32, &self.files[index]))
     }
 
+    /// Has a stack of matrices `[count, cols, rows]` of floats, as a file holds it, stand as `[count, rows, cols]`: with
+    /// each row in one piece, as products read it.
+    pub(crate) fn transpose(&mut self, name: &str) {
+        let Some(tensor) = self.tensors.get_mut(name) else { return };
+        let file = &self.files[tensor.span.file as usize];
+        let (Data::Mapped(map), &[_, cols, rows], Some(float)) =
+            (&file.data, &tensor.shape[..], tensor.dtype.float())
+        else {
+            return;
+        };
+        let transposed = Transposed::new(map.clone(), tensor.span, [rows, cols], float.bytes());
+        let file = File { path: file.path.clone(), data: Data::Transposed(Arc::new(transposed)) };
+        tensor.shape.swap(1, 2);
+        tensor.span = Span { file: self.files.len() as u32, offset: 0, len: tensor.span.len };
+        self.files.push(file);
+    }
+
     /// Adds a tensor, unless an earlier one has its name.
     pub(crate) fn add(&mut self, tensor: Tensor) -> Result<(), Error> {
         if let Some(first) = self.tensors.get(&tensor.name) {
@@ -111,6 +183,12 @@ impl Contents {
         Ok(())
     }
 
+    /// The bytes of a span.
+    pub(crate) fn bytes(&self, span: Span) -> &[u8] {
+        let start = span.offset as usize;
+        &self.files[span.file as usize].bytes()[start..start + span.len as usize]
+    }
+
     /// The path of a tensor's file.
     pub(crate) fn path(&self, span: Span) -> PathBuf {
         self.files[span.file as usize].path.clone()
@@ -119,14 +197,7 @@ impl Contents {
 
 /// A small file's bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let bytes = std::fs::read(path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => Error::MissingFile { path: path.to_owned() },
-        _ => Error::Io { path: path.to_owned(), source },
-    })?;
-    if is_lfs_pointer(&bytes) {
-        return Err(Error::LfsPointer { path: path.to_owned() });
-    }
-    Ok(bytes)
+    small_file::read(path, small_file::LARGEST)?.ok_or_else(|| Error::MissingFile { path: path.to_owned() })
 }
 
 /// The files in a folder whose names end in `.{extension}`, sorted.
@@ -151,10 +222,4 @@ pub(crate) fn any_with_extension(folder: &Path, extension: &str) -> bool {
 /// The last components of paths, for reading.
 pub(crate) fn names(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect()
-}
-
-/// Whether a file is a git-lfs pointer in place of the content that belongs there. Longer files are not touched: of those that
-/// are mapped the system would read megabytes.
-fn is_lfs_pointer(bytes: &[u8]) -> bool {
-    bytes.len() < 1024 && bytes.starts_with(b"version https://git-lfs")
 }

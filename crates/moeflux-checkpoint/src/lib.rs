@@ -11,6 +11,7 @@
 //! the artifacts of flash-moe ([`flash_moe`]); packs ([`pack`]), the layout made for streaming experts, which
 //! [`convert`] makes of any of them. The crate knows nothing of what a model computes, nor of devices.
 
+mod bus_error;
 mod checkpoint;
 pub mod config;
 pub mod convert;
@@ -19,16 +20,21 @@ pub mod family;
 mod files;
 pub mod flash_moe;
 pub mod gguf;
+mod hub_cache;
 mod matrix;
 pub mod pack;
+mod provenance;
 mod quantization;
 pub mod safetensors;
+pub mod small_file;
 mod stacked;
 mod tensor;
+mod transposed;
 mod weights;
 
-pub use checkpoint::{Checkpoint, OpenOptions};
-pub use config::ModelConfig;
+pub use bus_error::report as report_bus_errors;
+pub use checkpoint::{Checkpoint, OpenOptions, is_gguf};
+pub use config::{IgnoredField, ModelConfig};
 pub use error::Error;
 pub use family::RowOrder;
 pub use family::deepseek::{DeepseekConfig, DeepseekRouterConfig, LatentAttentionConfig};
@@ -40,9 +46,10 @@ pub use family::olmoe::OlmoeConfig;
 pub use family::parts::{AttentionConfig, DecoderConfig, GroupedRouterConfig, MlpType, MoeConfig};
 pub use family::qwen3_moe::Qwen3MoeConfig;
 pub use family::qwen3_next::{DeltaNetConfig, LayerType, Qwen3NextConfig};
-pub use family::rope::{RopeParameters, Yarn};
+pub use family::rope::{Llama3, Longrope, RopeParameters, RopeScaling, Yarn};
 pub use files::File;
 pub use matrix::{Expert, ExpertBiases, Matrix};
+pub use provenance::Provenance;
 pub use quantization::{ModuleQuantization, Quantization};
 pub use tensor::{Dtype, Span, Tensor};
 pub use weights::{LatentDims, LatentHeads, Weights};

@@ -154,7 +154,8 @@ impl Quantization {
             None => {}
             // The tensors that are packed say so by their names, and are read for families that have them.
             Some("mxfp4") => {
-                fields.inert(&["modules_to_not_convert"]);
+                fields.pass_over("the tensors say which modules are quantised", &["modules_to_not_convert"]);
+                fields.pass_over("says how transformers loads the weights", &["dequantize"]);
                 fields.finish()?;
                 return Ok(None);
             }
@@ -185,7 +186,7 @@ impl Quantization {
                     None => continue,
                 },
             };
-            fields.inert(&[module]);
+            fields.value(module);
             modules.insert(module.to_owned(), how);
         }
         fields.finish()?;

@@ -8,7 +8,9 @@ mod packed;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+use crate::family::rope::RopeScaling;
 use crate::family::{self, Conventions, Layout, RowOrder};
+use crate::gguf;
 use crate::matrix::{Expert, Matrix};
 use crate::quantization::ModuleQuantization;
 use crate::tensor::{Dtype, Tensor};
@@ -173,16 +175,20 @@ impl<'a> Weights<'a> {
         Ok(())
     }
 
-    /// Checks that no tensor is left, save those of a vision tower and of a multi-token-prediction head,
-    /// and biases of zeros.
+    /// Checks that no tensor is left, save those of a vision tower and of a multi-token-prediction head, biases of zeros,
+    /// those that are computed anew or belong to what is not rounded here, and a copy of the embedding where that is the
+    /// output projection.
     pub fn finish(&self) -> Result<(), Error> {
         let used = self.used.borrow();
+        let untied = self.stored_head()?;
         let unexpected = |tensor: &&Tensor| {
             let name = tensor.name.as_str();
             !used.contains(name)
                 && !family::is_vision(name)
                 && !self.checkpoint.is_mtp(tensor)
                 && !self.is_zero_bias(tensor)
+                && !self.is_needless(name)
+                && !untied.iter().any(|known| known == name)
         };
         let left: Vec<&Tensor> = self.checkpoint.tensors().filter(unexpected).collect();
         let Some(first) = left.first() else { return Ok(()) };
@@ -191,6 +197,44 @@ impl<'a> Weights<'a> {
             count: left.len(),
             tensors: left.iter().take(LISTED).map(|tensor| tensor.name.clone()).collect(),
         })
+    }
+
+    /// Whether a tensor changes nothing: one that follows from the config, a scale of what is not rounded here, or what the
+    /// config holds already.
+    fn is_needless(&self, name: &str) -> bool {
+        family::is_buffer(name)
+            || (self.conventions.layout == Layout::Gguf
+                && name == gguf::ROPE_FACTORS
+                && self.has_rope_factors())
+    }
+
+    fn has_rope_factors(&self) -> bool {
+        let mut config = self.checkpoint.config().clone();
+        config.rope_mut().is_some_and(|rope| matches!(rope.scaling, RopeScaling::Factors(_)))
+    }
+
+    /// The tensors of an output projection that is stored though the embedding stands for it; they must be equal.
+    fn stored_head(&self) -> Result<Vec<String>, Error> {
+        if !self.conventions.tied || self.conventions.layout == Layout::Gguf {
+            return Ok(Vec::new());
+        }
+        let (head, embedding) = (self.conventions.lm_head, self.conventions.module("embed_tokens"));
+        let mut stored = Vec::new();
+        for part in ["weight", "scales", "biases"] {
+            let name = format!("{head}.{part}");
+            let Some(tensor) = self.checkpoint.tensor(&name) else { continue };
+            let embedding = format!("{embedding}.{part}");
+            let is_same = self.checkpoint.tensor(&embedding).is_some_and(|other| {
+                (tensor.dtype, &tensor.shape) == (other.dtype, &other.shape)
+                    && seem_equal(self.checkpoint.bytes(tensor.span), self.checkpoint.bytes(other.span))
+            });
+            if !is_same {
+                let path = self.checkpoint.file_path(tensor.span);
+                return Err(Error::Untied { path, tensor: name, embedding });
+            }
+            stored.push(name);
+        }
+        Ok(stored)
     }
 
     /// The linear map of a module, named as in the files, quantised or not. Of a stack of maps (`shape` has three
@@ -351,4 +395,19 @@ fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
         [rows @ .., cols] => (rows.iter().product(), *cols),
         [] => (1, 1),
     }
+}
+
+/// Whether two ranges of equal length hold the same: of large ones a thousand pieces are compared, spread evenly, since to
+/// compare all of an embedding would read it twice at every start.
+fn seem_equal(a: &[u8], b: &[u8]) -> bool {
+    const PIECE: usize = 4096;
+    const PIECES: usize = 1024;
+    if a.len() != b.len() || a.len() <= PIECE * PIECES {
+        return a == b;
+    }
+    let last = a.len() - PIECE;
+    (0..PIECES).all(|index| {
+        let at = last / (PIECES - 1) * index;
+        a[at..at + PIECE] == b[at..at + PIECE]
+    }) && a[last..] == b[last..]
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use moeflux::checkpoint::{Checkpoint, Tensor};
+use moeflux::checkpoint::{Checkpoint, IgnoredField, Provenance, Tensor};
 use moeflux::{Model, Part, PartSize, Summary};
 use serde::Serialize;
 
@@ -34,8 +34,30 @@ pub(crate) struct InspectArgs {
 struct JsonSummary<'a> {
     #[serde(flatten)]
     summary: &'a Summary,
+    runs: bool,
+    name: Option<&'a str>,
+    written_by: &'a [String],
+    notes: &'a [String],
+    ignored: Vec<JsonIgnored<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensors: Option<Vec<JsonTensor<'a>>>,
+}
+
+#[derive(Serialize)]
+struct JsonIgnored<'a> {
+    field: &'a str,
+    reason: &'a str,
+}
+
+/// What `--json` prints of a model that does not open.
+#[derive(Serialize)]
+struct JsonRefusal<'a> {
+    runs: bool,
+    why: String,
+    name: Option<&'a str>,
+    family: Option<&'a str>,
+    written_by: &'a [String],
+    quantization: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -51,13 +73,36 @@ struct JsonTensor<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
-    let model = args.model.open(args.argument.as_deref())?;
+    let named = args.model.folder(args.argument.as_deref())?;
+    let provenance = args.model.locate(&named)?.and_then(|path| Provenance::of(&path));
+    let model = match args.model.open(args.argument.as_deref()) {
+        Ok(model) => model,
+        Err(error) => {
+            if let Some(provenance) = provenance {
+                terminal::show(&refusal(&named, &provenance, &error, args.json)?)?;
+            }
+            return Err(error);
+        }
+    };
+    let provenance = provenance.unwrap_or_default();
+    let notes = model.checkpoint().notes();
     let summary = model.summary()?;
     let tensors = args.tensors.then(|| tensors(model.checkpoint()));
     let text = if args.json {
-        terminal::json(&JsonSummary { summary: &summary, tensors })?
+        let ignored = model.checkpoint().ignored_fields().iter();
+        terminal::json(&JsonSummary {
+            summary: &summary,
+            runs: true,
+            name: provenance.name.as_deref(),
+            written_by: &provenance.written_by,
+            notes: &notes,
+            ignored: ignored
+                .map(|IgnoredField { field, reason, .. }| JsonIgnored { field, reason })
+                .collect(),
+            tensors,
+        })?
     } else {
-        page(&model, &summary, tensors.as_deref())?
+        page(&model, &summary, &provenance, tensors.as_deref())?
     };
     terminal::show(&text)?;
     Ok(())
@@ -79,7 +124,65 @@ fn tensors(checkpoint: &Checkpoint) -> Vec<JsonTensor<'_>> {
     described.collect()
 }
 
-fn page(model: &Model, summary: &Summary, tensors: Option<&[JsonTensor]>) -> Result<String, std::fmt::Error> {
+/// What is known of a model that does not open.
+fn refusal(named: &Path, provenance: &Provenance, error: &anyhow::Error, json: bool) -> Result<String> {
+    let Provenance { name, family, written_by, quantization, .. } = provenance;
+    if json {
+        let (name, family, quantization) = (name.as_deref(), family.as_deref(), quantization.as_deref());
+        let why = error.to_string();
+        return Ok(terminal::json(&JsonRefusal {
+            runs: false,
+            why,
+            name,
+            family,
+            written_by,
+            quantization,
+        })?);
+    }
+    let mut page = String::new();
+    let out = &mut page;
+    writeln!(out, "model        {}", named.display())?;
+    for (label, value) in [("name", name), ("family", family), ("quantised", quantization)] {
+        if let Some(value) = value {
+            writeln!(out, "{label:12} {value}")?;
+        }
+    }
+    if !written_by.is_empty() {
+        writeln!(out, "written by   {}", written_by.join(", "))?;
+    }
+    writeln!(out, "runs         no: {error}")?;
+    Ok(page)
+}
+
+/// Who wrote the files, what is unusual about them, and which fields of the config are not used.
+fn provenance_lines(out: &mut String, model: &Model, provenance: &Provenance) -> std::fmt::Result {
+    if let Some(name) = &provenance.name {
+        writeln!(out, "name         {name}")?;
+    }
+    if !provenance.written_by.is_empty() {
+        writeln!(out, "written by   {}", provenance.written_by.join(", "))?;
+    }
+    for note in model.checkpoint().notes() {
+        writeln!(out, "note         {note}")?;
+    }
+    let ignored = model.checkpoint().ignored_fields();
+    let mut reasons: Vec<&str> = ignored.iter().map(|field| field.reason).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    for reason in reasons {
+        let of_reason = ignored.iter().filter(|field| field.reason == reason);
+        let names: Vec<&str> = of_reason.map(|field| field.field.as_str()).collect();
+        writeln!(out, "ignored      {} ({reason})", names.join(", "))?;
+    }
+    writeln!(out, "runs         yes")
+}
+
+fn page(
+    model: &Model,
+    summary: &Summary,
+    provenance: &Provenance,
+    tensors: Option<&[JsonTensor]>,
+) -> Result<String, std::fmt::Error> {
     let Summary { experts, parameters, bytes_per_token, sequence, .. } = summary;
     let layers: Vec<String> =
         summary.layers.iter().map(|layer| format!("{} {}", layer.count, layer.kind)).collect();
@@ -111,6 +214,7 @@ fn page(model: &Model, summary: &Summary, tensors: Option<&[JsonTensor]>) -> Res
         Bytes(sequence.windows),
         Bytes(sequence.recurrent)
     )?;
+    provenance_lines(out, model, provenance)?;
     writeln!(out)?;
     parts(out, &summary.parts)?;
     writeln!(out)?;

@@ -119,9 +119,13 @@ Examples:
   moeflux convert path/to/bf16 pack --recipe experts=4,router=8,lm_head=6,embed=8,mtp=8
   moeflux convert path/to/bf16 pack --recipe compact --dry-run")]
     Convert(convert::ConvertArgs),
-    /// Check a pack's checksums and shapes, and how far its weights are from their source's
+    /// Check a model's files: a pack's checksums, other models' shards and known hashes
     #[command(after_help = "\
+Of a folder from a hub: that every shard holds the tensors of the index and is as long as its header says, and that each
+file whose hash a download left beside it has that hash.
+
 Examples:
+  moeflux verify path/to/model
   moeflux verify pack
   moeflux verify pack --against path/to/bf16 --tensors")]
     Verify(verify::VerifyArgs),
@@ -175,6 +179,7 @@ Examples:
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    moeflux::checkpoint::report_bus_errors();
     let run = |cli: Cli| {
         // A server that says nothing of its requests can't be run.
         let _unsent = cli.log.start(matches!(cli.command, Command::Serve(_)))?;

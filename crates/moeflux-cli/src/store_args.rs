@@ -33,9 +33,13 @@ impl StoreArgs {
     /// The model's folder or file that an argument names: by its path, or as a pulled model. `None` if it does
     /// neither.
     pub(crate) fn locate(&self, named: &Path) -> Result<Option<PathBuf>> {
-        let is_gguf = named.is_file() && named.extension().is_some_and(|extension| extension == "gguf");
-        if named.is_dir() || is_gguf {
+        if named.is_dir() || moeflux::checkpoint::is_gguf(named) {
             return Ok(Some(named.to_owned()));
+        }
+        // A weight file stands for the folder that makes a model of it.
+        if named.is_file() && named.extension().is_some_and(|extension| extension == "safetensors") {
+            let folder = named.parent().filter(|folder| !folder.as_os_str().is_empty());
+            return Ok(Some(folder.unwrap_or(Path::new(".")).to_owned()));
         }
         // Without a place for them there are no pulled models.
         let (Some(name), Ok(store)) = (named.to_str(), self.store()) else { return Ok(None) };

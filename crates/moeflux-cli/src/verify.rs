@@ -1,4 +1,4 @@
-//! `moeflux verify`: whether a pack is what it was when it was made.
+//! `moeflux verify`: whether a pack is what it was when it was made, and whether the files of another model are whole.
 
 use std::fmt::Write;
 use std::num::NonZeroUsize;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use moeflux::ModelOptions;
 use moeflux::convert::{self, Difference};
+use moeflux::{Model, ModelOptions};
 
 use crate::convert::threads;
 use crate::progress::Progress;
@@ -17,8 +17,8 @@ use crate::terminal::{self, note};
 /// Arguments of `verify`.
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
-    /// Pack to check
-    #[arg(value_name = "PACK")]
+    /// Pack, or other model, to check
+    #[arg(value_name = "MODEL")]
     pack: PathBuf,
     /// Also compare its weights with those of the model that it was made from
     #[arg(long, value_name = "SRC")]
@@ -37,6 +37,12 @@ pub(crate) struct VerifyArgs {
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     // Shapes and lengths.
     let model = args.store.open(&args.pack, &ModelOptions::default())?;
+    if !model.checkpoint().is_pack() {
+        if args.against.is_some() {
+            bail!("{}: no pack, so it was made from nothing; --against is for packs", args.pack.display());
+        }
+        return files(&model);
+    }
     let threads = threads(args.threads);
     let damage = Progress::bytes("checking")
         .follow(|tell| convert::verify(model.checkpoint().path(), threads, tell))?;
@@ -54,6 +60,45 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
         table(&mut page, &differences, args.tensors)?;
     }
     terminal::show(&page)?;
+    Ok(())
+}
+
+/// Checks the files of a model that is no pack. That it could be opened shows that its shards are those of the index, each as
+/// long as its header says.
+fn files(model: &Model) -> Result<()> {
+    let checkpoint = model.checkpoint();
+    let (path, tensors) = (checkpoint.path(), checkpoint.tensors().count());
+    let weights = checkpoint.files().iter().filter(|file| file.is_in_place()).count();
+    let known = if path.is_dir() { moeflux_hub::known_files(path)? } else { Vec::new() };
+    let total = known.iter().map(|file| file.size).sum();
+    let damaged = Progress::bytes("checking").follow(|tell| {
+        let mut done = 0;
+        let mut damaged = Vec::new();
+        for file in &known {
+            let is_whole = file.is_whole(&mut |bytes| {
+                done += bytes;
+                tell(done, total);
+            })?;
+            if !is_whole {
+                damaged.push(file);
+            }
+        }
+        Ok::<_, moeflux_hub::Error>(damaged)
+    })?;
+    for file in &damaged {
+        note(format!("damaged: {}: expected {}", file.path.display(), file.digest));
+    }
+    if !damaged.is_empty() {
+        bail!("{}: {} damaged; download it again", path.display(), parts(damaged.len()));
+    }
+    let hashes = match known.len() {
+        0 => "no hash is known to compare with".to_owned(),
+        count => format!("{count} known hashes are right"),
+    };
+    terminal::show(&format!(
+        "{}: {weights} weight files with {tensors} tensors, all whole; {hashes}\n",
+        path.display()
+    ))?;
     Ok(())
 }
 

@@ -27,6 +27,7 @@ mod receipt;
 mod selection;
 mod stage;
 mod store;
+mod verify;
 
 pub use digest::Digest;
 pub use download::Event;
@@ -37,3 +38,4 @@ pub use name::ModelName;
 pub use plan::{Plan, PlannedFile};
 pub use store::{Model, Store};
 pub use ureq::Proxy;
+pub use verify::{KnownFile, known_files};

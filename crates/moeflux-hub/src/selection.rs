@@ -121,7 +121,8 @@ fn companions<'a>(repo: &str, paths: &'a [&str]) -> Result<impl Iterator<Item = 
         None => {
             let data = ["json", "jinja", "model"].iter().any(|ending| has_ending(path, ending));
             let named = path.starts_with("tokenizer") || path.starts_with("chat_template");
-            matches!(path, "config.json" | "generation_config.json") || (named && data)
+            let fixed = ["config.json", "generation_config.json", "hf_quant_config.json", "tiktoken.model"];
+            fixed.contains(&path) || (named && data)
         }
     };
     Ok(paths.iter().filter(move |path| is_companion(path)).map(|path| (*path).to_owned()))

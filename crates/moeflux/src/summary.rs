@@ -172,6 +172,7 @@ impl Model {
                 .checkpoint()
                 .files()
                 .iter()
+                .filter(|file| file.is_in_place())
                 .map(|file| FileSize { path: file.path().to_owned(), bytes: file.len() })
                 .collect(),
         })

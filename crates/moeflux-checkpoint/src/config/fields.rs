@@ -1,7 +1,9 @@
 //! Reading a JSON object field by field, and knowing at the end which ones nobody asked for.
 
+use super::ignored::{self, IgnoredField};
 use crate::error::Error;
 use serde_json::{Map, Value};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -16,12 +18,23 @@ pub(crate) struct Fields<'a> {
     map: &'a Map<String, Value>,
     known: HashSet<&'a str>,
     ignored: &'a [String],
+    /// What was passed over so far, in the whole file.
+    passed_over: &'a RefCell<Vec<IgnoredField>>,
 }
 
+/// Why a field is passed over that nothing here knows.
+const ASKED_FOR: &str = "unknown, and listed to be ignored";
+
 impl<'a> Fields<'a> {
-    /// The object at the top of the file `path`; `ignored` lists dotted fields that may be unknown.
-    pub(crate) fn new(path: &'a Path, map: &'a Map<String, Value>, ignored: &'a [String]) -> Self {
-        Fields { path, prefix: String::new(), map, known: HashSet::new(), ignored }
+    /// The object at the top of the file `path`; `ignored` lists dotted fields that may be unknown, `passed_over` takes
+    /// note of those that are not used.
+    pub(crate) fn new(
+        path: &'a Path,
+        map: &'a Map<String, Value>,
+        ignored: &'a [String],
+        passed_over: &'a RefCell<Vec<IgnoredField>>,
+    ) -> Self {
+        Fields { path, prefix: String::new(), map, known: HashSet::new(), ignored, passed_over }
     }
 
     /// The value of a field, which is known from now on.
@@ -91,34 +104,53 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Passes over fields that change nothing.
-    pub(crate) fn inert(&mut self, names: &[&str]) {
+    /// Passes over fields that change nothing in this family, and says why.
+    pub(crate) fn pass_over(&mut self, reason: &'static str, names: &[&str]) {
         for name in names {
-            self.value(name);
+            if self.value(name).is_some() {
+                self.passed_over.borrow_mut().push(IgnoredField { field: self.dotted(name), reason });
+            }
         }
     }
 
-    /// Fields, other than null and those that the caller ignores, that nobody has asked for yet.
+    /// Passes over fields that change nothing in any family: see [`ignored`].
+    pub(crate) fn pass_over_ignorable(&mut self) -> Result<(), Error> {
+        for (name, value) in self.map {
+            if let Some(reason) = ignored::reason(name) {
+                self.pass_over(reason, &[name]);
+            } else if ignored::harmless(name, value) == Some(true) {
+                self.value(name);
+            } else if ignored::harmless(name, value) == Some(false) && !value.is_null() {
+                return Err(self.wrong(name, "false"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fields that hold something, other than those that the caller ignores, that nobody has asked for yet.
     pub(crate) fn rest(&self) -> Vec<(&'a str, &'a Value)> {
-        let unknown = |(name, value): (&'a String, &'a Value)| {
-            let wanted = !value.is_null()
-                && !self.known.contains(name.as_str())
-                && !self.ignored.contains(&self.dotted(name));
-            wanted.then_some((name.as_str(), value))
-        };
-        self.map.iter().filter_map(unknown).collect()
+        self.unread().filter(|(name, _)| !self.ignored.contains(&self.dotted(name))).collect()
     }
 
     /// Refuses the object if it has a field that nobody asked for.
     pub(crate) fn finish(self) -> Result<(), Error> {
-        match self.rest().first() {
-            None => Ok(()),
-            Some((name, value)) => Err(Error::UnknownField {
+        if let Some((name, value)) = self.rest().first() {
+            return Err(Error::UnknownField {
                 path: self.path.to_owned(),
                 field: self.dotted(name),
                 found: shown(value),
-            }),
+            });
         }
+        let note = |(name, _)| IgnoredField { field: self.dotted(name), reason: ASKED_FOR };
+        self.passed_over.borrow_mut().extend(self.unread().map(note));
+        Ok(())
+    }
+
+    fn unread(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let unread = |(name, value): &(&String, &Value)| {
+            !ignored::is_empty(value) && !self.known.contains(name.as_str())
+        };
+        self.map.iter().filter(unread).map(|(name, value)| (name.as_str(), value))
     }
 
     /// The error for a field that is missing or has a value other than `expected`.

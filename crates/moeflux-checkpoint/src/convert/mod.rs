@@ -34,6 +34,7 @@ const SIDECARS: &[&str] = &[
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "tiktoken.model",
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/tool_use.jinja",

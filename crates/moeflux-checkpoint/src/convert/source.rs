@@ -7,17 +7,25 @@ use super::Error;
 use crate::checkpoint::Checkpoint;
 use crate::matrix::Matrix;
 use crate::tensor::Span;
+use crate::transposed::Transposed;
 use moeflux_kernels::{Encoding, QuantizeError, quantize_row};
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Bytes of rows that are held at once.
 pub(crate) const PIECE: usize = 4 << 20;
 
 /// A checkpoint's files, open for reading.
 pub(crate) struct Source {
-    files: Vec<(PathBuf, File)>,
+    files: Vec<(PathBuf, Opened)>,
+}
+
+enum Opened {
+    File(File),
+    /// A tensor whose rows are put in order as they are read.
+    Transposed(Arc<Transposed>),
 }
 
 /// Space that encoding works in, kept from one matrix to the next.
@@ -36,16 +44,24 @@ impl Source {
     pub(crate) fn open(checkpoint: &Checkpoint) -> Result<Self, Error> {
         let open = |file: &crate::File| {
             let path = file.path().to_owned();
-            let file = File::open(&path).map_err(Error::io(&path))?;
-            Ok((path, file))
+            let opened = match file.transposed() {
+                Some(tensor) => Opened::Transposed(tensor.clone()),
+                None => Opened::File(File::open(&path).map_err(Error::io(&path))?),
+            };
+            Ok((path, opened))
         };
         Ok(Source { files: checkpoint.files().iter().map(open).collect::<Result<_, Error>>()? })
     }
 
     /// Reads bytes of a file.
     pub(crate) fn read(&self, file: u32, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        let (path, file) = &self.files[file as usize];
-        read_at(file, offset, out).map_err(Error::io(path))
+        match &self.files[file as usize] {
+            (path, Opened::File(file)) => read_at(file, offset, out).map_err(Error::io(path)),
+            (_, Opened::Transposed(tensor)) => {
+                tensor.read(offset, out);
+                Ok(())
+            }
+        }
     }
 
     /// Writes rows of a matrix, in another encoding or in its own, to codes, scales and biases.

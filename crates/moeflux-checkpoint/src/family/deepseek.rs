@@ -9,8 +9,8 @@
 use crate::config::Fields;
 use crate::error::Error;
 use crate::family::parts::{
-    DecoderConfig, GroupedRouterConfig, INERT, MAX_EXPERTS, MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, MAX_WIDTH,
-    MlpType, MoeConfig,
+    DecoderConfig, GroupedRouterConfig, MAX_EXPERTS, MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, MlpType, MoeConfig,
+    N_ROUTED_EXPERTS,
 };
 use crate::family::rope::{self, RopeParameters};
 use serde_json::json;
@@ -66,26 +66,23 @@ pub(crate) enum Version {
     V3,
 }
 
-/// Fields that follow from others or say how training was spread over devices.
-const INERT_HERE: &[&str] =
-    &["ep_size", "head_dim", "mlp_bias", "num_key_value_heads", "pretraining_tp", "qk_head_dim"];
-
 /// Reads the config.
 pub(crate) fn read_config(mut fields: Fields<'_>, version: Version) -> Result<DeepseekConfig, Error> {
     fields.only("mlp_bias", &[json!(false)])?;
-    fields.inert(INERT);
-    fields.inert(INERT_HERE);
+    fields.pass_over_ignorable()?;
+    fields.pass_over(
+        "follows from the sizes of latent attention",
+        &["head_dim", "num_key_value_heads", "qk_head_dim"],
+    );
     fields.only("hidden_act", &[json!("silu")])?;
     fields.only("attention_bias", &[json!(false)])?;
     fields.only("moe_layer_freq", &[json!(1)])?;
     let mut decoder = DecoderConfig::read(&mut fields)?;
-    let further =
-        ["num_nextn_predict_layers", "num_mtp_layers"].map(|name| fields.whole(name, 0, MAX_LAYERS));
-    let [further, renamed] = further;
-    decoder.num_nextn_predict_layers = further?.or(renamed?).unwrap_or(0);
-    let attention = LatentAttentionConfig::read(&mut fields, version)?;
-    decoder.max_position_embeddings = decoder.max_position_embeddings.max(attention.rope.stretched_context());
-    let moe = MoeConfig::read(&mut fields, "n_routed_experts", "moe_intermediate_size")?;
+    decoder.read_further_layers(&mut fields)?;
+    let context = decoder.max_position_embeddings;
+    let attention = LatentAttentionConfig::read(&mut fields, version, context)?;
+    decoder.max_position_embeddings = attention.rope.context(context);
+    let moe = MoeConfig::read(&mut fields, N_ROUTED_EXPERTS, "moe_intermediate_size")?;
     let config = DeepseekConfig {
         mlp_types: MlpType::read_first_dense(&mut fields, decoder.num_hidden_layers)?,
         router: DeepseekRouterConfig::read(&mut fields, version, &moe)?,
@@ -99,7 +96,7 @@ pub(crate) fn read_config(mut fields: Fields<'_>, version: Version) -> Result<De
 }
 
 impl LatentAttentionConfig {
-    fn read(fields: &mut Fields<'_>, version: Version) -> Result<Self, Error> {
+    fn read(fields: &mut Fields<'_>, version: Version, context: usize) -> Result<Self, Error> {
         let qk_rope_head_dim = fields.size("qk_rope_head_dim", MAX_HEAD_DIM)?;
         if !qk_rope_head_dim.is_multiple_of(2) {
             return Err(fields.wrong("qk_rope_head_dim", "an even number, since channels turn in pairs"));
@@ -111,7 +108,7 @@ impl LatentAttentionConfig {
             qk_nope_head_dim: fields.size("qk_nope_head_dim", MAX_HEAD_DIM)?,
             qk_rope_head_dim,
             v_head_dim: fields.size("v_head_dim", MAX_HEAD_DIM)?,
-            rope: rope::read(fields, qk_rope_head_dim, rope::PLAIN)?,
+            rope: rope::read(fields, qk_rope_head_dim, context, rope::PLAIN)?,
             rope_interleave: match version {
                 Version::V2 => true,
                 Version::V3 => fields.flag("rope_interleave")?.unwrap_or(true),
@@ -129,7 +126,7 @@ impl DeepseekRouterConfig {
         fields.only("norm_topk_prob", &[json!(false)])?;
         let groups = match fields.text("topk_method")? {
             None | Some("greedy") => {
-                fields.inert(&["n_group", "topk_group"]);
+                fields.pass_over("topk_method is greedy", &["n_group", "topk_group"]);
                 None
             }
             Some("group_limited_greedy") => Some(read_groups(fields, moe)?),

@@ -4,9 +4,9 @@
 use crate::config::Fields;
 use crate::error::Error;
 use crate::family::parts::{
-    AttentionConfig, DecoderConfig, GroupedRouterConfig, INERT, MAX_EXPERTS, MAX_LAYERS, MlpType, MoeConfig,
+    AttentionConfig, DecoderConfig, GroupedRouterConfig, MAX_EXPERTS, MlpType, MoeConfig, N_ROUTED_EXPERTS,
 };
-use crate::family::rope::RopeDefaults;
+use crate::family::rope::{self, RopeDefaults};
 use serde_json::json;
 
 /// The sizes of a model.
@@ -29,13 +29,13 @@ pub struct Glm4MoeConfig {
 
 /// Reads the config.
 pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<Glm4MoeConfig, Error> {
-    fields.inert(INERT);
+    fields.pass_over_ignorable()?;
     fields.only("hidden_act", &[json!("silu")])?;
     let mut decoder = DecoderConfig::read(&mut fields)?;
-    decoder.num_nextn_predict_layers = fields.whole("num_nextn_predict_layers", 0, MAX_LAYERS)?.unwrap_or(0);
-    let half = RopeDefaults { partial_rotary_factor: 0.5, mrope_section: None };
+    decoder.read_further_layers(&mut fields)?;
+    let half = RopeDefaults { partial_rotary_factor: 0.5, ..rope::PLAIN };
     let attention = AttentionConfig::read(&mut fields, &mut decoder, half)?;
-    let moe = MoeConfig::read(&mut fields, "n_routed_experts", "moe_intermediate_size")?;
+    let moe = MoeConfig::read(&mut fields, N_ROUTED_EXPERTS, "moe_intermediate_size")?;
     let config = Glm4MoeConfig {
         attention_bias: fields.flag("attention_bias")?.unwrap_or(false),
         use_qk_norm: fields.flag("use_qk_norm")?.unwrap_or(false),

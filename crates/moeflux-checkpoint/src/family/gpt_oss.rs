@@ -5,9 +5,9 @@
 
 use crate::config::Fields;
 use crate::error::Error;
-use crate::family::parts::{AttentionConfig, DecoderConfig, INERT, MAX_CONTEXT, MoeConfig};
+use crate::family::parts::{AttentionConfig, DecoderConfig, MoeConfig, NUM_LOCAL_EXPERTS, read_windows};
 use crate::family::rope;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The sizes of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +26,8 @@ pub struct GptOssConfig {
 
 /// Reads the config.
 pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<GptOssConfig, Error> {
-    fields.inert(INERT);
-    // The context before YaRN, which says it itself.
-    fields.inert(&["initial_context_length"]);
+    fields.pass_over_ignorable()?;
+    fields.pass_over("the context before YaRN, which says it itself", &["initial_context_length"]);
     fields.only("hidden_act", &[json!("silu")])?;
     fields.only("attention_bias", &[json!(true)])?;
     // Without a word on positions transformers takes a YaRN of its own.
@@ -37,10 +36,10 @@ pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<GptOssConfig, Error>
     }
     let mut decoder = DecoderConfig::read(&mut fields)?;
     let attention = AttentionConfig::read(&mut fields, &mut decoder, rope::PLAIN)?;
-    let moe = MoeConfig::read(&mut fields, "num_local_experts", "intermediate_size")?;
+    let moe = MoeConfig::read(&mut fields, NUM_LOCAL_EXPERTS, "intermediate_size")?;
     fields.only("experts_per_token", &[json!(moe.num_experts_per_tok)])?;
     let config = GptOssConfig {
-        windows: read_windows(&mut fields, decoder.num_hidden_layers)?,
+        windows: read_windows(&mut fields, decoder.num_hidden_layers, |layer| layer % 2 == 0)?,
         swiglu_limit: fields.positive("swiglu_limit")?.unwrap_or(7.0),
         swiglu_alpha: fields.positive("swiglu_alpha")?.unwrap_or(1.702),
         decoder,
@@ -49,24 +48,4 @@ pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<GptOssConfig, Error>
     };
     fields.finish()?;
     Ok(config)
-}
-
-/// `layer_types` and `sliding_window`; without the first, every other layer slides, beginning with the first.
-fn read_windows(fields: &mut Fields<'_>, layers: usize) -> Result<Vec<Option<usize>>, Error> {
-    let expected = format!("{layers} times sliding_attention or full_attention");
-    let slides = fields.read("layer_types", &expected, |value| {
-        let slides = |kind: &Value| match kind.as_str()? {
-            "sliding_attention" => Some(true),
-            "full_attention" => Some(false),
-            _ => None,
-        };
-        let kinds: Option<Vec<bool>> = value.as_array()?.iter().map(slides).collect();
-        kinds.filter(|kinds| kinds.len() == layers)
-    })?;
-    let slides = slides.unwrap_or_else(|| (0..layers).map(|layer| layer % 2 == 0).collect());
-    let window = fields.whole("sliding_window", 1, MAX_CONTEXT)?;
-    if window.is_none() && slides.contains(&true) {
-        return Err(fields.wrong("sliding_window", "a number of tokens, since layers slide"));
-    }
-    Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
 }

@@ -5,7 +5,7 @@
 
 use crate::config::Fields;
 use crate::error::Error;
-use crate::family::parts::{AttentionConfig, DecoderConfig, INERT, MoeConfig};
+use crate::family::parts::{AttentionConfig, DecoderConfig, MoeConfig, NUM_LOCAL_EXPERTS};
 use crate::family::rope;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -21,13 +21,13 @@ pub struct MixtralConfig {
 
 /// Reads the config.
 pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<MixtralConfig, Error> {
-    fields.inert(INERT);
+    fields.pass_over_ignorable()?;
     fields.only("hidden_act", &[json!("silu")])?;
     fields.only("attention_bias", &[json!(false)])?;
     fields.only("sliding_window", &[Value::Null])?;
     let mut decoder = DecoderConfig::read(&mut fields)?;
     let attention = AttentionConfig::read(&mut fields, &mut decoder, rope::PLAIN)?;
-    let moe = MoeConfig::read(&mut fields, "num_local_experts", "intermediate_size")?;
+    let moe = MoeConfig::read(&mut fields, NUM_LOCAL_EXPERTS, "intermediate_size")?;
     fields.finish()?;
     Ok(MixtralConfig { decoder, attention, moe })
 }

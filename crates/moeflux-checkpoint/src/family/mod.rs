@@ -76,16 +76,18 @@ impl Conventions {
     /// Looks at the tensors of the checkpoint in `folder`.
     pub(crate) fn of(config: &ModelConfig, tensors: &Tensors, folder: &Path) -> Result<Self, Error> {
         match config {
-            ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => {
-                qwen3_next::conventions(config, tensors, folder)
-            }
+            ModelConfig::Qwen3_5(config)
+            | ModelConfig::Qwen3_5Moe(config)
+            | ModelConfig::Qwen3Next(config) => qwen3_next::conventions(config, tensors, folder),
             ModelConfig::Mixtral(_) => Ok(Conventions { rename: mixtral::rename, ..Self::plain(config) }),
             ModelConfig::DeepseekV2(_)
             | ModelConfig::DeepseekV3(_)
             | ModelConfig::Glm4Moe(_)
             | ModelConfig::GptOss(_)
             | ModelConfig::Llama(_)
+            | ModelConfig::Mistral(_)
             | ModelConfig::Olmoe(_)
+            | ModelConfig::Qwen2(_)
             | ModelConfig::Qwen3(_)
             | ModelConfig::Qwen3Moe(_) => Ok(Self::plain(config)),
         }
@@ -137,6 +139,18 @@ pub(crate) fn is_vision(name: &str) -> bool {
     ["model.visual.", "visual.", "vision_tower.", "model.vision_tower."]
         .iter()
         .any(|tower| name.starts_with(tower))
+}
+
+/// Whether a tensor of this name in the files changes nothing: a table that follows from the config, which old versions of
+/// transformers saved, or a scale that keys, values or queries are rounded with where a cache or an attention is of FP8.
+pub(crate) fn is_buffer(name: &str) -> bool {
+    const TABLES: [&str; 3] = ["inv_freq", "cos_cached", "sin_cached"];
+    const SCALES: [&str; 6] = ["k_scale", "v_scale", "q_scale", "kv_scale", "prob_scale", "k_zero_point"];
+    let last = last_part(name);
+    let is_table = TABLES.contains(&last) && name.contains("rotary_emb.");
+    // Of a projection's output in some files.
+    let is_scale = SCALES.contains(&last) || matches!(last, "output_scale" | "v_zero_point");
+    is_table || (is_scale && name.contains(".self_attn."))
 }
 
 /// Whether a tensor of this name in the files belongs to a multi-token-prediction head: a module of its own, or layers

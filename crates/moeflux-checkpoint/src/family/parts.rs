@@ -4,7 +4,7 @@
 use crate::config::Fields;
 use crate::error::Error;
 use crate::family::rope::{self, RopeDefaults, RopeParameters};
-use serde_json::json;
+use serde_json::{Value, json};
 
 // Largest sizes accepted: far above any model, and low enough that no product of a tensor's dimensions in bytes
 // overflows 64 bits.
@@ -15,44 +15,6 @@ pub(crate) const MAX_EXPERTS: usize = 1 << 14;
 pub(crate) const MAX_LAYERS: usize = 1 << 12;
 pub(crate) const MAX_CONV_KERNEL: usize = 64;
 pub(crate) const MAX_CONTEXT: usize = 1 << 32;
-
-/// Fields that do not change what a text model computes, in any family.
-pub(crate) const INERT: &[&str] = &[
-    // what made the file
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "model_name",
-    "model_type",
-    "transformers_version",
-    "unsloth_fixed",
-    "unsloth_fixed_mtp",
-    "unsloth_version",
-    // how it is stored: the tensors say it
-    "dtype",
-    "torch_dtype",
-    // training
-    "attention_dropout",
-    "aux_loss_alpha",
-    "initializer_range",
-    "router_aux_loss_coef",
-    "router_jitter_noise",
-    "seq_aux",
-    // what transformers returns
-    "id2label",
-    "label2id",
-    "output_attentions",
-    "output_hidden_states",
-    "output_router_logits",
-    "problem_type",
-    "return_dict",
-    "use_cache",
-    // tokens: the tokenizer and generation_config.json decide
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-];
 
 /// What every family has.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +45,19 @@ impl DecoderConfig {
             num_nextn_predict_layers: 0,
         })
     }
+
+    /// Reads how many layers behind the last predict further tokens, under its old name or transformers 5's.
+    pub(crate) fn read_further_layers(&mut self, fields: &mut Fields<'_>) -> Result<(), Error> {
+        let (old, new) = ("num_nextn_predict_layers", "num_mtp_layers");
+        let (further, renamed) = (fields.whole(old, 0, MAX_LAYERS)?, fields.whole(new, 0, MAX_LAYERS)?);
+        if let (Some(further), Some(renamed)) = (further, renamed)
+            && further != renamed
+        {
+            return Err(fields.wrong(new, &format!("{further}, as {old} says")));
+        }
+        self.num_nextn_predict_layers = further.or(renamed).unwrap_or(0);
+        Ok(())
+    }
 }
 
 /// Grouped-query attention.
@@ -104,6 +79,27 @@ impl AttentionConfig {
     ) -> Result<Self, Error> {
         let heads = fields.size("num_attention_heads", MAX_HEADS)?;
         let kv_heads = fields.size("num_key_value_heads", MAX_HEADS)?;
+        Self::read_heads(fields, decoder, defaults, heads, kv_heads)
+    }
+
+    /// The same where files may leave the number of key-value heads out: then every head has keys and values of its own.
+    pub(crate) fn read_old(
+        fields: &mut Fields<'_>,
+        decoder: &mut DecoderConfig,
+        defaults: RopeDefaults,
+    ) -> Result<Self, Error> {
+        let heads = fields.size("num_attention_heads", MAX_HEADS)?;
+        let kv_heads = fields.whole("num_key_value_heads", 1, MAX_HEADS)?.unwrap_or(heads);
+        Self::read_heads(fields, decoder, defaults, heads, kv_heads)
+    }
+
+    fn read_heads(
+        fields: &mut Fields<'_>,
+        decoder: &mut DecoderConfig,
+        defaults: RopeDefaults,
+        heads: usize,
+        kv_heads: usize,
+    ) -> Result<Self, Error> {
         if !heads.is_multiple_of(kv_heads) {
             let expected = format!("a divisor of num_attention_heads = {heads}");
             return Err(fields.impossible("num_key_value_heads", expected, &kv_heads));
@@ -117,11 +113,16 @@ impl AttentionConfig {
             }
             None => return Err(fields.wrong("head_dim", &format!("a whole number from 1 to {MAX_HEAD_DIM}"))),
         };
-        let rope = rope::read(fields, head_dim, defaults)?;
-        decoder.max_position_embeddings = decoder.max_position_embeddings.max(rope.stretched_context());
+        let rope = rope::read(fields, head_dim, decoder.max_position_embeddings, defaults)?;
+        decoder.max_position_embeddings = rope.context(decoder.max_position_embeddings);
         Ok(AttentionConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, rope })
     }
 }
+
+/// Names of the number of experts, the family's own first.
+pub(crate) const NUM_EXPERTS: &[&str] = &["num_experts", "num_local_experts"];
+pub(crate) const NUM_LOCAL_EXPERTS: &[&str] = &["num_local_experts", "num_experts"];
+pub(crate) const N_ROUTED_EXPERTS: &[&str] = &["n_routed_experts", "num_local_experts", "num_experts"];
 
 /// Routed experts.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,10 +134,28 @@ pub struct MoeConfig {
 }
 
 impl MoeConfig {
-    /// Reads it; families call the number of experts and their width differently.
-    pub(crate) fn read(fields: &mut Fields<'_>, experts: &str, intermediate: &str) -> Result<Self, Error> {
+    /// No experts.
+    pub const NONE: MoeConfig =
+        MoeConfig { num_experts: 0, num_experts_per_tok: 0, moe_intermediate_size: 0 };
+
+    /// Reads it; families call the number of experts and their width differently. transformers 5 can write the number
+    /// under any of `experts`, the first of which is the family's own; several must be equal.
+    pub(crate) fn read(fields: &mut Fields<'_>, experts: &[&str], intermediate: &str) -> Result<Self, Error> {
+        let mut found: Option<(&str, usize)> = None;
+        for name in experts {
+            match (found, fields.whole(name, 1, MAX_EXPERTS)?) {
+                (None, Some(count)) => found = Some((name, count)),
+                (Some((first, expected)), Some(count)) if count != expected => {
+                    return Err(fields.wrong(name, &format!("{expected}, as {first} says")));
+                }
+                _ => {}
+            }
+        }
+        let Some((experts, num_experts)) = found else {
+            return Err(fields.wrong(experts[0], &format!("a whole number from 1 to {MAX_EXPERTS}")));
+        };
         let config = MoeConfig {
-            num_experts: fields.size(experts, MAX_EXPERTS)?,
+            num_experts,
             num_experts_per_tok: fields.size("num_experts_per_tok", MAX_EXPERTS)?,
             moe_intermediate_size: fields.size(intermediate, MAX_WIDTH)?,
         };
@@ -229,7 +248,32 @@ impl MlpType {
             })
         };
         let types = (0..layers).map(of_layer).collect();
-        fields.inert(&["intermediate_size"]);
+        fields.pass_over("no layer is dense", &["intermediate_size"]);
         types
     }
+}
+
+/// How many tokens each layer sees, the token itself included; all if none. From `layer_types` and `sliding_window`; without
+/// the first, `slides` says which layers slide.
+pub(crate) fn read_windows(
+    fields: &mut Fields<'_>,
+    layers: usize,
+    slides: impl Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>, Error> {
+    let expected = format!("{layers} times sliding_attention or full_attention");
+    let listed = fields.read("layer_types", &expected, |value| {
+        let slides = |kind: &Value| match kind.as_str()? {
+            "sliding_attention" => Some(true),
+            "full_attention" => Some(false),
+            _ => None,
+        };
+        let kinds: Option<Vec<bool>> = value.as_array()?.iter().map(slides).collect();
+        kinds.filter(|kinds| kinds.len() == layers)
+    })?;
+    let slides = listed.unwrap_or_else(|| (0..layers).map(slides).collect());
+    let window = fields.whole("sliding_window", 1, MAX_CONTEXT)?;
+    if window.is_none() && slides.contains(&true) {
+        return Err(fields.wrong("sliding_window", "a number of tokens, since layers slide"));
+    }
+    Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
 }

@@ -18,10 +18,10 @@
 use crate::config::Fields;
 use crate::error::Error;
 use crate::family::parts::{
-    AttentionConfig, DecoderConfig, INERT, MAX_CONV_KERNEL, MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, MAX_WIDTH,
-    MlpType, MoeConfig,
+    AttentionConfig, DecoderConfig, MAX_CONV_KERNEL, MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, MAX_WIDTH, MlpType,
+    MoeConfig, NUM_EXPERTS,
 };
-use crate::family::rope::RopeDefaults;
+use crate::family::rope::{self, RopeDefaults};
 use crate::family::{Conventions, Layout, RowOrder, Tensors, last_part};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -47,6 +47,7 @@ pub struct Qwen3NextConfig {
     pub delta_net: DeltaNetConfig,
     /// One for each layer.
     pub mlp_types: Vec<MlpType>,
+    /// [`MoeConfig::NONE`] of a model without experts.
     pub moe: MoeConfig,
     pub norm_topk_prob: bool,
     pub shared_expert_intermediate_size: usize,
@@ -89,16 +90,30 @@ impl DeltaNetConfig {
 
 /// Reads the config.
 pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<Qwen3NextConfig, Error> {
-    let rope = RopeDefaults { partial_rotary_factor: 0.25, mrope_section: None };
-    let config = read_sizes(&mut fields, rope)?;
+    let rope = RopeDefaults { partial_rotary_factor: 0.25, ..rope::PLAIN };
+    let config = read_sizes(&mut fields, rope, Mlp::Sparse)?;
     fields.finish()?;
     Ok(config)
 }
 
+/// What most layers have behind the mixer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mlp {
+    /// A mixture of experts and a shared one.
+    Sparse,
+    /// One SwiGLU: no layer has experts.
+    Dense,
+}
+
 /// Reads all that Qwen3.5 has too.
-pub(super) fn read_sizes(fields: &mut Fields<'_>, rope: RopeDefaults) -> Result<Qwen3NextConfig, Error> {
-    fields.inert(INERT);
-    fields.inert(&["max_window_layers"]);
+pub(super) fn read_sizes(
+    fields: &mut Fields<'_>,
+    rope: RopeDefaults,
+    mlp: Mlp,
+) -> Result<Qwen3NextConfig, Error> {
+    fields.value("model_type");
+    fields.pass_over_ignorable()?;
+    fields.pass_over("nothing slides without use_sliding_window", &["max_window_layers"]);
     fields.only("hidden_act", &[json!("silu")])?;
     fields.only("attention_bias", &[json!(false)])?;
     fields.only("use_sliding_window", &[json!(false)])?;
@@ -107,14 +122,25 @@ pub(super) fn read_sizes(fields: &mut Fields<'_>, rope: RopeDefaults) -> Result<
     let mut decoder = DecoderConfig::read(fields)?;
     let layers = decoder.num_hidden_layers;
     fields.size("head_dim", MAX_HEAD_DIM)?;
+    let (mlp_types, moe, shared_expert_intermediate_size) = match mlp {
+        Mlp::Sparse => (
+            MlpType::read_sparse_step(fields, layers)?,
+            MoeConfig::read(fields, NUM_EXPERTS, "moe_intermediate_size")?,
+            fields.size("shared_expert_intermediate_size", MAX_WIDTH)?,
+        ),
+        Mlp::Dense => {
+            let intermediate_size = fields.size("intermediate_size", MAX_WIDTH)?;
+            (vec![MlpType::Dense { intermediate_size }; layers], MoeConfig::NONE, 0)
+        }
+    };
     Ok(Qwen3NextConfig {
         layer_types: read_layer_types(fields, layers)?,
         attention: AttentionConfig::read(fields, &mut decoder, rope)?,
         delta_net: DeltaNetConfig::read(fields)?,
-        mlp_types: MlpType::read_sparse_step(fields, layers)?,
-        moe: MoeConfig::read(fields, "num_experts", "moe_intermediate_size")?,
+        mlp_types,
+        moe,
         norm_topk_prob: fields.flag("norm_topk_prob")?.unwrap_or(true),
-        shared_expert_intermediate_size: fields.size("shared_expert_intermediate_size", MAX_WIDTH)?,
+        shared_expert_intermediate_size,
         mtp_num_hidden_layers: fields.whole("mtp_num_hidden_layers", 0, MAX_LAYERS)?.unwrap_or(0),
         mtp_use_dedicated_embeddings: fields.flag("mtp_use_dedicated_embeddings")?.unwrap_or(false),
         decoder,

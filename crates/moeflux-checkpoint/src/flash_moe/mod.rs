@@ -41,8 +41,7 @@ pub(crate) fn open(folder: &Path, options: &OpenOptions) -> Result<(Contents, Co
 
     let config_path = find(folder, &PARTS, "config.json");
     let fields = match &config_path {
-        Some(path) => serde_json::from_slice(&read(path)?)
-            .map_err(|source| Error::Json { path: path.clone(), source })?,
+        Some(path) => config::object(path, &read(path)?)?,
         None => embedded_config(&index),
     };
     let mut config = config::read(config_path.as_ref().unwrap_or(&path), &fields, options)?;

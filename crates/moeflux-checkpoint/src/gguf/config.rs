@@ -24,13 +24,16 @@ pub(crate) fn read(metadata: &Metadata, tensors: &Tensors, options: &OpenOptions
         origins: BTreeMap::new(),
     };
     match architecture {
+        "qwen35" => qwen35(&mut fields)?,
         "qwen35moe" => qwen35moe(&mut fields)?,
+        "qwen2" => qwen2(&mut fields)?,
+        "qwen3" => qwen3(&mut fields)?,
         "qwen3next" => qwen3next(&mut fields)?,
         "qwen3moe" => qwen3moe(&mut fields)?,
         "deepseek2" => deepseek2(&mut fields)?,
         "glm4moe" => glm4moe(&mut fields)?,
         "gpt-oss" => gpt_oss(&mut fields)?,
-        "llama" => mixtral(&mut fields)?,
+        "llama" => llama(&mut fields)?,
         "olmoe" => olmoe(&mut fields)?,
         _ => return Err(metadata.wrong(ARCHITECTURE, SUPPORTED)),
     }
@@ -38,30 +41,38 @@ pub(crate) fn read(metadata: &Metadata, tensors: &Tensors, options: &OpenOptions
 }
 
 const ARCHITECTURE: &str = "general.architecture";
-const SUPPORTED: &str = "qwen35moe, qwen3next, qwen3moe, deepseek2, glm4moe, gpt-oss, llama or olmoe";
+const SUPPORTED: &str =
+    "qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, deepseek2, glm4moe, gpt-oss, llama or olmoe";
 
 fn qwen35moe(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.set("model_type", json!("qwen3_5_moe_text"));
-    fields.common("num_experts")?;
-    fields.copy("nextn_predict_layers", "mtp_num_hidden_layers")?;
+    fields.common(Some("num_experts"))?;
     fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
     fields.copy("expert_shared_feed_forward_length", "shared_expert_intermediate_size")?;
-    fields.delta_net()?;
-    fields.partial_rotary()?;
-    // Time, height, width, and a fourth that is always 0.
-    if let Some(sections) = fields.get("rope.dimension_sections") {
-        let section = match sections {
-            Value::Integers(sections) if matches!(sections[..], [_, _, _, 0]) => json!(&sections[..3]),
-            _ => return Err(fields.wrong("rope.dimension_sections", "three whole numbers and a 0")),
-        };
-        fields.rope().insert("mrope_section".to_owned(), section);
-    }
-    Ok(())
+    fields.qwen35()
+}
+
+fn qwen35(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("qwen3_5_text"));
+    fields.common(None)?;
+    fields.qwen35()
+}
+
+fn qwen2(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("qwen2"));
+    fields.common(None)?;
+    fields.full_rotary("attention.key_length")
+}
+
+fn qwen3(fields: &mut Fields<'_>) -> Result<(), Error> {
+    fields.set("model_type", json!("qwen3"));
+    fields.common(None)?;
+    fields.full_rotary("attention.key_length")
 }
 
 fn qwen3next(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.set("model_type", json!("qwen3_next"));
-    fields.common("num_experts")?;
+    fields.common(Some("num_experts"))?;
     fields.passed_over("nextn_predict_layers");
     fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
     fields.copy("expert_shared_feed_forward_length", "shared_expert_intermediate_size")?;
@@ -74,8 +85,11 @@ fn qwen3next(fields: &mut Fields<'_>) -> Result<(), Error> {
 
 fn qwen3moe(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.set("model_type", json!("qwen3_moe"));
-    fields.common("num_experts")?;
+    fields.common(Some("num_experts"))?;
     fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
+    // Of what the original's config says to have none of.
+    fields.constant("expert_shared_feed_forward_length", &Value::Integer(0))?;
+    fields.constant("expert_shared_count", &Value::Integer(0))?;
     fields.set("norm_topk_prob", json!(true));
     fields.dense_layers();
     Ok(())
@@ -83,28 +97,34 @@ fn qwen3moe(fields: &mut Fields<'_>) -> Result<(), Error> {
 
 fn olmoe(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.set("model_type", json!("olmoe"));
-    fields.common("num_experts")?;
+    fields.common(Some("num_experts"))?;
     // The width of an expert, which is also the only feed-forward width.
     fields.only("expert_feed_forward_length", "feed_forward_length")?;
     fields.set("norm_topk_prob", json!(false));
     Ok(())
 }
 
-fn mixtral(fields: &mut Fields<'_>) -> Result<(), Error> {
+/// Llama, with experts Mixtral.
+fn llama(fields: &mut Fields<'_>) -> Result<(), Error> {
+    // Whose checkpoint it was made of; the converter has put its rows in order.
+    fields.passed_over("tensor_data_layout");
     if fields.get("expert_count").is_none_or(|count| *count == Value::Integer(0)) {
-        return Err(
-            fields.wrong("expert_count", "a mixture of experts: of `llama`, dense models are not supported")
-        );
+        fields.set("model_type", json!("llama"));
+        fields.constant("expert_used_count", &Value::Integer(0))?;
+        fields.common(None)?;
+        let has_bias = fields.tensors.contains_key("blk.0.attn_q.bias");
+        fields.set("attention_bias", json!(has_bias));
+        return fields.full_rotary("attention.key_length");
     }
     fields.set("model_type", json!("mixtral"));
-    fields.common("num_local_experts")?;
+    fields.common(Some("num_local_experts"))?;
     fields.only("expert_feed_forward_length", "feed_forward_length")?;
     fields.full_rotary("attention.key_length")
 }
 
 fn glm4moe(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.set("model_type", json!("glm4_moe"));
-    fields.common("n_routed_experts")?;
+    fields.common(Some("n_routed_experts"))?;
     fields.copy("nextn_predict_layers", "num_nextn_predict_layers")?;
     fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
     fields.copy("leading_dense_block_count", "first_k_dense_replace")?;
@@ -123,7 +143,7 @@ const SIGMOID: i64 = 2;
 
 /// DeepSeek V2 and V3, which the router's function tells apart.
 fn deepseek2(fields: &mut Fields<'_>) -> Result<(), Error> {
-    fields.common("n_routed_experts")?;
+    fields.common(Some("n_routed_experts"))?;
     fields.copy("nextn_predict_layers", "num_nextn_predict_layers")?;
     fields.copy("expert_feed_forward_length", "moe_intermediate_size")?;
     fields.copy("leading_dense_block_count", "first_k_dense_replace")?;
@@ -179,7 +199,7 @@ fn deepseek2(fields: &mut Fields<'_>) -> Result<(), Error> {
 
 fn gpt_oss(fields: &mut Fields<'_>) -> Result<(), Error> {
     fields.set("model_type", json!("gpt_oss"));
-    fields.common("num_local_experts")?;
+    fields.common(Some("num_local_experts"))?;
     fields.only("expert_feed_forward_length", "feed_forward_length")?;
     fields.copy("attention.sliding_window", "sliding_window")?;
     fields.full_rotary("attention.key_length")?;
@@ -208,7 +228,11 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// What all architectures have; they call the number of experts differently in `config.json`.
-    fn common(&mut self, experts: &str) -> Result<(), Error> {
+    fn common(&mut self, experts: Option<&str>) -> Result<(), Error> {
+        if let Some(experts) = experts {
+            self.copy("expert_count", experts)?;
+            self.copy("expert_used_count", "num_experts_per_tok")?;
+        }
         for (key, field) in [
             ("context_length", "max_position_embeddings"),
             ("embedding_length", "hidden_size"),
@@ -217,8 +241,6 @@ impl<'a> Fields<'a> {
             ("attention.head_count_kv", "num_key_value_heads"),
             ("attention.key_length", "head_dim"),
             ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
-            ("expert_count", experts),
-            ("expert_used_count", "num_experts_per_tok"),
             ("vocab_size", "vocab_size"),
         ] {
             self.copy(key, field)?;
@@ -257,8 +279,16 @@ impl<'a> Fields<'a> {
         self.copy("rope.freq_base", "rope_theta")?;
         // Whether the model was trained so: it says nothing about what is to be computed.
         self.passed_over("rope.scaling.finetuned");
+        // What linear scaling was called at first.
+        let old = self.value("rope.scale_linear")?.filter(|factor| *factor != json!(1.0));
         let kind = match self.get("rope.scaling.type") {
-            None => return Ok(()),
+            None => {
+                if let Some(factor) = old {
+                    self.rope().insert("rope_type".to_owned(), json!("linear"));
+                    self.rope().insert("factor".to_owned(), factor);
+                }
+                return Ok(());
+            }
             Some(Value::Text(kind)) => kind.as_str(),
             Some(_) => return Err(self.wrong("rope.scaling.type", "a string")),
         };
@@ -278,6 +308,22 @@ impl<'a> Fields<'a> {
             }
         }
         self.constant("rope.scaling.yarn_ext_factor", &Value::Float(1.0))
+    }
+
+    /// What Qwen3.5 has with experts and without.
+    fn qwen35(&mut self) -> Result<(), Error> {
+        self.copy("nextn_predict_layers", "mtp_num_hidden_layers")?;
+        self.delta_net()?;
+        self.partial_rotary()?;
+        // Time, height, width, and a fourth that is always 0.
+        if let Some(sections) = self.get("rope.dimension_sections") {
+            let section = match sections {
+                Value::Integers(sections) if matches!(sections[..], [_, _, _, 0]) => json!(&sections[..3]),
+                _ => return Err(self.wrong("rope.dimension_sections", "three whole numbers and a 0")),
+            };
+            self.rope().insert("mrope_section".to_owned(), section);
+        }
+        Ok(())
     }
 
     /// `rope_scaling`, which exists from now on.

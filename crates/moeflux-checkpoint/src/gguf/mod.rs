@@ -16,9 +16,11 @@ pub(crate) use names::{conventions, is_behind};
 use crate::checkpoint::OpenOptions;
 use crate::config::Config;
 use crate::error::Error;
+use crate::family::rope::RopeScaling;
 use crate::files::Contents;
-use crate::tensor::{Span, Tensor};
+use crate::tensor::{Dtype, Span, Tensor};
 use header::Entry;
+use moeflux_kernels::{Float, decode_floats};
 use parts::PartName;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +40,8 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(Contents, Conf
     if metadata.whole(SPLIT_TENSORS)?.is_some_and(|expected| expected != found) {
         return Err(metadata.wrong(SPLIT_TENSORS, &format!("{found}, the number of tensors in all parts")));
     }
-    let config = config::read(&metadata, &contents.tensors, options)?;
+    let mut config = config::read(&metadata, &contents.tensors, options)?;
+    read_rope_factors(&mut config, &contents)?;
     Ok((contents, config, metadata))
 }
 
@@ -75,6 +78,34 @@ fn check_part(metadata: &Metadata, index: usize, count: usize) -> Result<(), Err
             return Err(metadata.wrong(key, &format!("{expected}, as the file's name says")));
         }
     }
+    Ok(())
+}
+
+/// What divides the frequencies of the rotary embedding, one by one.
+pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Gives the config the factors that a tensor of the file holds: Llama 3.1's scaling, as llama.cpp's converter writes it.
+pub(crate) fn read_rope_factors(config: &mut Config, contents: &Contents) -> Result<(), Error> {
+    let Some(tensor) = contents.tensors.get(ROPE_FACTORS) else { return Ok(()) };
+    // A family without that scaling has no place for the tensor, which is refused later.
+    let Some(rope) = config.model.rope_mut() else { return Ok(()) };
+    let path = contents.path(tensor.span);
+    let expected = vec![rope.rotary_dim / 2];
+    if tensor.shape != expected || tensor.dtype != Dtype::F32 || rope.scaling != RopeScaling::None {
+        return Err(Error::Shape {
+            path,
+            tensor: tensor.name.clone(),
+            expected,
+            found: tensor.shape.clone(),
+        });
+    }
+    let mut factors = vec![0.0; rope.rotary_dim / 2];
+    decode_floats(Float::F32, contents.bytes(tensor.span), &mut factors);
+    if let Some(&found) = factors.iter().find(|factor| !factor.is_finite() || **factor <= 0.0) {
+        let (tensor, expected) = (tensor.name.clone(), "finite numbers above 0");
+        return Err(Error::Value { path, tensor, expected, found });
+    }
+    rope.scaling = RopeScaling::Factors(factors);
     Ok(())
 }
 

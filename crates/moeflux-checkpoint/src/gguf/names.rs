@@ -19,8 +19,8 @@ pub(crate) fn conventions(config: &ModelConfig, tensors: &Tensors) -> Convention
         is_zero_centred: |_| false,
         is_bare: |name| BARE.iter().any(|(part, _)| name.ends_with(part)),
         row_order: RowOrder {
-            value_heads_tiled: matches!(config, ModelConfig::Qwen3_5Moe(_)),
-            rotary_pairs_adjacent: matches!(config, ModelConfig::Mixtral(_)),
+            value_heads_tiled: matches!(config, ModelConfig::Qwen3_5(_) | ModelConfig::Qwen3_5Moe(_)),
+            rotary_pairs_adjacent: matches!(config, ModelConfig::Llama(_) | ModelConfig::Mixtral(_)),
         },
     }
 }

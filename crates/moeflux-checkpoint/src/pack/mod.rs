@@ -70,7 +70,11 @@ pub(crate) fn open(
     };
     let config_path = folder.join("config.json");
     let mut config = match &metadata {
-        Some(metadata) => gguf::config::read(metadata, &contents.tensors, options)?,
+        Some(metadata) => {
+            let mut config = gguf::config::read(metadata, &contents.tensors, options)?;
+            gguf::read_rope_factors(&mut config, &contents)?;
+            config
+        }
         None => config::parse(&config_path, &read(&config_path)?, options)?,
     };
     // What the source's config says of quantisation holds for the source alone. Every module that has scales is named,

@@ -11,6 +11,10 @@ use crate::error::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// Why a field is passed over.
+const SAID_BY_TENSORS: &str = "the tensors say which modules are quantised, and how";
+const UNROUNDED: &str = "activations are not rounded here";
+
 /// Longest side of a block.
 const MAX_BLOCK: usize = 1 << 20;
 
@@ -20,7 +24,10 @@ pub(super) fn read(mut fields: Fields<'_>) -> Result<Quantization, Error> {
     // Of scales that are stored as floats, all the same: that they are powers of two.
     fields.only("scale_fmt", &[json!("ue8m0"), json!("float")])?;
     fields.only("activation_scheme", &[json!("dynamic"), json!("static")])?;
-    fields.inert(&["modules_to_not_convert", "ignored_layers"]);
+    fields.pass_over(SAID_BY_TENSORS, &["modules_to_not_convert", "ignored_layers"]);
+    // What transformers 5 writes: that weights are not to be widened when they are loaded, and what experts are.
+    fields.pass_over("says how transformers loads the weights", &["dequantize"]);
+    fields.only("expert_dtype", &[json!("fp8")])?;
     let block = read_block(&mut fields, "weight_block_size")?;
     fields.finish()?;
     Ok(by_default(block))
@@ -33,7 +40,7 @@ pub(super) fn read_compressed_tensors(mut fields: Fields<'_>) -> Result<Quantiza
     // Weights that were sparse, or turned, and caches that are rounded, are something else.
     fields.only("sparsity_config", &[json!({})])?;
     fields.only("transform_config", &[json!({})])?;
-    fields.inert(&["global_compression_ratio", "ignore", "version"]);
+    fields.pass_over(SAID_BY_TENSORS, &["global_compression_ratio", "ignore", "version"]);
 
     let groups = fields.object("config_groups")?;
     let mut groups = groups.ok_or_else(|| fields.wrong("config_groups", "an object"))?;
@@ -46,7 +53,8 @@ pub(super) fn read_compressed_tensors(mut fields: Fields<'_>) -> Result<Quantiza
         }
         found = Some(block);
         group.only("format", &[json!("float-quantized"), json!("naive-quantized")])?;
-        group.inert(&["input_activations", "targets"]);
+        group.pass_over(UNROUNDED, &["input_activations"]);
+        group.pass_over(SAID_BY_TENSORS, &["targets"]);
         group.finish()?;
     }
     groups.finish()?;
@@ -68,7 +76,8 @@ fn read_weights(group: &mut Fields<'_>) -> Result<Option<[usize; 2]>, Error> {
     weights.only("symmetric", &[json!(true)])?;
     weights.only("dynamic", &[json!(false)])?;
     weights.only("actorder", &[json!(false)])?;
-    weights.inert(&["observer", "observer_kwargs", "scale_dtype", "zp_dtype"]);
+    weights.pass_over("says how scales were found", &["observer", "observer_kwargs"]);
+    weights.pass_over(SAID_BY_TENSORS, &["scale_dtype", "zp_dtype"]);
     let block = read_block(&mut weights, "block_structure")?;
     let group_size = weights.whole("group_size", 1, MAX_BLOCK)?;
     let block = match (weights.text("strategy")?, block, group_size) {

@@ -2,31 +2,59 @@
 
 use super::parse_header;
 use crate::checkpoint::OpenOptions;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ModelConfig, modelopt};
 use crate::error::Error;
 use crate::files::{Contents, names, read, with_extension};
 use crate::tensor::{Span, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-/// Opens a folder with `config.json` and safetensors files: `model.safetensors.index.json` and the shards that it
-/// names, or `model.safetensors`, or the only `*.safetensors` file. Reads the config and the files' headers.
+/// Opens a folder with `config.json` and safetensors files: an index (`model.safetensors.index.json`) and the shards that it
+/// names, or `model.safetensors`, or shards whose names say how many there are, or the only `*.safetensors` file. Reads
+/// the config and the files' headers.
 pub(crate) fn open(folder: &Path, options: &OpenOptions) -> Result<(Contents, Config), Error> {
     let config_path = folder.join("config.json");
-    let config = config::parse(&config_path, &read(&config_path)?, options)?;
+    let mut map = config::object(&config_path, &read(&config_path)?)?;
+    modelopt::complete(folder, &mut map)?;
+    let config = config::read(&config_path, &map, options)?;
 
     let mut contents = Contents::default();
-    let index_path = folder.join("model.safetensors.index.json");
-    if index_path.exists() {
+    if let Some(index_path) = index_path(folder)? {
         let index = Index::read(&index_path)?;
         for shard in index.shards()? {
             add_file(&mut contents, &shard)?;
         }
         index.check(&contents)?;
     } else {
-        add_file(&mut contents, &only_file(folder)?)?;
+        for path in weight_files(folder)? {
+            add_file(&mut contents, &path)?;
+        }
+    }
+    if let ModelConfig::GptOss(_) = config.model {
+        order_experts(&mut contents);
     }
     Ok((contents, config))
+}
+
+/// Has the experts of gpt-oss that are plain floats stand as they multiply.
+fn order_experts(contents: &mut Contents) {
+    let names = contents.tensors.keys().filter(|name| {
+        [".experts.gate_up_proj", ".experts.down_proj"].iter().any(|part| name.ends_with(part))
+    });
+    for name in names.cloned().collect::<Vec<_>>() {
+        contents.transpose(&name);
+    }
+}
+
+/// The index, whatever variant of the weights it is of, if there is only one.
+fn index_path(folder: &Path) -> Result<Option<PathBuf>, Error> {
+    let usual = folder.join("model.safetensors.index.json");
+    if usual.exists() {
+        return Ok(Some(usual));
+    }
+    let mut found = with_extension(folder, "json")?;
+    found.retain(|path| path.to_str().is_some_and(|path| path.ends_with(".safetensors.index.json")));
+    Ok(found.pop().filter(|_| found.is_empty()))
 }
 
 /// `model.safetensors.index.json`: which shard holds which tensor.
@@ -80,16 +108,66 @@ impl Index {
     }
 }
 
-/// The weight file of a folder without an index.
-fn only_file(folder: &Path) -> Result<PathBuf, Error> {
+/// The weight files of a folder without an index.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let usual = folder.join("model.safetensors");
     if usual.exists() {
-        return Ok(usual);
+        return Ok(vec![usual]);
     }
-    let found = with_extension(folder, "safetensors")?;
-    match &found[..] {
-        [only] => Ok(only.clone()),
+    let mut found = with_extension(folder, "safetensors")?;
+    let name = |path: &PathBuf| path.file_name().map(|name| name.display().to_string()).unwrap_or_default();
+    // Copies under other names, and what is added to a model.
+    let is_other =
+        |path: &PathBuf| ["consolidated", "adapter_"].iter().any(|other| name(path).starts_with(other));
+    if !found.iter().all(is_other) {
+        found.retain(|path| !is_other(path));
+    }
+    let shards: Option<Vec<Shard>> = found.iter().map(|path| Shard::of(&name(path))).collect();
+    match (shards.as_deref(), &found[..]) {
+        (Some([first, rest @ ..]), _) if rest.iter().all(|other| other.is_beside(first)) => {
+            let paths = (1..=first.count).map(|number| folder.join(first.name(number)));
+            let paths: Vec<PathBuf> = paths.collect();
+            match paths.iter().find(|path| !path.exists()) {
+                Some(shard) => Err(Error::MissingFileOfSeveral {
+                    folder: folder.to_owned(),
+                    file: name(shard),
+                    count: first.count,
+                }),
+                None => Ok(paths),
+            }
+        }
+        (_, [only]) => Ok(vec![only.clone()]),
         _ => Err(Error::WeightFiles { folder: folder.to_owned(), found: names(&found) }),
+    }
+}
+
+/// The name of a shard, which says how many there are: `model-00001-of-00003.safetensors`.
+struct Shard {
+    stem: String,
+    /// Digits of the numbers.
+    width: usize,
+    count: usize,
+}
+
+impl Shard {
+    fn of(name: &str) -> Option<Self> {
+        /// More than any model has.
+        const MOST: usize = 100_000;
+        let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let is_number = |text: &str| text.len() >= 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let count_of = count.parse().ok().filter(|count| (1..=MOST).contains(count))?;
+        let fits = is_number(number) && is_number(count) && number.len() == count.len();
+        fits.then(|| Shard { stem: stem.to_owned(), width: count.len(), count: count_of })
+    }
+
+    fn is_beside(&self, other: &Shard) -> bool {
+        (&self.stem, self.width, self.count) == (&other.stem, other.width, other.count)
+    }
+
+    fn name(&self, number: usize) -> String {
+        let Shard { stem, width, count } = self;
+        format!("{stem}-{number:0width$}-of-{count:0width$}.safetensors")
     }
 }
 

@@ -8,7 +8,8 @@ use moeflux_kernels::{Encoding, RowRuns};
 
 impl Weights<'_> {
     /// The routed experts of the layer's mixture `name` (`layers.3.mlp`), in order, each with its biases: MXFP4 blocks
-    /// with rows of gate and up in turns, as published, or one tensor a projection, as `mlx_lm.convert` writes them.
+    /// with rows of gate and up in turns, as published, the same in plain floats, as transformers saves them, or one tensor a
+    /// projection, as `mlx_lm.convert` writes them.
     pub fn biased_experts(
         &self,
         name: &str,
@@ -21,22 +22,26 @@ impl Weights<'_> {
         }
         let module = |part: &str| self.conventions.module(&format!("{name}.experts.{part}"));
         let fused = module("gate_up_proj");
-        if let Some(transposed) = self.checkpoint.tensor(&fused) {
-            return Err(Error::ModuleQuantization {
-                path: self.checkpoint.file_path(transposed.span),
-                tensor: fused.clone(),
-                expected: format!(
-                    "experts in MXFP4, {fused}_blocks and {fused}_scales, as they are published"
-                ),
-                found: format!("{} {:?}, unpacked and transposed", transposed.dtype, transposed.shape),
-            });
+        let (even, odd) = (RowRuns { first: 0, len: 1, period: 2 }, RowRuns { first: 1, len: 1, period: 2 });
+        // Stored as `[count, hidden, 2·intermediate]`; their rows were put in order when the file was opened.
+        if self.checkpoint.tensor(&fused).is_some() {
+            let down = module("down_proj");
+            let gate_up = self.plain(self.tensor(&fused)?, &[count, 2 * intermediate, hidden])?;
+            let gate_up_bias = self.columns(&format!("{fused}_bias"), count, 2 * intermediate)?;
+            let parts = Parts {
+                gate: gate_up.row_runs(even),
+                up: gate_up.row_runs(odd),
+                down: self.plain(self.tensor(&down)?, &[count, hidden, intermediate])?,
+                gate_bias: gate_up_bias.row_runs(even),
+                up_bias: gate_up_bias.row_runs(odd),
+                down_bias: self.columns(&format!("{down}_bias"), count, hidden)?,
+            };
+            return Ok((0..count).map(|index| parts.expert(index, hidden, intermediate)).collect());
         }
         let parts = if self.checkpoint.tensor(&format!("{fused}_blocks")).is_some() {
             let gate_up = self.mxfp4_blocks(&fused, [count, 2 * intermediate, hidden])?;
             let gate_up_bias = self.columns(&format!("{fused}_bias"), count, 2 * intermediate)?;
             let down = module("down_proj");
-            let (even, odd) =
-                (RowRuns { first: 0, len: 1, period: 2 }, RowRuns { first: 1, len: 1, period: 2 });
             Parts {
                 gate: gate_up.row_runs(even),
                 up: gate_up.row_runs(odd),

@@ -4,7 +4,7 @@ use super::Weights;
 use crate::error::Error;
 use crate::matrix::Matrix;
 use crate::quantization::ModuleQuantization;
-use crate::tensor::{Dtype, Tensor};
+use crate::tensor::{Dtype, Span, Tensor};
 use moeflux_kernels::Encoding;
 
 /// What the scales are called. Those of the first name multiply too: they are inverses of what divided.
@@ -27,6 +27,24 @@ impl Weights<'_> {
             return self.plain(weight, shape);
         }
         let names = SCALES.map(|scales| format!("{module}.{scales}"));
+        if let ([rows, cols], Some([block_rows, block_cols])) = (shape, block)
+            && names.iter().all(|name| self.checkpoint.tensor(name).is_none())
+            && let Some((scales, span)) =
+                self.fused_scales(module, [rows.div_ceil(block_rows), cols.div_ceil(block_cols)])?
+        {
+            self.check_shape(weight, shape)?;
+            return Ok(Matrix {
+                name: weight.name.clone(),
+                rows: *rows,
+                cols: *cols,
+                encoding: Encoding::Fp8 { block_rows, block_cols, params: self.float(scales)? },
+                runs: None,
+                codes: weight.span,
+                scales: Some(span),
+                biases: None,
+                groups: None,
+            });
+        }
         let name = names.iter().find(|name| self.checkpoint.tensor(name).is_some()).unwrap_or(&names[0]);
         let scales = self.tensor(name)?;
         let params = self.float(scales)?;
@@ -69,6 +87,31 @@ impl Weights<'_> {
             biases: None,
             groups: None,
         })
+    }
+
+    /// The scales `[rows, cols]` of an expert's module in the tensor that holds those of all experts of a layer, which
+    /// transformers 5 can write beside weights of one expert each: `experts.gate_up_proj_scale_inv`, the gate's above
+    /// the up-projection's, and `experts.down_proj_scale_inv`.
+    fn fused_scales(&self, module: &str, [rows, cols]: [usize; 2]) -> Result<Option<(&Tensor, Span)>, Error> {
+        let Some((experts, rest)) = module.split_once(".experts.") else { return Ok(None) };
+        let Some((expert, part)) = rest.split_once('.') else { return Ok(None) };
+        let Ok(expert) = expert.parse::<usize>() else { return Ok(None) };
+        let (fused, parts, index) = match part {
+            "gate_proj" => ("gate_up_proj", 2, 0),
+            "up_proj" => ("gate_up_proj", 2, 1),
+            "down_proj" => ("down_proj", 1, 0),
+            _ => return Ok(None),
+        };
+        let name = format!("{experts}.experts.{fused}_scale_inv");
+        if self.checkpoint.tensor(&name).is_none() {
+            return Ok(None);
+        }
+        let scales = self.tensor(&name)?;
+        let count = scales.shape.first().copied().unwrap_or(0).max(expert + 1);
+        self.check_shape(scales, &[count, parts * rows, cols])?;
+        let len = (rows * cols * self.float(scales)?.bytes()) as u64;
+        let offset = scales.span.offset + (expert * parts + index) as u64 * len;
+        Ok(Some((scales, Span { offset, len, ..scales.span })))
     }
 
     /// Whether a tensor is the scale of an FP8 module's inputs, which nothing here uses.

@@ -25,7 +25,7 @@ fn parse(text: &str) -> Result<config::Config, Error> {
 
 #[test]
 fn invalid_json() {
-    for text in ["", "{", "[]", "3", "{\"a\": NaN}", "\u{0}", "{} x"] {
+    for text in ["", "{", "[]", "3", "{\"a\": NaM}", "\u{0}", "{} x"] {
         let error = parse(text).unwrap_err();
         assert!(matches!(error, Error::Json { .. }), "{error}");
         assert_says(&error, &["folder/config.json", "invalid JSON"]);
@@ -49,8 +49,10 @@ fn unknown_model_type() {
 #[test]
 fn values_that_are_not_supported() {
     for (field, value, expected) in [
-        ("rope_parameters.rope_type", json!("llama3"), "\"default\" or \"yarn\""),
-        ("rope_parameters.type", json!("linear"), "\"default\" or \"yarn\""),
+        ("rope_parameters.rope_type", json!("llama4"), "default, linear, dynamic, yarn, longrope or llama3"),
+        ("rope_parameters.type", json!("linear"), "default, as rope_type says"),
+        ("is_encoder_decoder", json!(true), "false"),
+        ("use_mrope", json!(true), "false"),
         ("rope_parameters.mrope_interleaved", json!(false), "true"),
         ("hidden_act", json!("gelu"), "\"silu\""),
         ("attention_bias", json!(true), "false"),

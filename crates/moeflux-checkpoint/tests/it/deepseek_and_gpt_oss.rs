@@ -62,7 +62,7 @@ fn what_configs_say_is_read() {
     let oss = gpt_oss(&[]);
     assert_eq!(oss.windows, [Some(16), None, Some(16), None]);
     assert_eq!((oss.swiglu_limit, oss.swiglu_alpha), (7.0, 1.702));
-    assert!(!oss.attention.rope.yarn.unwrap().truncate);
+    assert!(!oss.attention.rope.yarn().unwrap().truncate);
     // Every other layer slides if none is named; a window that no layer has changes nothing.
     assert_eq!(gpt_oss(&[("layer_types", json!(null))]).windows, [Some(16), None, Some(16), None]);
     let full = json!(["full_attention", "full_attention", "full_attention", "full_attention"]);
@@ -87,7 +87,7 @@ fn what_is_impossible_or_not_supported_is_refused() {
         ("deepseek_v3", "num_experts_per_tok", json!(17), "at most n_routed_experts = 16"),
         ("deepseek_v3", "first_k_dense_replace", json!(9), "a whole number from 0 to 4"),
         ("deepseek_v3", "rope_interleave", json!(1), "true or false"),
-        ("deepseek_v3", "rope_scaling.type", json!("linear"), "expected \"default\" or \"yarn\""),
+        ("deepseek_v3", "rope_scaling.type", json!("llama4"), "expected default, linear, dynamic, yarn"),
         ("deepseek_v3", "rope_scaling.factor", json!(0), "a number above 0"),
         ("deepseek_v3", "index_topk", json!(2048), "unknown field"),
         ("deepseek_v3", "quantization_config", json!({"quant_method": "hqq"}), "quant_method"),

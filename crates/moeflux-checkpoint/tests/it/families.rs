@@ -195,7 +195,7 @@ fn yarn_in_both_forms() {
     };
     for (family, rotary_dim) in [("qwen3_moe", 64), ("qwen3_next", 16), ("glm4_moe", 32)] {
         let old = rope(family, &[("rope_scaling", with(json!({"type": "yarn"})))]).unwrap();
-        assert_eq!((old.yarn.as_ref(), old.rotary_dim), (Some(&expected), rotary_dim));
+        assert_eq!((old.yarn(), old.rotary_dim), (Some(&expected), rotary_dim));
         let new = with(json!({"rope_type": "yarn", "rope_theta": old.theta}));
         let changes = [("rope_parameters", new), ("rope_theta", Value::Null), ("rope_scaling", Value::Null)];
         assert_eq!(rope(family, &changes).unwrap(), old);
@@ -207,7 +207,8 @@ fn yarn_in_both_forms() {
         "type": "yarn", "rope_type": "yarn", "beta_fast": 16, "beta_slow": 2, "mscale": 1, "mscale_all_dim": 0,
         "attention_factor": 1.5, "truncate": false,
     }));
-    let found = rope("qwen3_moe", &[("rope_scaling", all)]).unwrap().yarn.unwrap();
+    let found = rope("qwen3_moe", &[("rope_scaling", all)]).unwrap();
+    let found = found.yarn().unwrap().clone();
     let attention_factor = Some(1.5);
     let (beta_fast, beta_slow, mscale, truncate) = (16.0, 2.0, Some(1.0), false);
     assert_eq!(found, Yarn { beta_fast, beta_slow, mscale, attention_factor, truncate, ..expected });
@@ -216,8 +217,24 @@ fn yarn_in_both_forms() {
 #[test]
 fn ropes_that_are_not_supported() {
     for (value, says) in [
-        (json!({"rope_type": "llama3", "factor": 8}), "field rope_scaling.rope_type"),
-        (json!({"type": "dynamic", "factor": 8}), "field rope_scaling.type"),
+        (json!({"rope_type": "llama4", "factor": 8}), "field rope_scaling.rope_type"),
+        (json!({"type": "ntk", "factor": 8}), "field rope_scaling.type"),
+        (json!({"type": "dynamic"}), "field rope_scaling.factor is missing"),
+        (json!({"type": "dynamic", "factor": 8, "original_max_position_embeddings": 7}), "found 7"),
+        (json!({"type": "linear", "factor": 8, "truncate": true}), "unknown field rope_scaling.truncate"),
+        (json!({"type": "llama3", "factor": 8}), "field rope_scaling.low_freq_factor is missing"),
+        (
+            json!({"type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}),
+            "a number above low_freq_factor = 4",
+        ),
+        (
+            json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
+            "field rope_scaling.short_factor: expected 32 numbers above 0",
+        ),
+        (
+            json!({"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "linear"}}),
+            "field rope_scaling.sliding_attention: expected the same as full_attention",
+        ),
         (json!({"type": "linear", "rope_type": "yarn"}), "field rope_scaling.type"),
         (json!({"type": "default", "rope_type": "yarn"}), "expected yarn, as rope_type says"),
         (
@@ -225,10 +242,6 @@ fn ropes_that_are_not_supported() {
             "field rope_scaling.factor is missing",
         ),
         (json!({"type": "yarn", "factor": 0, "original_max_position_embeddings": 64}), "above 0"),
-        (
-            json!({"type": "yarn", "factor": 4}),
-            "field rope_scaling.original_max_position_embeddings is missing",
-        ),
         (
             json!({"type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "mscale": -1}),
             "a number from 0 up",

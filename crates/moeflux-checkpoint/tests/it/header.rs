@@ -34,7 +34,7 @@ fn same_verdict(file: &[u8]) {
         (Ok(ours), theirs) => assert_eq!(Some(ours), theirs),
         // The crate keeps one of two tensors of the same name.
         (Err(Error::Json { source, .. }), Some(_)) => {
-            assert!(source.to_string().contains("twice"), "{source}")
+            assert!(source.to_string().contains("twice"), "{source}");
         }
         (Err(error), theirs) => assert!(theirs.is_none(), "only we refuse: {error}"),
     }

@@ -3,7 +3,7 @@
 use crate::fixture::{data, dequantize, load, open};
 use crate::gguf_file::GgufFile;
 use moeflux_checkpoint::gguf::Value;
-use moeflux_checkpoint::{Checkpoint, Matrix, ModelConfig, OpenOptions};
+use moeflux_checkpoint::{Checkpoint, Matrix, ModelConfig, OpenOptions, RopeScaling};
 use moeflux_kernels::{Encoding, Float, Ggml};
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ fn configs_are_those_of_the_hub() {
         let mut expected = hub.config().clone();
         // One number for both; the checkpoint differs from all published ones here.
         if let ModelConfig::DeepseekV3(config) = &mut expected {
-            let yarn = config.attention.rope.yarn.as_mut().unwrap();
+            let RopeScaling::Yarn(yarn) = &mut config.attention.rope.scaling else { panic!() };
             assert_ne!(yarn.mscale, yarn.mscale_all_dim);
             yarn.mscale = yarn.mscale_all_dim;
         }
@@ -165,7 +165,7 @@ fn stretched_frequencies() {
     std::fs::write(folder.path().join("model.gguf"), file.bytes()).unwrap();
     let checkpoint = open(folder.path()).unwrap();
     let ModelConfig::Qwen3Moe(config) = checkpoint.config() else { panic!() };
-    let yarn = config.attention.rope.yarn.as_ref().unwrap();
+    let yarn = config.attention.rope.yarn().unwrap();
     assert_eq!((yarn.factor, yarn.original_max_position_embeddings, yarn.truncate), (4.0, 32, true));
 }
 

@@ -15,7 +15,10 @@ mod gguf_file;
 mod header;
 mod layouts;
 mod layouts_gguf;
+mod odd_files;
 mod packed;
 #[path = "../../../../tests/property.rs"]
 mod property;
+mod published;
 mod reference;
+mod writers;

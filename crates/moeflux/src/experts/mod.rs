@@ -15,6 +15,8 @@ pub use moeflux_experts::{
     Counters, DiskSpeed, ExpertStore, Heat, Io, Layout, PolicyKind, Recorder, StoreError, StoreOptions,
     Through, faults, measure,
 };
+#[cfg(feature = "gpu")]
+pub(crate) use place::check_in_place;
 pub use place::{Decision, decide, needs};
 pub(crate) use place::{Placement, StateRoom, place};
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use moeflux_checkpoint::Expert;
 use moeflux_experts::{ExpertStore, Io, StoreError, StoreOptions};
 use moeflux_kernels::KvType;
 
@@ -124,8 +125,25 @@ pub(crate) fn place(model: &Model, options: &EngineOptions) -> Result<Placement,
     if let Some(StoreOptions { budget, io, .. }) = &store {
         tracing::info!(budget, prefill_chunk, ?io, "experts come from a store");
     }
+    if store.is_some() {
+        check_in_place(model)?;
+    }
     let store = store.map(|options| ExpertStore::open(layout::layout(model), &options)).transpose()?;
     Ok(Placement { store: store.map(Arc::new), resident, prefill_chunk, room })
+}
+
+/// Refuses to read experts from a file that does not hold them as they are computed with.
+pub(crate) fn check_in_place(model: &Model) -> Result<(), Error> {
+    let checkpoint = model.checkpoint();
+    let experts = model.weights().experts().iter().flat_map(|layer| &layer.experts);
+    let mut spans = experts.flat_map(Expert::matrices).flat_map(|(_, matrix)| matrix.spans());
+    match spans.find(|span| !checkpoint.is_in_place(*span)) {
+        Some(span) => {
+            let path = checkpoint.files()[span.file as usize].path().to_owned();
+            Err(moeflux_checkpoint::Error::Transposed { path }.into())
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the model takes besides what the process holds already, for prefill in steps of `chunk` tokens and for the state

@@ -87,14 +87,16 @@ impl Model {
             }
             ModelConfig::Glm4Moe(config) => Box::new(glm4_moe::load(config, &mut loader)?),
             ModelConfig::GptOss(config) => Box::new(gpt_oss::load(config, &mut loader)?),
-            ModelConfig::Llama(config) => Box::new(dense::load(config, QkNorm::None, &mut loader)?),
+            ModelConfig::Llama(config) | ModelConfig::Mistral(config) | ModelConfig::Qwen2(config) => {
+                Box::new(dense::load(config, QkNorm::None, &mut loader)?)
+            }
             ModelConfig::Mixtral(config) => Box::new(mixtral::load(config, &mut loader)?),
             ModelConfig::Olmoe(config) => Box::new(olmoe::load(config, &mut loader)?),
             ModelConfig::Qwen3(config) => Box::new(dense::load(config, QkNorm::PerHead, &mut loader)?),
             ModelConfig::Qwen3Moe(config) => Box::new(qwen3_moe::load(config, &mut loader)?),
-            ModelConfig::Qwen3_5Moe(config) | ModelConfig::Qwen3Next(config) => {
-                Box::new(qwen3_next::load(config, options.mtp, &mut loader)?)
-            }
+            ModelConfig::Qwen3_5(config)
+            | ModelConfig::Qwen3_5Moe(config)
+            | ModelConfig::Qwen3Next(config) => Box::new(qwen3_next::load(config, options.mtp, &mut loader)?),
         };
         let weights = loader.finish()?;
         let tokenizer = Tokenizer::of(&checkpoint)?;

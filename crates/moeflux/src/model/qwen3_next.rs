@@ -1,4 +1,4 @@
-//! Qwen3-Next, and Qwen3.5 and Qwen3.6 with experts: layers of gated delta nets, every few of them gated attention
+//! Qwen3-Next, and Qwen3.5 and Qwen3.6 with experts or without: layers of gated delta nets, every few of them gated attention
 //! instead, each followed by a sparse MLP with a gated shared expert, or now and then by a dense one.
 //!
 //! After `modeling_qwen3_next.py` and `modeling_qwen3_5_moe.py` of transformers.
@@ -39,7 +39,9 @@ pub(super) fn load(config: &Config, mtp: bool, loader: &mut Loader<'_>) -> Resul
     })?;
     let mtp = if mtp && !config.mtp_use_dedicated_embeddings {
         Mtp::load(decoder, loader, |loader, layer| {
-            parts(loader, LayerType::FullAttention, MlpType::Sparse, layer)
+            // Without experts it has none either.
+            let dense = config.mlp_types.last().copied().filter(|_| moe.num_experts == 0);
+            parts(loader, LayerType::FullAttention, dense.unwrap_or(MlpType::Sparse), layer)
         })?
     } else {
         None

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use moeflux_checkpoint::{RopeParameters, Yarn};
+use moeflux_checkpoint::{Llama3, Longrope, RopeParameters, RopeScaling, Yarn};
 use moeflux_kernels::RopeLayout;
 
 use crate::graph::RopeSpec;
@@ -22,26 +22,44 @@ pub(super) fn rope_spec(rope: &RopeParameters, layout: RopeLayout) -> RopeSpec {
                 _ => 0,
             })
             .collect(),
-        attention_factor: rope.yarn.as_ref().map_or(1.0, |yarn| attention_factor(yarn) as f32),
+        attention_factor: match &rope.scaling {
+            RopeScaling::Yarn(yarn) => yarn_attention_factor(yarn) as f32,
+            RopeScaling::Longrope(longrope) => longrope_attention_factor(longrope) as f32,
+            _ => 1.0,
+        },
     }
 }
 
 /// What DeepSeek's models multiply the scale of the softmax with besides: the square of YaRN's magnitude with
 /// `mscale_all_dim`; 1 without it.
 pub(super) fn softmax_scale_factor(rope: &RopeParameters) -> f32 {
-    let magnitude =
-        rope.yarn.as_ref().and_then(|yarn| Some(magnitude(yarn.factor, yarn.mscale_all_dim?))).unwrap_or(1.0);
+    let RopeScaling::Yarn(yarn) = &rope.scaling else { return 1.0 };
+    let magnitude = yarn.mscale_all_dim.map_or(1.0, |all_dim| magnitude(yarn.factor, all_dim));
     (magnitude * magnitude) as f32
 }
 
-/// `theta^(-2j/d)`. YaRN (Peng et al. 2023) divides those that turn slowly by its factor, leaves those that turn fast,
-/// and blends between the two where a context of the original length sees `beta_fast` to `beta_slow` turns.
+/// `theta^(-2j/d)`, changed as the config's scaling says. Of scalings that depend on the length of a sequence, those for
+/// sequences up to the original context, where the model's context ends.
 fn inv_freq(rope: &RopeParameters) -> Vec<f32> {
     let RopeParameters { theta, rotary_dim, .. } = *rope;
     let period = |j: usize| (theta as f32).powf((2 * j) as f32 / rotary_dim as f32);
     let pairs = 0..rotary_dim / 2;
-    let Some(yarn) = &rope.yarn else { return pairs.map(|j| 1.0 / period(j)).collect() };
+    match &rope.scaling {
+        RopeScaling::Linear { factor } => pairs.map(|j| 1.0 / period(j) / *factor as f32).collect(),
+        RopeScaling::Yarn(yarn) => yarn_inv_freq(yarn, theta, rotary_dim),
+        RopeScaling::Longrope(Longrope { short_factor, .. }) => {
+            pairs.map(|j| 1.0 / (short_factor[j] as f32 * period(j))).collect()
+        }
+        RopeScaling::Llama3(llama3) => pairs.map(|j| llama3_inv_freq(llama3, 1.0 / period(j))).collect(),
+        RopeScaling::Factors(factors) => pairs.map(|j| 1.0 / period(j) / factors[j]).collect(),
+        _ => pairs.map(|j| 1.0 / period(j)).collect(),
+    }
+}
 
+/// YaRN (Peng et al. 2023) divides the frequencies that turn slowly by its factor, leaves those that turn fast, and blends
+/// between the two where a context of the original length sees `beta_fast` to `beta_slow` turns.
+fn yarn_inv_freq(yarn: &Yarn, theta: f64, rotary_dim: usize) -> Vec<f32> {
+    let period = |j: usize| (theta as f32).powf((2 * j) as f32 / rotary_dim as f32);
     let original = yarn.original_max_position_embeddings as f64;
     let pair_of_turns =
         |turns: f64| rotary_dim as f64 * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
@@ -51,7 +69,7 @@ fn inv_freq(rope: &RopeParameters) -> Vec<f32> {
     }
     let (low, high) = (low.max(0.0) as f32, high.min((rotary_dim - 1) as f64) as f32);
     let width = if low == high { 0.001 } else { high - low };
-    pairs
+    (0..rotary_dim / 2)
         .map(|j| {
             let slow = ((j as f32 - low) / width).clamp(0.0, 1.0);
             let (stretched, original) = (1.0 / (yarn.factor as f32 * period(j)), 1.0 / period(j));
@@ -61,8 +79,33 @@ fn inv_freq(rope: &RopeParameters) -> Vec<f32> {
         .collect()
 }
 
+/// Llama 3.1 divides frequencies that turn less than `low_freq_factor` times in the original context by its factor, leaves
+/// those that turn more than `high_freq_factor` times, and blends between the two.
+fn llama3_inv_freq(llama3: &Llama3, inv_freq: f32) -> f32 {
+    let original = llama3.original_max_position_embeddings as f64;
+    let (low, high) = (llama3.low_freq_factor, llama3.high_freq_factor);
+    let factor = llama3.factor as f32;
+    let wavelength = (2.0 * PI) as f32 / inv_freq;
+    if wavelength > (original / low) as f32 {
+        return inv_freq / factor;
+    }
+    if wavelength < (original / high) as f32 {
+        return inv_freq;
+    }
+    let smooth = (original as f32 / wavelength - low as f32) / (high - low) as f32;
+    (1.0 - smooth) * inv_freq / factor + smooth * inv_freq
+}
+
+/// As the config says, else what the paper of LongRoPE has for its factor.
+fn longrope_attention_factor(longrope: &Longrope) -> f64 {
+    let Longrope { factor, original_max_position_embeddings: original, .. } = *longrope;
+    longrope.attention_factor.unwrap_or_else(|| {
+        if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() }
+    })
+}
+
 /// What the cosines and sines are multiplied with: as the config says, else the magnitude that the factor asks for.
-fn attention_factor(yarn: &Yarn) -> f64 {
+fn yarn_attention_factor(yarn: &Yarn) -> f64 {
     yarn.attention_factor.unwrap_or_else(|| match (yarn.mscale, yarn.mscale_all_dim) {
         (Some(mscale), Some(all_dim)) => magnitude(yarn.factor, mscale) / magnitude(yarn.factor, all_dim),
         _ => magnitude(yarn.factor, 1.0),
@@ -76,13 +119,18 @@ fn magnitude(factor: f64, mscale: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use moeflux_checkpoint::{OpenOptions, config};
+    use serde_json::Value;
 
     /// Pairs compared.
     const PAIRS: [usize; 8] = [0, 7, 10, 14, 18, 20, 23, 31];
 
     fn rope(rotary_dim: usize, theta: f64, yarn: Option<Yarn>) -> RopeParameters {
-        RopeParameters { theta, rotary_dim, yarn, mrope_section: [0; 3] }
+        let scaling = yarn.map_or(RopeScaling::None, RopeScaling::Yarn);
+        RopeParameters { theta, rotary_dim, scaling, mrope_section: [0; 3] }
     }
 
     fn yarn(factor: f64, original_max_position_embeddings: usize) -> Yarn {
@@ -170,6 +218,37 @@ mod tests {
         let spec = rope_spec(&given, RopeLayout::HalfSplit);
         assert_eq!(spec.attention_factor.to_bits(), 1.25f32.to_bits());
         assert!((spec.inv_freq[1] - 0.263_523_13).abs() < 1e-6);
+    }
+
+    /// Every type and spelling, against `tests/data/rope_vectors.json`.
+    #[test]
+    fn frequencies_are_those_of_transformers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/rope_vectors.json");
+        let vectors: Value = serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("JSON");
+        for case in vectors["cases"].as_array().expect("cases") {
+            let config = case["config"].to_string();
+            let parsed = config::parse(Path::new("config.json"), config.as_bytes(), &OpenOptions::default());
+            let parsed = parsed.unwrap_or_else(|error| panic!("{config}: {error}"));
+            let rope = parsed.model.rope();
+            let spec = rope_spec(rope, RopeLayout::HalfSplit);
+            let number = |value: &Value| value.as_f64().expect("a number") as f32;
+            let expected: Vec<f32> =
+                case["inv_freq"].as_array().expect("numbers").iter().map(number).collect();
+            assert_eq!(spec.inv_freq.len(), expected.len(), "{config}");
+            for (j, (found, expected)) in spec.inv_freq.iter().zip(&expected).enumerate() {
+                assert!((found - expected).abs() <= 2e-6 * expected, "{config}: {j}: {found}, {expected}");
+            }
+            let factor = number(&case["attention_factor"]);
+            assert!((spec.attention_factor - factor).abs() <= 1e-6 * factor, "{config}");
+            // Where frequencies change with the length, the context ends before they do.
+            if case.get("long").is_some() {
+                let context = parsed.model.max_position_embeddings();
+                assert!(
+                    context as u64 <= case["config"]["max_position_embeddings"].as_u64().expect("a number")
+                );
+                assert_ne!(case["long_inv_freq"], case["inv_freq"], "{config}");
+            }
+        }
     }
 
     #[test]

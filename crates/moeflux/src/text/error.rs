@@ -42,6 +42,24 @@ pub enum TextError {
         /// The tokenizer library's complaint.
         detail: String,
     },
+    /// A folder without a tokenizer that can be read.
+    #[error(
+        "{}: no tokenizer.json, tiktoken.model or tokenizer.bin{}",
+        folder.display(),
+        match found {
+            Some(found) => format!(
+                "; {found} alone is not read: AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers \
+                 writes tokenizer.json of it"
+            ),
+            None => "; download the model's tokenizer files too".to_owned(),
+        }
+    )]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+        /// A file that has a tokenizer in another form.
+        found: Option<&'static str>,
+    },
     /// A text could not be split into tokens.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
@@ -130,6 +148,15 @@ pub enum TextError {
 }
 
 impl TextError {
+    /// What is wrong with a file of text, as other errors of such files are named.
+    pub(super) fn of_file(error: moeflux_checkpoint::Error) -> Self {
+        match error {
+            moeflux_checkpoint::Error::Io { path, source } => Self::Read { path, source },
+            moeflux_checkpoint::Error::Json { path, source } => Self::Json { path, source },
+            other => Self::Metadata(other),
+        }
+    }
+
     /// `found` where `field` of `path` should have held `expected`.
     pub(super) fn field(path: &Path, field: &str, expected: &'static str, found: &serde_json::Value) -> Self {
         Self::Field { path: path.to_owned(), field: field.to_owned(), expected, found: found.to_string() }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use moeflux_checkpoint::flash_moe::tokenizer::{TokenizerFile, parse_vocab};
+use moeflux_checkpoint::small_file;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, Tokenizer};
@@ -66,7 +67,7 @@ pub(super) fn vocabulary(path: &Path) -> Result<Tokenizer, TextError> {
 }
 
 /// The character that byte-level BPE prints a byte as: itself if it can be seen, else one of those from U+0100 on.
-fn printable(byte: u8) -> char {
+pub(super) fn printable(byte: u8) -> char {
     let is_seen = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if is_seen(&byte) {
         return char::from(byte);
@@ -81,5 +82,6 @@ fn is_special(token: &str) -> bool {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TextError> {
-    std::fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })
+    let missing = || TextError::Read { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+    small_file::read(path, small_file::LARGEST)?.ok_or_else(missing)
 }

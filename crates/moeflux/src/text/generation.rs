@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use moeflux_checkpoint::small_file::{self, LARGEST_CONFIG};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -66,15 +67,10 @@ fn token_ids(value: &Value) -> Option<Vec<u32>> {
 
 /// The JSON object in a file, or `None` where there is no such file.
 pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|source| TextError::Json { path: path.to_owned(), source })
+    small_file::read_object(path, LARGEST_CONFIG).map_err(TextError::of_file)
 }
 
 /// A file's text, or `None` where there is no such file.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TextError::Read { path: path.to_owned(), source }),
-    }
+    small_file::read_text(path, LARGEST_CONFIG).map_err(TextError::of_file)
 }

@@ -10,6 +10,7 @@ mod message;
 mod stop;
 mod stream;
 mod template;
+mod tiktoken;
 mod tokenizer;
 
 pub use error::TextError;

@@ -1,15 +1,16 @@
 //! The tokenizer of a checkpoint.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use moeflux_checkpoint::Checkpoint;
+use moeflux_checkpoint::{Checkpoint, small_file};
 
 use super::flash_moe;
 use super::generation::{eos_token_ids, read_object};
 use super::stream::{DecoderKind, Decoding, TokenStream};
 use super::template::{ChatRequest, ChatTemplate, special_token};
-use super::{GenerationDefaults, TextError};
+use super::{GenerationDefaults, TextError, tiktoken};
 
 /// Text to token ids and back, with what else the checkpoint says about text: end-of-sequence ids, the chat
 /// template and the model's sampling defaults.
@@ -35,6 +36,7 @@ impl Tokenizer {
             None => {
                 let folder = checkpoint.text_folder();
                 let (binary, vocab) = (folder.join("tokenizer.bin"), folder.join("vocab.bin"));
+                let ranks = folder.join(tiktoken::FILE);
                 if folder.join("tokenizer.json").is_file() {
                     Self::open(folder)
                 } else if binary.is_file() {
@@ -43,6 +45,8 @@ impl Tokenizer {
                 } else if vocab.is_file() {
                     let tokenizer = Self::with_files(folder, flash_moe::vocabulary(&vocab)?)?;
                     Ok(Self { decode_only: Some(vocab), ..tokenizer })
+                } else if ranks.is_file() {
+                    Self::with_files(folder, tiktoken::tokenizer(&ranks)?)
                 } else {
                     Self::open(folder)
                 }
@@ -100,9 +104,12 @@ impl Tokenizer {
         if let Some(path) = &self.decode_only {
             return Err(TextError::DecodeOnly { path: path.clone() });
         }
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| TextError::Encode(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        // A tokenizer is data of others, and the library panics at some of it.
+        let encode = || self.inner.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec());
+        let encoded = catch_unwind(AssertUnwindSafe(encode));
+        let encoded =
+            encoded.map_err(|_| TextError::Encode(format!("{} fails at it", self.path.display())))?;
+        encoded.map_err(|error| TextError::Encode(error.to_string()))
     }
 
     /// The text of tokens, without the special ones if `skip_special`. Bytes that are not UTF-8 become
@@ -208,12 +215,36 @@ impl Tokenizer {
 /// Reads `tokenizer.json`.
 fn read(folder: &Path) -> Result<tokenizers::Tokenizer, TextError> {
     let path = folder.join("tokenizer.json");
-    let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
+    let Some(bytes) = small_file::read(&path, small_file::LARGEST).map_err(TextError::of_file)? else {
+        let other = ["tokenizer.model", "spiece.model", "vocab.json", "qwen.tiktoken"];
+        let found = other.into_iter().find(|name| folder.join(name).exists());
+        return Err(TextError::NoTokenizer { folder: folder.to_owned(), found });
+    };
     let unusable =
         |error: tokenizers::Error| TextError::Tokenizer { path: path.clone(), detail: error.to_string() };
+    if has_empty_pattern(&bytes) {
+        let detail = "a normalizer or pre-tokenizer replaces or splits at an empty pattern".to_owned();
+        return Err(TextError::Tokenizer { path, detail });
+    }
     let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(unusable)?;
     // Left over from training in some checkpoints; they would cut or fill prompts silently.
     inner.with_truncation(None).map_err(unusable)?;
     inner.with_padding(None);
     Ok(inner)
+}
+
+/// Whether some pattern is `{"String": ""}` or `{"Regex": ""}`, at which the library's normalizers panic.
+fn has_empty_pattern(bytes: &[u8]) -> bool {
+    ["\"String\"", "\"Regex\""].iter().any(|key| {
+        let key = key.as_bytes();
+        let mut rest = bytes;
+        while let Some(at) = rest.windows(key.len()).position(|window| window == key) {
+            rest = &rest[at + key.len()..];
+            let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+            if value.is_some_and(|value| value.starts_with(b"\"\"")) {
+                return true;
+            }
+        }
+        false
+    })
 }

@@ -11,6 +11,7 @@ use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{ExpertOptions, HostCopy, StoreError, StoreOptions, Through, needs};
 use moeflux::memory::MemoryRequest;
 use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers};
+use moeflux_gpu::Device;
 
 const CASES: &[(&str, &str)] = &[
     ("deepseek_v2", "hf"),

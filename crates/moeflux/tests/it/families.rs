@@ -118,22 +118,14 @@ fn gpt_oss_as_mlx_writes_it_gives_the_same_bits() {
 }
 
 #[test]
-fn unpacked_experts_of_gpt_oss_are_an_error_that_says_so() {
+fn unpacked_experts_of_gpt_oss_must_be_whole() {
     let folder = copy_with(&data("gpt_oss/hf"), &json!({"quantization_config": null}));
     let mut tensors = Tensors::read(folder.path());
     let unpacked = (Dtype::BF16, vec![16, 128, 128], vec![0; 16 * 128 * 128 * 2]);
     tensors.0.insert("model.layers.0.mlp.experts.gate_up_proj".to_owned(), unpacked);
     tensors.write(folder.path());
     let message = refusal(folder.path());
-    for part in [
-        "model.safetensors",
-        "layers.0.mlp.experts.gate_up_proj",
-        "MXFP4",
-        "BF16 [16, 128, 128]",
-        "transposed",
-    ] {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
-    }
+    assert!(message.contains("model.layers.0.mlp.experts.down_proj is missing"), "{message}");
 }
 
 #[test]

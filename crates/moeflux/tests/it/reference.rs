@@ -40,7 +40,9 @@ const CASES: &[Case] = &[
     Case { family: "mixtral", checkpoint: "gguf-q8_0" },
     Case { family: "olmoe", checkpoint: "hf" },
     Case { family: "olmoe", checkpoint: "gguf-q8_0" },
+    Case { family: "qwen2", checkpoint: "hf" },
     Case { family: "qwen3", checkpoint: "hf" },
+    Case { family: "qwen3_5", checkpoint: "hf" },
     Case { family: "qwen3_5_moe", checkpoint: "hf" },
     Case { family: "qwen3_5_moe", checkpoint: "mlx-q4" },
     Case { family: "qwen3_5_moe", checkpoint: "mlx-mixed" },
@@ -56,12 +58,24 @@ const CASES: &[Case] = &[
 
 /// The weights of a family's hub checkpoint with other values in its config; the references are made by
 /// `tools/reference/variant.py`.
-fn variants() -> [(&'static str, &'static str, Value); 2] {
+fn variants() -> [(&'static str, &'static str, Value); 4] {
     let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
     let groups = json!({
         "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5,
     });
-    [("qwen3_moe", "yarn", json!({ "rope_scaling": yarn })), ("deepseek_v2", "groups", groups)]
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    });
+    let mistral = json!({
+        "model_type": "mistral", "sliding_window": 24, "rope_scaling": {"type": "linear", "factor": 2.0},
+    });
+    [
+        ("llama", "llama3", json!({ "rope_scaling": llama3 })),
+        ("llama", "mistral", mistral),
+        ("qwen3_moe", "yarn", json!({ "rope_scaling": yarn })),
+        ("deepseek_v2", "groups", groups),
+    ]
 }
 
 /// Every case, and the table in `docs/correctness.md` is what they came to. To renew it, copy what this prints.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::copy_with;
 use crate::property;
+use moeflux::checkpoint::{Checkpoint, OpenOptions};
 use moeflux::text::{StopStrings, TextError, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -170,7 +172,7 @@ fn unusable_files_are_errors_that_name_them() {
             .unwrap();
     let with = |name: &'static str, content: Value| vec![("tokenizer.json", usable.clone()), (name, content)];
     let cases = [
-        (vec![], "tokenizer.json: cannot be read"),
+        (vec![], "no tokenizer.json"),
         (vec![("tokenizer.json", json!("{"))], "tokenizer.json: not a usable tokenizer"),
         (
             vec![("tokenizer.json", json!({"model": {"type": "other"}}))],
@@ -338,4 +340,88 @@ fn text_that_may_begin_a_stop_string_is_held_back() {
 fn an_empty_stop_string_is_an_error() {
     let error = StopStrings::new(vec!["a".to_owned(), String::new()]).unwrap_err();
     assert!(matches!(error, TextError::EmptyStopString { index: 1 }));
+}
+
+/// A tokenizer in tiktoken's format, against what tiktoken makes of the same texts.
+#[test]
+fn ranks_of_tiktoken() {
+    let folder = copy_with(&crate::common::data("deepseek_v3/hf"), &json!({"model_type": "kimi_k2"}));
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        let _ = fs::remove_file(folder.path().join(file));
+    }
+    for file in ["tiktoken.model", "tokenizer_config.json"] {
+        fs::copy(data().join("tiktoken").join(file), folder.path().join(file)).unwrap();
+    }
+    let checkpoint = Checkpoint::open(folder.path(), &OpenOptions::default()).unwrap();
+    let tokenizer = Tokenizer::of(&checkpoint).unwrap();
+    let cases: Vec<(String, Vec<u32>)> =
+        serde_json::from_slice(&fs::read(data().join("tiktoken/cases.json")).unwrap()).unwrap();
+    assert!(cases.len() > 600);
+    for (text, expected) in cases {
+        let found = tokenizer.encode(&text).unwrap();
+        assert_eq!(found, expected, "{text:?}");
+        assert_eq!(tokenizer.decode(&found, false).unwrap(), text);
+    }
+    assert_eq!(tokenizer.id("[BOS]"), Some(tokenizer.vocab_size() as u32 - 256));
+    assert!(!tokenizer.is_special(tokenizer.id("<|im_user|>").unwrap()));
+
+    // Without the class nobody knows how texts are split.
+    fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
+    let error = Tokenizer::of(&checkpoint).unwrap_err().to_string();
+    assert!(error.contains("tiktoken.model") && error.contains("TikTokenTokenizer"), "{error}");
+    fs::write(folder.path().join("tiktoken.model"), "IQ== 0\nIg== 2\n").unwrap();
+    fs::copy(data().join("tiktoken/tokenizer_config.json"), folder.path().join("tokenizer_config.json"))
+        .unwrap();
+    let error = Tokenizer::of(&checkpoint).unwrap_err().to_string();
+    assert!(error.contains("line 2: expected a token in base64 and rank 1"), "{error}");
+    fs::remove_file(folder.path().join("tiktoken.model")).unwrap();
+    fs::write(folder.path().join("tokenizer.model"), "x").unwrap();
+    let error = Tokenizer::of(&checkpoint).unwrap_err().to_string();
+    assert!(
+        error.contains("no tokenizer.json") && error.contains("tokenizer.model alone is not read"),
+        "{error}"
+    );
+}
+
+/// The library panics at them.
+#[test]
+fn empty_patterns() {
+    let model = json!({"type": "BPE", "vocab": {"a": 0, "String": 1}, "merges": []});
+    let file = |normalizer: Value, split: Value| {
+        let json = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+                          "normalizer": normalizer, "pre_tokenizer": split, "post_processor": null,
+                          "decoder": null, "model": model});
+        let folder = folder(&[("tokenizer.json", json)]);
+        Tokenizer::open(folder.path()).map(|tokenizer| tokenizer.encode("aa").unwrap())
+    };
+    let replace = |pattern: Value| json!({"type": "Replace", "pattern": pattern, "content": "a"});
+    assert_eq!(file(replace(json!({"String": "b"})), Value::Null).unwrap(), [0, 0]);
+    for pattern in [json!({"String": ""}), json!({"Regex": ""})] {
+        let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
+        for (normalizer, split) in [(replace(pattern.clone()), Value::Null), (Value::Null, split)] {
+            let error = file(normalizer, split).unwrap_err().to_string();
+            assert!(error.contains("tokenizer.json") && error.contains("an empty pattern"), "{error}");
+        }
+    }
+}
+
+/// Files that have no end, or wait for somebody to write.
+#[cfg(unix)]
+#[test]
+fn text_files_that_are_no_files() {
+    let names = ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+    for name in names {
+        for device in [true, false] {
+            let folder = copy_with(&data().join("qwen3/hf"), &json!({}));
+            let path = folder.path().join(name);
+            let _ = fs::remove_file(&path);
+            if device {
+                std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+            } else {
+                assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            }
+            let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("expected a regular file"), "{error}");
+        }
+    }
 }

@@ -117,7 +117,12 @@ fn what_cannot_be_done_is_told() -> Result<()> {
     convert(&["--group", "48"])?.exits(1, &["--group", "32, 64 or 128", "48"]);
     convert(&["--recipe", "exports=4"])?.exits(1, &["exports=4", "one of all, experts"]);
     convert(&["--recipe", "experts=9"])?.exits(1, &["experts=9", "2, 3, 4, 5, 6 or 8"]);
-    bench.moeflux(&["verify", &hf()])?.exits(1, &["is not a pack"]);
+    let whole = bench.moeflux(&["verify", &hf()])?;
+    assert!(
+        whole.text().contains("1 weight files with") && whole.text().contains("no hash is known"),
+        "{whole:?}"
+    );
+    bench.moeflux(&["verify", &hf(), "--against", &hf()])?.exits(1, &["no pack"]);
     bench.moeflux(&["convert", "nowhere/at-all", "@pack"])?.exits(1, &["nowhere/at-all"]);
 
     fs::create_dir(bench.path("pack"))?;

@@ -197,6 +197,7 @@ impl Hosted {
             trace: None,
             ..store.clone()
         };
+        experts::check_in_place(model)?;
         let store = ExpertStore::open(experts::layout(model), &store)?;
         let mut uploads = Uploads::new(device, group_bytes(plans));
         for (index, layer) in self.layers.iter().enumerate() {

@@ -101,7 +101,7 @@ const WORDS: &[Words] = &[
         whole_words_first: false,
     },
     Words {
-        names: &["qwen2", "deepseek-r1-qwen"],
+        names: &["qwen2", "deepseek-r1-qwen", "megrez"],
         patterns: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         ],
@@ -109,12 +109,17 @@ const WORDS: &[Words] = &[
         whole_words_first: false,
     },
     Words {
-        names: &["llama3", "llama-v3", "llama-bpe", "glm4", "glm5"],
+        names: &["llama3", "llama-v3", "llama-bpe", "falcon3", "glm4", "glm5"],
         patterns: &[CL100K],
         nfc: false,
         whole_words_first: true,
     },
-    Words { names: &["chatglm-bpe"], patterns: &[CL100K], nfc: false, whole_words_first: false },
+    Words {
+        names: &["chatglm-bpe", "smaug-bpe", "dbrx"],
+        patterns: &[CL100K],
+        nfc: false,
+        whole_words_first: false,
+    },
     Words {
         names: &["gpt-4o", "llama4"],
         patterns: &[
@@ -132,7 +137,7 @@ const WORDS: &[Words] = &[
         whole_words_first: true,
     },
     Words {
-        names: &["deepseek-v3"],
+        names: &["deepseek-v3", "joyai-llm"],
         patterns: &[
             r"\p{N}{1,3}",
             "[一-龥぀-ゟ゠-ヿ]+",
@@ -152,6 +157,20 @@ const WORDS: &[Words] = &[
             "[一-龥ࠀ-一가-\u{d7ff}]+",
             r"\p{N}",
         ],
+        nfc: false,
+        whole_words_first: false,
+    },
+    Words {
+        names: &["kimi-k2"],
+        patterns: &[
+            r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ],
+        nfc: false,
+        whole_words_first: true,
+    },
+    Words {
+        names: &["refact", "starcoder", "smollm", "codeshell"],
+        patterns: &[r"\p{N}", GPT2],
         nfc: false,
         whole_words_first: false,
     },
