@@ -1,6 +1,6 @@
 //! Rows of matrices whose codes, scales and zeros lie by column: GPTQ's and AWQ's, and those with zeros alone packed so.
 
-use super::floats;
+use super::{floats, unpack_stream};
 use crate::encoding::{Encoding, Float, Packing};
 use crate::matrix::Matrix;
 
@@ -128,7 +128,7 @@ impl<'a> Packed<'a> {
                     }
                 }
                 for (words, out) in words.iter().zip(out).take(n) {
-                    unpack::<BITS>(words[..BITS].as_flattened(), out);
+                    unpack_stream::<BITS>(words[..BITS].as_flattened(), out);
                 }
             }
             Packing::Awq => {
@@ -143,7 +143,7 @@ impl<'a> Packed<'a> {
             Packing::ZerosByRow => {
                 for (i, out) in out.iter_mut().enumerate().take(n) {
                     let at = ((first + i) * self.cols + start) * BITS / 8;
-                    unpack::<BITS>(&self.codes[at..at + 4 * BITS], out);
+                    unpack_stream::<BITS>(&self.codes[at..at + 4 * BITS], out);
                 }
             }
         }
@@ -188,17 +188,4 @@ fn awq_shift(row: usize) -> usize {
 #[inline(always)]
 fn word_at(bytes: &[u8], index: usize) -> u32 {
     bytes[4 * index..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
-}
-
-/// 32 codes that follow one another, least significant bit first.
-#[inline(always)]
-fn unpack<const BITS: usize>(bytes: &[u8], out: &mut [u8; CHUNK]) {
-    for (out, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks::<BITS>().0) {
-        let mut word = [0; 8];
-        word[..BITS].copy_from_slice(bytes);
-        let word = u64::from_le_bytes(word);
-        for i in 0..8 {
-            out[i] = (word >> (i * BITS) & ((1 << BITS) - 1)) as u8;
-        }
-    }
 }

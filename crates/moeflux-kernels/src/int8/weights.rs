@@ -1,6 +1,6 @@
 //! Sixteen rows of a matrix as the kernels read them: codes as bytes or halves of bytes, parameters by span.
 
-use crate::dequant::{decode_floats, e8m0};
+use crate::dequant::{decode_floats, e8m0, unpack_stream};
 use crate::encoding::Encoding;
 use crate::ggml::{CODEBOOK_ZERO, FEW_BITS_ZERO, Ggml, IQ1_ZERO, IQ3_S_ZERO};
 use crate::instruction_set::multiversion;
@@ -404,26 +404,4 @@ multiversion! {
             _ => unreachable!("it is read in place or has no format"),
         }
     }
-}
-
-/// A little-endian stream of codes of `BITS` bits.
-#[inline(always)]
-pub(crate) fn unpack_stream<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
-    let mask = 0x0101_0101_0101_0101 * ((1 << BITS) - 1);
-    for (out, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
-        let mut word = [0; 8];
-        word[..BITS].copy_from_slice(bytes);
-        *out = spread::<BITS>(u64::from_le_bytes(word), mask).to_le_bytes();
-    }
-}
-
-/// Eight codes of `BITS` bits, each into a byte: fields are halved and moved apart until there is one a byte.
-#[inline(always)]
-fn spread<const BITS: usize>(word: u64, mask: u64) -> u64 {
-    let four = (1 << (4 * BITS)) - 1;
-    let word = word & four | (word >> (4 * BITS) & four) << 32;
-    let two = 0x0000_0001_0000_0001 * ((1 << (2 * BITS)) - 1);
-    let word = word & two | (word >> (2 * BITS) & two) << 16;
-    let one = 0x0001_0001_0001_0001 * ((1 << BITS) - 1);
-    (word & one | (word >> BITS & one) << 8) & mask
 }

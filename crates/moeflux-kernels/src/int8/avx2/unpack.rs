@@ -3,7 +3,8 @@
 #[allow(clippy::wildcard_imports)] // the instructions
 use std::arch::x86_64::*;
 
-use crate::int8::weights::{E2M1, ROWS, unpack_stream};
+use crate::dequant::unpack_stream;
+use crate::int8::weights::{E2M1, ROWS};
 
 /// Codes of `BITS` bits, 2 to 6, from a little-endian stream, each into a byte.
 #[target_feature(enable = "avx2,fma")]
