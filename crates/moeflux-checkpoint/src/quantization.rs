@@ -140,6 +140,11 @@ pub struct Quantization {
     pub modules: BTreeMap<String, Option<ModuleQuantization>>,
 }
 
+/// Reasons why fields of every method are passed over.
+const SAID_BY_TENSORS: &str = "the tensors say which modules are quantised, and how";
+const UNROUNDED: &str = "activations and caches are not rounded here";
+const LOADS: &str = "says how transformers loads the weights";
+
 impl Quantization {
     /// Reads `quantization`, or the copy of it that MLX writes as `quantization_config`, from the top of the config.
     pub(crate) fn read(config: &mut Fields<'_>) -> Result<Option<Self>, Error> {
@@ -154,8 +159,8 @@ impl Quantization {
             None => {}
             // The tensors that are packed say so by their names, and are read for families that have them.
             Some("mxfp4") => {
-                fields.pass_over("the tensors say which modules are quantised", &["modules_to_not_convert"]);
-                fields.pass_over("says how transformers loads the weights", &["dequantize"]);
+                fields.pass_over(SAID_BY_TENSORS, &["modules_to_not_convert"]);
+                fields.pass_over(LOADS, &["dequantize"]);
                 fields.finish()?;
                 return Ok(None);
             }

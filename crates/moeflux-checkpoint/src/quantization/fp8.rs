@@ -5,15 +5,11 @@
 //! modules that are not are passed over. Weights alone are quantised here: inputs stay what they are, whether or not
 //! those who wrote the checkpoint round them too (`activation_scheme`, `input_activations`).
 
-use super::{ModuleQuantization, Quantization};
+use super::{LOADS, ModuleQuantization, Quantization, SAID_BY_TENSORS, UNROUNDED};
 use crate::config::Fields;
 use crate::error::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// Why a field is passed over.
-const SAID_BY_TENSORS: &str = "the tensors say which modules are quantised, and how";
-const UNROUNDED: &str = "activations are not rounded here";
 
 /// Longest side of a block.
 const MAX_BLOCK: usize = 1 << 20;
@@ -26,7 +22,7 @@ pub(super) fn read(mut fields: Fields<'_>) -> Result<Quantization, Error> {
     fields.only("activation_scheme", &[json!("dynamic"), json!("static")])?;
     fields.pass_over(SAID_BY_TENSORS, &["modules_to_not_convert", "ignored_layers"]);
     // What transformers 5 writes: that weights are not to be widened when they are loaded, and what experts are.
-    fields.pass_over("says how transformers loads the weights", &["dequantize"]);
+    fields.pass_over(LOADS, &["dequantize"]);
     fields.only("expert_dtype", &[json!("fp8")])?;
     let block = read_block(&mut fields, "weight_block_size")?;
     fields.finish()?;

@@ -5,7 +5,7 @@
 //! cannot say, and what would change the meaning of the tensors. Weights alone are quantised: inputs stay what they are.
 
 use super::fp8;
-use super::{ModuleQuantization, Quantization};
+use super::{ModuleQuantization, Quantization, SAID_BY_TENSORS, UNROUNDED};
 use crate::config::Fields;
 use crate::error::Error;
 use serde_json::json;
@@ -23,9 +23,8 @@ pub(super) fn read_gptq(mut fields: Fields<'_>) -> Result<Quantization, Error> {
     fields.only("is_marlin_format", &[json!(false)])?;
     let ordered = fields.flag("desc_act")?.unwrap_or(false);
     fields.only("rotation", &[json!({})])?;
-    passed_over(&mut fields, SAID_BY_TENSORS, &["bits", "group_size", "sym", "lm_head", "dynamic"]);
-    passed_over(
-        &mut fields,
+    fields.pass_over(SAID_BY_TENSORS, &["bits", "group_size", "sym", "lm_head", "dynamic"]);
+    fields.pass_over(
         HOW_IT_WAS_FOUND,
         &[
             "act_group_aware",
@@ -70,9 +69,8 @@ pub(super) fn read_awq(mut fields: Fields<'_>) -> Result<Quantization, Error> {
     fields.only("zero_point", &[json!(true)])?;
     // Other kernels have other layouts.
     fields.only("version", &[json!("gemm"), json!("GEMM")])?;
-    passed_over(&mut fields, SAID_BY_TENSORS, &["group_size", "q_group_size", "modules_to_not_convert"]);
-    passed_over(
-        &mut fields,
+    fields.pass_over(SAID_BY_TENSORS, &["group_size", "q_group_size", "modules_to_not_convert"]);
+    fields.pass_over(
         HOW_IT_WAS_FOUND,
         &["backend", "do_fuse", "exllama_config", "fuse_max_seq_len", "modules_to_fuse", "sym"],
     );
@@ -99,9 +97,9 @@ pub(super) fn read_auto_round(mut fields: Fields<'_>) -> Result<Quantization, Er
     fields.only("hadamard_config", &[json!({})])?;
     fields.only("transform_config", &[json!({})])?;
     let said = fields.rest().into_iter().map(|(name, _)| name);
-    // It writes all of its options, which tell how the weights were found; more with each version.
+    // It writes all of its options; more with each version.
     for name in said.filter(|name| !name.contains("rotat") && !name.contains("hadamard")) {
-        fields.value(name);
+        fields.pass_over(HOW_IT_WAS_FOUND, &[name]);
     }
     fields.finish()?;
     Ok(of(quantization))
@@ -117,8 +115,8 @@ pub(super) fn read_compressed_tensors(mut fields: Fields<'_>) -> Result<Quantiza
     // Weights that were sparse, or turned, are something else.
     fields.only("sparsity_config", &[json!({})])?;
     fields.only("transform_config", &[json!({})])?;
-    passed_over(&mut fields, SAID_BY_TENSORS, &["global_compression_ratio", "ignore", "version"]);
-    passed_over(&mut fields, UNROUNDED, &["kv_cache_scheme"]);
+    fields.pass_over(SAID_BY_TENSORS, &["global_compression_ratio", "ignore", "version"]);
+    fields.pass_over(UNROUNDED, &["kv_cache_scheme"]);
     let groups = fields.object("config_groups")?;
     let mut groups = groups.ok_or_else(|| fields.wrong("config_groups", "an object"))?;
     if groups.rest().is_empty() {
@@ -127,16 +125,15 @@ pub(super) fn read_compressed_tensors(mut fields: Fields<'_>) -> Result<Quantiza
     for (name, _) in groups.rest() {
         let Some(mut group) = groups.object(name)? else { continue };
         group.only("format", &FORMATS.map(|format| json!(format)))?;
-        passed_over(&mut group, SAID_BY_TENSORS, &["targets"]);
-        passed_over(&mut group, UNROUNDED, &["input_activations", "output_activations"]);
+        group.pass_over(SAID_BY_TENSORS, &["targets"]);
+        group.pass_over(UNROUNDED, &["input_activations", "output_activations"]);
         let weights = group.object("weights")?;
         let mut weights = weights.ok_or_else(|| group.wrong("weights", "an object"))?;
         weights.only("type", &[json!("int"), json!("float")])?;
         weights.only("dynamic", &[json!(false)])?;
         // Other orders than of groups do not show in the file; that one has its own tensor, which is looked at.
         weights.only("actorder", &["static", "weight", "group", "dynamic"].map(|order| json!(order)))?;
-        passed_over(
-            &mut weights,
+        weights.pass_over(
             SAID_BY_TENSORS,
             &[
                 "block_structure",
@@ -148,7 +145,7 @@ pub(super) fn read_compressed_tensors(mut fields: Fields<'_>) -> Result<Quantiza
                 "zp_dtype",
             ],
         );
-        passed_over(&mut weights, HOW_IT_WAS_FOUND, &["observer", "observer_kwargs"]);
+        weights.pass_over(HOW_IT_WAS_FOUND, &["observer", "observer_kwargs"]);
         weights.finish()?;
         group.finish()?;
     }
@@ -177,27 +174,17 @@ pub(super) fn read_modelopt(mut fields: Fields<'_>) -> Result<Quantization, Erro
     fields.only("has_zero_point", &[json!(false)])?;
     // Scales that inputs are multiplied with are something else.
     fields.only("pre_quant_scale", &[json!(false)])?;
-    passed_over(
-        &mut fields,
+    fields.pass_over(
         SAID_BY_TENSORS,
         &["config_groups", "exclude_modules", "group_size", "ignore", "quantized_layers"],
     );
-    passed_over(&mut fields, UNROUNDED, &["kv_cache_quant_algo", "kv_cache_scheme"]);
-    passed_over(&mut fields, HOW_IT_WAS_FOUND, &["producer"]);
+    fields.pass_over(UNROUNDED, &["kv_cache_quant_algo", "kv_cache_scheme"]);
+    fields.pass_over(HOW_IT_WAS_FOUND, &["producer"]);
     fields.finish()?;
     Ok(of(ModuleQuantization::Modelopt))
 }
 
-const SAID_BY_TENSORS: &str = "the tensors say which modules are quantised, and how";
-const UNROUNDED: &str = "activations and caches are not rounded here";
 const HOW_IT_WAS_FOUND: &str = "says how the weights were found, or what runs them";
-
-/// Passes over fields for a reason.
-fn passed_over(fields: &mut Fields<'_>, _reason: &str, names: &[&str]) {
-    for name in names {
-        fields.value(name);
-    }
-}
 
 fn of(default: ModuleQuantization) -> Quantization {
     Quantization { default, modules: BTreeMap::new() }
