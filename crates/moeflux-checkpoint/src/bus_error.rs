@@ -1,8 +1,8 @@
-//! What a program can say when the system cannot give the bytes of a mapped file: because the file was cut short while it
-//! was mapped, or because the disk fails. The system sends SIGBUS then, and nothing can go on that reads them.
+//! A handler of SIGBUS, the signal that ends a program when it reads bytes of a mapped file that the system cannot supply:
+//! the file was cut short while it was mapped, or the disk failed. The handler prints the file's name first.
 //!
-//! Mapped files are listed once [`report`] was called, in nodes that are never freed, so that the handler reads the list
-//! without a lock.
+//! Mapped files are listed from the call of [`report`] on, in nodes that are never freed, so that the handler reads the
+//! list without a lock.
 
 #[cfg(unix)]
 pub(crate) use unix::Named;
@@ -33,8 +33,8 @@ mod unix {
     static NODES: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
     static REPORTS: AtomicBool = AtomicBool::new(false);
 
-    /// Has the process end with one line that names the file, and status 1, when the bytes of a mapped file cannot be had.
-    /// For programs; a library has no business with the process's signals. To be called before files are opened.
+    /// Installs the handler: reading bytes of a mapped file that the system cannot supply ends the process with status 1 and one
+    /// line on stderr that names the file. A program calls it before it opens files; a library leaves signals alone.
     pub fn report() {
         REPORTS.store(true, Ordering::Relaxed);
         // SAFETY: the action is zeroed but for the handler, which has the signature that SA_SIGINFO asks for.

@@ -108,7 +108,8 @@ impl Checkpoint {
         &self.config.ignored
     }
 
-    /// Whether a tensor is read from memory, where its rows were put in order, and not from its file.
+    /// Returns true if a tensor is read from its file as it lies there, and false if its rows are put in order in memory
+    /// first.
     pub fn is_in_place(&self, span: Span) -> bool {
         self.contents.files[span.file as usize].is_in_place()
     }
@@ -191,7 +192,7 @@ impl Checkpoint {
         Ok(Weights::new(self, conventions))
     }
 
-    /// What is unusual about the checkpoint, a line each, for people.
+    /// Notes for people on what is unusual about the checkpoint, one line each.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let count = |is: &dyn Fn(&str) -> bool| self.contents.tensors.keys().filter(|name| is(name)).count();
@@ -266,7 +267,7 @@ impl Checkpoint {
     }
 }
 
-/// Whether a path is a GGUF file, by its name or by what it begins with.
+/// Returns true if a path is a regular file whose name ends in `.gguf` or whose first four bytes are `GGUF`.
 pub fn is_gguf(path: &Path) -> bool {
     let begins_so = || {
         let mut magic = [0; 4];

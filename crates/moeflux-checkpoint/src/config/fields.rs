@@ -18,7 +18,7 @@ pub(crate) struct Fields<'a> {
     map: &'a Map<String, Value>,
     known: HashSet<&'a str>,
     ignored: &'a [String],
-    /// What was passed over so far, in the whole file.
+    /// Fields of the whole file that were passed over so far, with the reasons.
     passed_over: &'a RefCell<Vec<IgnoredField>>,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Fields that hold something, other than those that the caller ignores, that nobody has asked for yet.
+    /// Fields that were not read yet, without empty ones and without those that the caller lists to be ignored.
     pub(crate) fn rest(&self) -> Vec<(&'a str, &'a Value)> {
         self.unread().filter(|(name, _)| !self.ignored.contains(&self.dotted(name))).collect()
     }

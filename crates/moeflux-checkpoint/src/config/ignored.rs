@@ -209,7 +209,7 @@ pub(super) fn reason(field: &str) -> Option<&'static str> {
     IGNORABLE.iter().find(|group| group.fields.contains(&field)).map(|group| group.reason)
 }
 
-/// Whether a value says nothing: `null`, or a list, an object or a string that is empty.
+/// Returns true for `null` and for an empty list, object or string.
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
