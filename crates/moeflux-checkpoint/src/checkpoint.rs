@@ -151,8 +151,7 @@ impl Checkpoint {
     ///
     /// If the span is not one of this checkpoint's.
     pub fn bytes(&self, span: Span) -> &[u8] {
-        let start = span.offset as usize;
-        &self.contents.files[span.file as usize].bytes()[start..start + span.len as usize]
+        self.contents.bytes(span)
     }
 
     /// Has the system begin to read a matrix that will be needed whole, rather than page by page as it is touched. Only

@@ -5,6 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use moeflux_checkpoint::small_file;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
@@ -16,6 +19,12 @@ use super::gguf::byte_level::Words;
 
 /// The file.
 pub(super) const FILE: &str = "tiktoken.model";
+
+/// The encoding of tokens, with `=` at its end or without.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Special tokens behind the others, named or not.
 const SPECIAL: u32 = 256;
@@ -61,7 +70,8 @@ fn ranks(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         let wrong = || format!("line {number}: expected a token in base64 and rank {}", ranks.len());
         let space = line.iter().position(|byte| *byte == b' ').ok_or_else(wrong)?;
         let rank = std::str::from_utf8(&line[space + 1..]).ok().and_then(|rank| rank.parse::<usize>().ok());
-        let token = base64(&line[..space]).filter(|token| !token.is_empty() && rank == Some(ranks.len()));
+        let token = BASE64.decode(&line[..space]).ok();
+        let token = token.filter(|token| !token.is_empty() && rank == Some(ranks.len()));
         ranks.push(token.ok_or_else(wrong)?);
     }
     if ranks.is_empty() { Err("it lists no token".to_owned()) } else { Ok(ranks) }
@@ -101,30 +111,4 @@ fn special_tokens(config: &Map<String, Value>, base: u32) -> Result<BTreeMap<u32
         tokens.insert(id, (text.to_owned(), special));
     }
     Ok(tokens)
-}
-
-/// The bytes of a text in base64, with `=` at its end or without.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let digits = text.trim_ascii_end();
-    let digits = digits.strip_suffix(b"==").or_else(|| digits.strip_suffix(b"=")).unwrap_or(digits);
-    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(digits.len()), 0u32, 0);
-    for digit in digits {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-            bits &= (1 << held) - 1;
-        }
-    }
-    // What is left over is less than a digit, and nothing.
-    (held < 6 && bits == 0).then_some(bytes)
 }
