@@ -63,6 +63,20 @@ pub enum TextError {
     /// A text could not be split into tokens.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
+    /// A text has more tokens than the context takes.
+    #[error(
+        "the text of {bytes} bytes has more than {limit} tokens, all that the model's context holds; shorten it, or leave \
+         out earlier messages"
+    )]
+    TooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Most tokens that it may have.
+        limit: usize,
+    },
+    /// Whoever asked has cancelled.
+    #[error("splitting the text into tokens was cancelled")]
+    Cancelled,
     /// The tokenizer knows what tokens say, and not how texts are split into them.
     #[error(
         "{}: good for decoding alone, so a text cannot be split into tokens; put the model's tokenizer.json or \
@@ -118,6 +132,16 @@ pub enum TextError {
         line: usize,
         /// What went wrong.
         detail: String,
+    },
+    /// The chat template takes more time or memory than a prompt is worth.
+    #[error(
+        "the chat template makes too much: {what} beyond the limit of {limit}; the model's files are at fault"
+    )]
+    TemplateLimit {
+        /// What there is too much of.
+        what: &'static str,
+        /// Most that is allowed.
+        limit: u64,
     },
     /// The arguments of a tool call are a string that holds no JSON object.
     #[error("message {message}: the arguments of the call to `{function}` should be a JSON object: {detail}")]

@@ -1,5 +1,6 @@
 //! Chat templates: a conversation becomes a prompt, as `transformers.apply_chat_template` makes it.
 
+mod bounds;
 mod capabilities;
 mod context;
 mod dialect;
@@ -9,11 +10,13 @@ mod json;
 mod methods;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{NaiveDateTime, Utc};
 use minijinja::{Environment, Value};
 use serde_json::Map;
 
+use self::bounds::{Exceeded, Output};
 use self::capabilities::Capabilities;
 use self::environment::RaisedByTemplate;
 pub(super) use self::files::special_token;
@@ -92,14 +95,27 @@ impl ChatTemplate {
 impl Variant {
     fn new(source: &str) -> Result<Self, TextError> {
         let environment = environment::compile(source).map_err(|error| describe(&error))?;
-        let capabilities = Capabilities::probe(&environment);
+        let capabilities = Capabilities::probe(&environment)?;
         Ok(Self { environment, capabilities })
     }
 }
 
 fn render(environment: &Environment, variables: Value) -> Result<String, TextError> {
-    let template = environment.get_template(environment::NAME);
-    template.and_then(|template| template.render(variables)).map_err(|error| describe(&error))
+    let mut output = Output::default();
+    let render = || {
+        let template = environment.get_template(environment::NAME)?;
+        template.render_captured_to(variables, &mut output).map(drop)
+    };
+    // A template is a model's data: one that makes the engine panic fails the request alone.
+    let rendered = bounds::rendering(|| catch_unwind(AssertUnwindSafe(render)));
+    match rendered {
+        Ok(Ok(())) => Ok(output.into_text()),
+        Ok(Err(error)) => Err(describe(&error)),
+        Err(_) => {
+            let detail = "it makes the template engine fail".to_owned();
+            Err(TextError::TemplateRender { line: 0, detail })
+        }
+    }
 }
 
 /// A template error in the project's own terms: what the template raised, a syntax error, or a failed
@@ -111,6 +127,11 @@ fn describe(error: &minijinja::Error) -> TextError {
         if let Some(raised) = current.downcast_ref::<RaisedByTemplate>() {
             return TextError::TemplateRejected { message: raised.0.clone() };
         }
+        let exceeded = current.downcast_ref::<Exceeded>();
+        let of_output = || current.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<Exceeded>();
+        if let Some(&Exceeded { what, limit }) = exceeded.or_else(of_output) {
+            return TextError::TemplateLimit { what, limit };
+        }
         innermost = current.downcast_ref().unwrap_or(innermost);
         cause = current.source();
     }
@@ -118,6 +139,9 @@ fn describe(error: &minijinja::Error) -> TextError {
     let kind = innermost.kind();
     let detail = innermost.detail().map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}"));
     match kind {
+        minijinja::ErrorKind::OutOfFuel => {
+            TextError::TemplateLimit { what: "instructions", limit: bounds::FUEL }
+        }
         minijinja::ErrorKind::SyntaxError => TextError::TemplateSyntax { line, detail },
         _ => TextError::TemplateRender { line, detail },
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use moeflux_checkpoint::{Checkpoint, small_file};
 
@@ -11,6 +12,7 @@ use super::generation::{eos_token_ids, read_object};
 use super::stream::{DecoderKind, Decoding, TokenStream};
 use super::template::{ChatRequest, ChatTemplate, special_token};
 use super::{GenerationDefaults, TextError, tiktoken};
+use crate::backend::CancelToken;
 
 /// Text to token ids and back, with what else the checkpoint says about text: end-of-sequence ids, the chat
 /// template and the model's sampling defaults.
@@ -26,7 +28,14 @@ pub struct Tokenizer {
     generation_defaults: GenerationDefaults,
     /// The file, if it is good for decoding alone.
     decode_only: Option<PathBuf>,
+    /// See [`longest`](Self::longest).
+    longest: OnceLock<usize>,
 }
+
+/// Bytes of a text that are read at once to find out whether it is too long.
+const PIECE: usize = 64 << 10;
+/// By how many tokens a piece's count may be off, since what is cut apart is split in another way.
+const SEAM: usize = 64;
 
 impl Tokenizer {
     /// The tokenizer of a checkpoint: from the metadata of a GGUF file, else from the folder.
@@ -94,6 +103,7 @@ impl Tokenizer {
             chat_template,
             generation_defaults,
             decode_only: None,
+            longest: OnceLock::new(),
             inner,
         }
     }
@@ -104,12 +114,62 @@ impl Tokenizer {
         if let Some(path) = &self.decode_only {
             return Err(TextError::DecodeOnly { path: path.clone() });
         }
-        // A tokenizer is data of others, and the library panics at some of it.
-        let encode = || self.inner.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec());
-        let encoded = catch_unwind(AssertUnwindSafe(encode));
-        let encoded =
-            encoded.map_err(|_| TextError::Encode(format!("{} fails at it", self.path.display())))?;
-        encoded.map_err(|error| TextError::Encode(error.to_string()))
+        self.encode_known(text)
+    }
+
+    /// The same for a text that comes from anyone: one of more than `limit` tokens is refused with [`TextError::TooLong`],
+    /// after no more of it has been read than that takes, so that time and memory are bounded by the limit and not by the
+    /// text. A cancelled request ends with [`TextError::Cancelled`].
+    pub fn encode_within(
+        &self,
+        text: &str,
+        limit: usize,
+        cancel: &CancelToken,
+    ) -> Result<Vec<u32>, TextError> {
+        if let Some(path) = &self.decode_only {
+            return Err(TextError::DecodeOnly { path: path.clone() });
+        }
+        let too_long = || TextError::TooLong { bytes: text.len(), limit };
+        // What normalizers take out has no tokens, so that a text may have some of that as well.
+        let slack = if self.inner.get_normalizer().is_some() { 4 } else { 1 };
+        if text.len() > self.longest().saturating_mul(slack).saturating_mul(limit.max(1)) {
+            return Err(too_long());
+        }
+        if text.len() > PIECE {
+            let (mut rest, mut tokens) = (text, 0_usize);
+            while !rest.is_empty() {
+                if cancel.is_cancelled() {
+                    return Err(TextError::Cancelled);
+                }
+                let (piece, others) = rest.split_at(rest.floor_char_boundary(PIECE));
+                tokens += self.encode_known(piece)?.len().saturating_sub(SEAM);
+                if tokens > limit {
+                    return Err(too_long());
+                }
+                rest = others;
+            }
+        }
+        let tokens = self.encode_known(text)?;
+        if tokens.len() > limit { Err(too_long()) } else { Ok(tokens) }
+    }
+
+    /// Splits a text. A tokenizer is a model's data: one that makes the library panic fails the text alone.
+    fn encode_known(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let split = || self.inner.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec());
+        let ids = catch_unwind(AssertUnwindSafe(split)).map_err(|panic| {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            TextError::Encode(format!("the model's tokenizer makes the library fail ({said})"))
+        })?;
+        ids.map_err(|error| TextError::Encode(error.to_string()))
+    }
+
+    /// Bytes of the longest token, as the vocabulary writes it.
+    fn longest(&self) -> usize {
+        *self.longest.get_or_init(|| {
+            let longest = self.inner.get_vocab(true).into_keys().map(|token| token.len()).max();
+            longest.unwrap_or(1).max(1)
+        })
     }
 
     /// The text of tokens, without the special ones if `skip_special`. Bytes that are not UTF-8 become
@@ -204,7 +264,10 @@ impl Tokenizer {
 
     /// [`decode`](Self::decode) for ids that are known to exist.
     pub(super) fn decode_known(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        self.inner.decode(ids, skip_special).map_err(|error| TextError::Decode(error.to_string()))
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.inner.decode(ids, skip_special)));
+        let decoded = decoded
+            .map_err(|_| TextError::Decode("the model's tokenizer makes the library fail".to_owned()))?;
+        decoded.map_err(|error| TextError::Decode(error.to_string()))
     }
 
     pub(super) fn unknown(&self, id: u32) -> TextError {

@@ -272,3 +272,170 @@ fn extra_variables_go_before_all_others() {
         [("add_generation_prompt".to_owned(), json!(7)), ("x".to_owned(), json!(null))].into_iter().collect();
     assert_eq!(template.render(&ChatRequest { extra, ..ChatRequest::default() }).unwrap(), "7 None");
 }
+
+/// Templates that never end, or make more than memory holds: each fails by itself, soon.
+#[test]
+fn hostile_templates_fail_alone() {
+    let doubled = "{% set s = s ~ s %}".repeat(40);
+    let kept = "{% set s = s + s %}".repeat(40);
+    let lists = "{% set s = [s, s] %}".repeat(40);
+    let nested = "{% for s in [s ~ s] %}".repeat(40) + "{{ s }}" + &"{% endfor %}".repeat(40);
+    let captured = "{% set s %}{{ s }}{{ s }}{% endset %}".repeat(40);
+    let joined = "{% set s = [s, s] | join %}".repeat(40);
+    let replaced = "{% set s = s | replace('x', 'xx') %}".repeat(40);
+    let formatted = "{% set s = '%s%s' | format(s, s) %}".repeat(40);
+    let methods = "{% set s = s.replace('x', 'xx') %}".repeat(40);
+    let start = |rest: &str| format!("{{% set s = 'x' %}}{rest}");
+    // Two values that are the same after 2^40 comparisons.
+    let twins = "{% set a = [] %}{% set b = [] %}".to_owned()
+        + &"{% set a = [a, a] %}{% set b = [b, b] %}".repeat(40);
+    let twin = |rest: &str| format!("{twins}{rest}");
+    // A list to which each round adds what the expression makes.
+    let hoard = |made: &str| {
+        format!(
+            "{{% set x = 'x' * 9000000 %}}{{% set n = namespace(l=[]) %}}{{% for i in range(100000) %}}\
+             {{% set n.l = n.l + [{made}] %}}{{% endfor %}}{{{{ n.l | length }}}}"
+        )
+    };
+    let hostile = [
+        "{% for a in range(1000) %}{% for b in range(1000) %}{% for c in range(1000) %}{% for d in range(1000) %}\
+         {% endfor %}{% endfor %}{% endfor %}{% endfor %}"
+            .to_owned(),
+        "{% for a in range(10000) %}{% for b in range(10000) %}{{ 'xxxxxxxxxxxxxxxxxxxxxxxx' }}{% endfor %}{% endfor %}"
+            .to_owned(),
+        "{% set n = namespace(s='x') %}{% for a in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}".to_owned(),
+        "{% set n = namespace(s='x') %}{% for a in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}".to_owned(),
+        "{% set n = namespace(s=['x']) %}{% for a in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s | length }}"
+            .to_owned(),
+        start(&doubled),
+        start(&kept),
+        start(&format!("{lists}{{{{ s }}}}")),
+        start(&format!("{lists}{{{{ s | tojson }}}}")),
+        start(&format!("{lists}{{{{ s | string }}}}")),
+        start(&nested),
+        start(&captured),
+        start(&joined),
+        start(&replaced),
+        start(&formatted),
+        start(&methods),
+        "{% macro f(s, n) %}{% if n %}{{ f(s ~ s, n - 1) }}{% endif %}{% endmacro %}{{ f('x', 60) }}".to_owned(),
+        "{{ '%9999999999d' | format(1) }}".to_owned(),
+        "{{ ('x' * 90000000) | replace('x', 'y' * 90000000) }}".to_owned(),
+        "{{ ('x\n' * 1000000) | indent(1000000) }}".to_owned(),
+        "{% set l = range(100000) | list %}{% for a in range(100000) %}{% if l | sort %}{% endif %}{% endfor %}".to_owned(),
+        "{{ 'x' * 90000000 }}".to_owned(),
+        "{{ 90000000 * 'x' }}".to_owned(),
+        "{{ 'x' * 3000 * 3000 * 3000 }}".to_owned(),
+        "{{ ('x' * 3000) * (3000 * 3000) }}".to_owned(),
+        "{{ [1] * 90000000 }}".to_owned(),
+        "{{ ((1, 2) * 45000000) | length }}".to_owned(),
+        "{% for i in (range(90000) | list) * 1000 %}{% endfor %}".to_owned(),
+        format!("{{{{ {} | length }}}}", vec!["'x' * 9000000"; 1000].join(" ~ ")),
+        format!("{{{{ {} | length }}}}", vec!["('x' * 9000000)"; 1000].join(" + ")),
+        format!("{{{{ [{}] | length }}}}", vec!["'x' * 9000000"; 1000].join(", ")),
+        format!("{{% set x = 'x' * 9000000 %}}{{{{ [{}] | length }}}}", vec!["x[1:]"; 1000].join(", ")),
+        hoard("x[1:]"),
+        hoard("x[::-1]"),
+        hoard("x | upper"),
+        hoard("x | trim"),
+        hoard("x.lower()"),
+        hoard("x ~ i"),
+        hoard("x + 'y'"),
+        hoard("x | list"),
+        hoard("range(90000) | list"),
+        hoard("x | tojson"),
+        hoard("x | string ~ ''"),
+        hoard("'x'.ljust(100000)"),
+        hoard("'%099999d' | format(1)"),
+        hoard("[1] | batch(90000, 1) | list"),
+        twin("{{ a == b }}"),
+        twin("{{ a != b }}"),
+        twin("{{ a < b }}"),
+        twin("{{ a in [b] }}"),
+        twin("{{ a is eq(b) }}"),
+        twin("{{ [a] is in([[b]]) }}"),
+        twin("{{ [a, b] | unique | list | length }}"),
+        twin("{{ [a, b] | sort | length }}"),
+        twin("{{ [{'k': a}, {'k': b}] | groupby('k') | length }}"),
+        twin("{{ [a] | map('string') | list | length }}"),
+        twin("{{ '' ~ a }}"),
+        twin("{{ [a] | select('eq', b) | list | length }}"),
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}".to_owned(),
+        "{% for i in [1] recursive %}{{ loop([1]) }}{{ loop([1]) }}{% endfor %}".to_owned(),
+        "{% set d = {} %}".to_owned() + &"{% set d = dict(a=d, b=d) %}".repeat(40) + "{{ d }}",
+    ];
+    let messages = [Message::new("user", "hello")];
+    for source in hostile {
+        let start = std::time::Instant::now();
+        let rendered = ChatTemplate::new(&source).and_then(|template| {
+            template.render(&ChatRequest { messages: &messages, ..ChatRequest::default() })
+        });
+        let shown = &source[..source.len().min(100)];
+        assert!(rendered.is_err(), "{shown}: {} bytes", rendered.unwrap().len());
+        // Compiling tries the template a few times.
+        assert!(start.elapsed().as_secs() < 60, "{shown}: {:?}", start.elapsed());
+    }
+    let peak = moeflux::memory::Machine::peak_resident();
+    assert!(peak.is_none_or(|peak| peak < 3 << 30), "{peak:?}");
+}
+
+/// The filters that check sizes change nothing else.
+#[test]
+fn operators_mean_what_they_meant() {
+    for (source, expected) in [
+        ("{{ (1 + 2 * 3) ~ 'a' ~ -1 }}", "7a-1"),
+        ("{{ 2 ** 3 * 2 ** 2 * 2 }}", "64"),
+        ("{{ 'ab' * 2 * 2 ~ '-' * 3 }}", "abababab---"),
+        ("{{ (1+1)*'x' }}{{ 2*'y' }}", "xxyy"),
+        ("{{- 'a' + 'b' -}}", "ab"),
+        ("{{ not x == 'hello' }}", "False"),
+        ("{{ x ~ '!' if x == 'hello' else x ~ '?' }}", "hello!"),
+        ("{{ (x ~ 'B')|upper ~ 'C'|lower }}", "HELLOBc"),
+        ("{{ x[1:] ~ x[:-1] ~ x[-1] ~ x[1:][0] ~ x[1:3].upper() }}", "ellohelloeEL"),
+        ("{{ x[::-1] ~ x[1:4:2] }}", "ollehel"),
+        ("{{ {'a': 1}['a'] + {'b': [1, 2]}.b[1] + [1, 2][0] }}", "4"),
+        ("{{ 'in' in 'xinx' }}{{ 'a' not in [1, 'a'] }}{{ x in ['hello', 'y'] and 1 }}", "TrueFalse1"),
+        ("{{ x is not none and x != 'y' and y is not defined }}", "True"),
+        ("{{ 1 < 2 and 3 >= 2 and not 1 <= 0 and 2 > 1 }}", "True"),
+        ("{{ ([1, 2] + [3] + [4])[1:] }}", "[2, 3, 4]"),
+        ("{{ dict(a=1 + 1, b=x ~ '+*~==<in').b }}", "hello+*~==<in"),
+        (
+            "{% set n = namespace(i=0, s='') %}{% for c in x if c != 'l' %}{% set n.i = n.i + 1 %}{% set n.s = n.s + c %}{% endfor %}{{ n.i ~ n.s }}",
+            "3heo",
+        ),
+        ("{% set a, b = 1 + 1, 'y' ~ 'z' %}{{ a * 10 + b | length }}", "22"),
+        ("{% macro f(a, b='u' ~ 'v') %}{{ a + b }}{% endmacro %}{{ f('x') ~ f(a='y', b='z') }}", "xuvyz"),
+        ("{% if y in [1] or y == 1 or y ~ '' == 'q' %}no{% elif x in 'hello' %}yes{% endif %}", "yes"),
+        (
+            "{{ 1.5 * 2 + 0.5 }} {{ 7 // 2 * 2 }} {{ 7 % 4 + 1 }} {{ -3 + 5 }} {{ 5 - -3 * 2 }}",
+            "3.5 6 4 2 11",
+        ),
+        ("{{ x|length * 2 }}{{ x|replace('l', 'L') ~ x|first }}", "10heLLoh"),
+        (
+            "{{ [3, 1, 2] | sort | join(',') }}{{ ['a', 'b'] | map('upper') | list }}{{ [1, 2, 2] | select('eq', 2) | list }}",
+            "1,2,3['A', 'B'][2, 2]",
+        ),
+        ("{{ 2 is eq 2 }}{{ 2 is ne(3) }}{{ 2 is in([1, 2]) }}{{ 'a' is in 'abc' }}", "TrueTrueTrueTrue"),
+    ] {
+        let template = ChatTemplate::new(source).unwrap();
+        let extra = [("x".to_owned(), json!("hello"))].into_iter().collect();
+        let text = template
+            .render(&ChatRequest { extra, ..ChatRequest::default() })
+            .map_err(|error| error.to_string());
+        assert_eq!(text.as_deref(), Ok(expected), "{source}");
+    }
+}
+
+#[test]
+fn limits_leave_long_conversations_alone() {
+    let source = "{% set ns = namespace(text='') %}{% for m in messages -%}
+        {% if m.role == 'user' %}{% set ns.text = ns.text ~ m.content + '!' %}{% endif %}
+        {{- loop.index * 2 ~ ':' ~ m.content }}
+    {%- endfor %}{{ ns.text | length }}";
+    let messages: Vec<Message> = (0..3000).map(|index| Message::new("user", index.to_string())).collect();
+    let template = ChatTemplate::new(source).unwrap();
+    let text = template.render(&ChatRequest { messages: &messages, ..ChatRequest::default() }).unwrap();
+    let numbers: String = (0..3000).map(|index| format!("{}:{index}", (index + 1) * 2)).collect();
+    let length: usize = (0..3000).map(|index: usize| index.to_string().len() + 1).sum();
+    assert_eq!(text, format!("{numbers}{length}"));
+}

@@ -425,3 +425,39 @@ fn text_files_that_are_no_files() {
         }
     }
 }
+
+#[test]
+fn a_text_beyond_the_limit_is_refused_unread() {
+    use moeflux::CancelToken;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
+    let tokenizer = Tokenizer::open(&folder).unwrap();
+    let (cancel, limit) = (CancelToken::default(), 32_768);
+    let word = "The fox said: \u{e9}\u{301} 42!\n";
+    for text in [String::new(), word.to_owned(), word.repeat(200), "a ".repeat(limit / 2), word.repeat(3500)]
+    {
+        let tokens = tokenizer.encode(&text).unwrap();
+        match tokenizer.encode_within(&text, limit, &cancel) {
+            Ok(within) => assert_eq!(within, tokens),
+            Err(error) => {
+                assert!(matches!(error, moeflux::text::TextError::TooLong { .. }), "{error}");
+                assert!(tokens.len() > limit, "{} tokens", tokens.len());
+            }
+        }
+        let exact = tokenizer.encode_within(&text, tokens.len(), &cancel).unwrap();
+        assert_eq!(exact, tokens);
+        if !tokens.is_empty() {
+            tokenizer.encode_within(&text, tokens.len() - 1, &cancel).unwrap_err();
+        }
+    }
+    let start = std::time::Instant::now();
+    for text in
+        ["a ".repeat(7 << 20), "a".repeat(15 << 20), " ".repeat(15 << 20), "\u{1f98a}".repeat(4 << 20)]
+    {
+        let error = tokenizer.encode_within(&text, limit, &cancel).unwrap_err();
+        assert!(matches!(error, moeflux::text::TextError::TooLong { .. }), "{error}");
+    }
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+    cancel.cancel();
+    let error = tokenizer.encode_within(&"a ".repeat(40_000), limit * 4, &cancel).unwrap_err();
+    assert!(matches!(error, moeflux::text::TextError::Cancelled), "{error}");
+}

@@ -7,6 +7,7 @@ use minijinja::{Environment, Value};
 use serde_json::{Value as Json, json};
 
 use super::{ChatRequest, context, json, render};
+use crate::text::TextError;
 
 /// A word that no template contains.
 const NEEDLE: &str = "q7probe7q";
@@ -39,8 +40,13 @@ pub(super) enum ArgumentsForm {
 }
 
 impl Capabilities {
-    pub(super) fn probe(environment: &Environment) -> Self {
-        Self { content: content_form(environment), arguments: arguments_form(environment) }
+    /// Finds out what a template takes; one that goes beyond a limit at the first try is not tried again.
+    pub(super) fn probe(environment: &Environment) -> Result<Self, TextError> {
+        let first = rendered(environment, &json!([{"role": "user", "content": NEEDLE}]));
+        if let Err(error @ TextError::TemplateLimit { .. }) = first {
+            return Err(error);
+        }
+        Ok(Self { content: content_form(environment), arguments: arguments_form(environment) })
     }
 }
 
@@ -89,6 +95,10 @@ fn is_quoted(prompt: &str) -> bool {
 }
 
 fn try_render(environment: &Environment, messages: &Json) -> Option<String> {
+    rendered(environment, messages).ok()
+}
+
+fn rendered(environment: &Environment, messages: &Json) -> Result<String, TextError> {
     let request = ChatRequest { add_generation_prompt: true, ..ChatRequest::default() };
     let messages: Value = json::to_value(messages);
     let special_tokens: BTreeMap<_, _> = ["bos_token", "eos_token", "pad_token", "unk_token"]
@@ -96,5 +106,5 @@ fn try_render(environment: &Environment, messages: &Json) -> Option<String> {
         .map(|name| (name.to_owned(), String::new()))
         .collect();
     let variables = context::variables(&request, messages, &special_tokens, NaiveDateTime::default());
-    render(environment, variables).ok()
+    render(environment, variables)
 }

@@ -2,8 +2,12 @@
 //!
 //! - `{% generation %}` blocks, with which training marks the assistant's words, become `{% with %}` blocks:
 //!   same output, scope and whitespace control.
+//! - What grows is checked: see [`bounds`](super::bounds). What `set` keeps and what a slice takes goes through a filter, and so
+//!   do both sides of `~`, `+` and `*`, the left side of comparisons and the right side of `in`; a loop begins with a call.
 //! - Slices with a step, `x[a:b:c]`, become calls of the method [`SLICE`], because the engine's own go wrong
 //!   where they run backwards to index 0, and panic on empty strings.
+
+use super::bounds;
 
 /// The name of the method that takes a slice.
 pub(super) const SLICE: &str = "python_slice";
@@ -27,7 +31,19 @@ pub(super) fn translate(source: &str) -> String {
                 rest = after;
             }
             _ if tag.starts_with("{#") => result.push_str(tag),
-            _ => translate_slices(tag, &mut result),
+            ref words => {
+                let mut translated = String::with_capacity(tag.len());
+                translate_slices(tag, &mut translated);
+                let translated = bound_operators(&translated, words.first() == Some(&"for"));
+                match words.first() {
+                    Some(&"set") => result.push_str(&bound_set(&translated)),
+                    Some(&"for") => {
+                        result.push_str(&translated);
+                        result.push_str(&tick(&translated));
+                    }
+                    _ => result.push_str(&translated),
+                }
+            }
         }
     }
     result.push_str(rest);
@@ -123,4 +139,205 @@ fn translate_slices(tag: &str, result: &mut String) {
         }
     }
     result.push_str(&tag[copied..]);
+}
+
+/// A tag with filters at what operators take: see the [module](self).
+fn bound_operators(tag: &str, is_loop: bool) -> String {
+    let end = tag.len() - end_length(tag).max(if tag.ends_with("}}") { 2 } else { 0 });
+    let mut filters: Vec<(usize, &str)> = Vec::new();
+    // Where the right side of the last product ends.
+    let mut product = None;
+    let mut is_iterated = is_loop;
+    let places: Vec<(usize, char)> = code(tag).filter(|&(at, _)| at >= 2 && at < end).collect();
+    for &(at, character) in &places {
+        let (last, next) = (tag[..at].chars().next_back(), tag[at + character.len_utf8()..].chars().next());
+        let left = tag[..at].trim_end();
+        let right = |length: usize| operand_end(tag, at + length, end);
+        match character {
+            '~' | '+' if ends_a_value(left) => {
+                let name = if character == '~' { bounds::JOINED } else { bounds::ADDED };
+                let Some(right) = right(1) else { continue };
+                filters.extend([(left.len(), name), (right, name)]);
+            }
+            '*' if last != Some('*') && next != Some('*') && ends_a_value(left) => {
+                let Some(right) = right(1) else { continue };
+                let goes_on = product == Some(left.len());
+                let name = if goes_on { bounds::PRODUCT_AGAIN } else { bounds::PRODUCT_OF };
+                filters.extend([(left.len(), name), (right, bounds::PRODUCT)]);
+                product = Some(right);
+            }
+            '=' | '!' if next == Some('=') && !matches!(last, Some('=' | '!' | '<' | '>')) => {
+                filters.extend(ends_a_value(left).then_some((left.len(), bounds::WALKED)));
+            }
+            '<' | '>' => filters.extend(ends_a_value(left).then_some((left.len(), bounds::WALKED))),
+            'i' if next == Some('n') && is_word(tag, at, 2) => {
+                // A loop goes through its list one by one.
+                if !std::mem::take(&mut is_iterated) {
+                    filters.extend(right(2).map(|right| (right, bounds::WALKED)));
+                }
+            }
+            _ => {}
+        }
+    }
+    filters.extend(slices(tag, end).into_iter().map(|at| (at, bounds::SLICED)));
+    filters.sort_by_key(|&(at, _)| at);
+    let mut result = String::with_capacity(tag.len() + filters.len() * 20);
+    let mut copied = 0;
+    for (at, name) in filters {
+        result.extend([&tag[copied..at], "|", name]);
+        copied = at;
+    }
+    result.push_str(&tag[copied..]);
+    result
+}
+
+/// Where slices end that nothing is taken of at once.
+fn slices(tag: &str, end: usize) -> Vec<usize> {
+    let (mut open, mut found) = (Vec::new(), Vec::new());
+    for (at, character) in code(tag).filter(|&(at, _)| at >= 2 && at < end) {
+        match character {
+            '(' | '[' | '{' => open.push(false),
+            ':' => open.last_mut().into_iter().for_each(|has_colon| *has_colon = true),
+            ')' | '}' => drop(open.pop()),
+            ']' if open.pop() == Some(true) && !tag[at + 1..].trim_start().starts_with(['.', '[', '(']) => {
+                found.push(at + 1);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether the bytes there are a word of their own, and no attribute.
+fn is_word(tag: &str, at: usize, length: usize) -> bool {
+    let before = tag[..at].chars().next_back();
+    let after = tag[at + length..].chars().next();
+    !before.is_some_and(|character| is_of_word(character) || character == '.')
+        && !after.is_some_and(is_of_word)
+}
+
+fn is_of_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+/// Whether a value ends here, and not a word after which an operator has one operand.
+fn ends_a_value(before: &str) -> bool {
+    if before.ends_with([')', ']', '}', '\'', '"']) {
+        return true;
+    }
+    let word = &before[before.trim_end_matches(is_of_word).len()..];
+    let is_keyword =
+        matches!(word, "not" | "in" | "and" | "or" | "if" | "else" | "is" | "elif" | "set" | "for" | "do");
+    !is_keyword && !word.is_empty()
+}
+
+/// Where the operand ends that begins behind an operator, with its attributes, calls and filters; `None` if there is none.
+fn operand_end(tag: &str, start: usize, end: usize) -> Option<usize> {
+    let inner = &tag[..end];
+    let blank = |at: usize| at + inner[at..].len() - inner[at..].trim_start().len();
+    let word = |at: usize| at + inner[at..].find(|character| !is_of_word(character)).unwrap_or(end - at);
+    let mut at = blank(start);
+    while inner[at..].starts_with(['-', '+']) {
+        at = blank(at + 1);
+    }
+    at = match inner[at..].chars().next()? {
+        '(' | '[' | '{' => group_end(inner, at)?,
+        quote @ ('\'' | '"') => text_end(inner, at, quote)?,
+        character if is_of_word(character) => word(at),
+        _ => return None,
+    };
+    if inner[..at].ends_with("not") && is_word(inner, at - 3, 3) {
+        return None;
+    }
+    let mut is_filtered = false;
+    loop {
+        let next = blank(at);
+        match inner[next..].chars().next() {
+            Some('.' | '|') => {
+                is_filtered |= inner[next..].starts_with('|');
+                let name = blank(next + 1);
+                if word(name) == name {
+                    return None;
+                }
+                at = word(name);
+            }
+            Some('(') => at = group_end(inner, next)?,
+            Some('[') if !is_filtered => at = group_end(inner, next)?,
+            _ => return Some(at),
+        }
+    }
+}
+
+/// The place behind the bracket that closes the one here.
+fn group_end(tag: &str, start: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, character) in code(&tag[start..]) {
+        match character {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(start + at + 1);
+        }
+    }
+    None
+}
+
+/// The place behind the quote that closes the one here.
+fn text_end(tag: &str, start: usize, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    for (at, character) in tag[start + 1..].char_indices() {
+        if !escaped && character == quote {
+            return Some(start + 1 + at + 1);
+        }
+        escaped = !escaped && character == '\\';
+    }
+    None
+}
+
+/// A `set` with the filter around what it keeps; one without `=` captures what is printed, which is checked there.
+fn bound_set(tag: &str) -> String {
+    let mut depth = 0_usize;
+    let mut equals = None;
+    for (at, character) in code(tag).skip(2) {
+        match character {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            '=' if depth == 0 => {
+                equals = Some(at);
+                break;
+            }
+            _ => {}
+        }
+    }
+    let Some(equals) = equals else { return tag.to_owned() };
+    let end = tag.len() - end_length(tag);
+    if equals + 1 > end {
+        return tag.to_owned();
+    }
+    let value = &tag[equals + 1..end];
+    // Several targets take a tuple apart, whose values are small or were checked when they were made.
+    if value.trim().is_empty() || tag[..equals].contains(',') {
+        return tag.to_owned();
+    }
+    format!("{}=({value})|{}{}", &tag[..equals], bounds::KEPT, &tag[end..])
+}
+
+/// A call that checks the time, with the whitespace control of the tag before it.
+fn tick(tag: &str) -> String {
+    let end = &tag[tag.len() - end_length(tag)..];
+    let trimmed = if end == "-%}" { "-%}" } else { end };
+    format!("{{% set {0}_ = {0}() {trimmed}", bounds::TICK)
+}
+
+/// Length of a block's end with its sign: `%}`, `-%}`, `+%}`.
+fn end_length(tag: &str) -> usize {
+    if tag.ends_with("-%}") || tag.ends_with("+%}") {
+        3
+    } else if tag.ends_with("%}") {
+        2
+    } else {
+        0
+    }
 }

@@ -12,7 +12,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
-use super::{dialect, json, methods};
+use super::{bounds, dialect, json, methods};
 
 /// The name under which [`compile`] stores the template.
 pub(super) const NAME: &str = "chat_template";
@@ -28,10 +28,14 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, Error> {
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(methods::call);
-    environment.set_formatter(|out, state, value| match json::float(value) {
-        Some(number) => Ok(out.write_str(&json::float_repr(number))?),
-        None => minijinja::escape_formatter(out, state, value),
+    environment.set_formatter(|out, state, value| {
+        bounds::printed(value)?;
+        match json::float(value) {
+            Some(number) => Ok(out.write_str(&json::float_repr(number))?),
+            None => minijinja::escape_formatter(out, state, value),
+        }
     });
+    bounds::install(&mut environment);
     environment.add_filter("tojson", to_json);
     environment.add_filter("string", to_string);
     environment.add_filter("length", length);
@@ -66,6 +70,7 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
 
 #[allow(clippy::needless_pass_by_value)] // the engine calls filters with owned keyword arguments
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+    bounds::written(value)?;
     let style = json::Style {
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
@@ -103,8 +108,9 @@ fn separators(pair: Vec<String>) -> Result<(String, String), Error> {
     Ok((item, key))
 }
 
-fn to_string(value: &Value) -> String {
-    json::float(value).map_or_else(|| value.to_string(), json::float_repr)
+fn to_string(value: &Value) -> Result<String, Error> {
+    bounds::written(value)?;
+    Ok(json::float(value).map_or_else(|| value.to_string(), json::float_repr))
 }
 
 /// Jinja2's undefined value has length 0.

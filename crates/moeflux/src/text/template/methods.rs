@@ -5,10 +5,16 @@ use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::dialect;
+use super::{bounds, dialect};
 
 /// Calls `value.method(args)`.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    if value.as_str().is_some() {
+        bounds::call(method, &[&[value.clone()], args].concat())?;
+    }
+    if method == dialect::SLICE {
+        bounds::kept(value, bounds::ITEM)?;
+    }
     let known = match (value.kind(), value.as_str()) {
         (ValueKind::String | ValueKind::Seq, _) if method == dialect::SLICE => Some(slice(value, args)?),
         (_, Some(text)) => string_method(text, method, args)?,
