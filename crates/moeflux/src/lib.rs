@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod background;
 pub mod convert;
 pub mod engine;
 mod error;

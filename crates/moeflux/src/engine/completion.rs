@@ -2,6 +2,7 @@
 //! are computed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::{Event, LastToken, StopReason};
 use super::reasoning::Reasoning;
@@ -76,7 +77,9 @@ impl Completion {
         let (prompt, prompt_output) = prompt.split_at(before - past.len());
         sampler.accept_prompt(past);
         sampler.accept_prompt(prompt);
-        let grammar = constraint.as_ref().map(|constraint| grammars.compile(constraint, tokenizer));
+        let grammar = constraint
+            .as_ref()
+            .map(|constraint| grammars.compile_unless(constraint, tokenizer, &request.cancel));
         let mut completion = Completion {
             model: Arc::clone(model),
             max_tokens: request.max_tokens,
@@ -117,6 +120,20 @@ impl Completion {
     /// How many more are allowed.
     pub(super) fn left(&self) -> usize {
         self.max_tokens - self.tokens
+    }
+
+    /// Has a thread find out which tokens the constraint allows next.
+    pub(super) fn look_ahead(&mut self) {
+        if !self.grammar_waits()
+            && let Some(grammar) = &mut self.grammar
+        {
+            grammar.look_ahead();
+        }
+    }
+
+    /// Whether that is known, after so long at most.
+    pub(super) fn is_ready(&mut self, patience: Duration) -> bool {
+        self.grammar.as_mut().is_none_or(|grammar| grammar.is_ready(patience))
     }
 
     /// Chooses the next token from the model's logits, `[vocab_size]`.

@@ -44,6 +44,40 @@ pub enum ConstraintError {
         /// What is wrong, and where.
         detail: String,
     },
+    /// It is larger than what is compiled.
+    #[error("the {kind} is too large: it has {found} {what}, and the limit is {limit}")]
+    TooLarge {
+        /// Which kind of constraint.
+        kind: &'static str,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is; counting may have stopped there.
+        found: usize,
+        /// Most that is allowed.
+        limit: usize,
+    },
+    /// Compiling it took too long. What was asked for stays out of the way of others until it ends.
+    #[error("the {kind} is too large: compiling it took more than {seconds} s, the limit")]
+    TooSlow {
+        /// Which kind of constraint.
+        kind: &'static str,
+        /// The limit.
+        seconds: u64,
+    },
+    /// Whoever asked has cancelled.
+    #[error("compiling the {kind} was cancelled")]
+    Cancelled {
+        /// Which kind of constraint.
+        kind: &'static str,
+    },
+    /// There was no thread to compile it on.
+    #[error("the {kind} cannot be compiled now: {source}")]
+    Thread {
+        /// Which kind of constraint.
+        kind: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// No token can be chosen that leads to a word of the language.
     #[error("after {tokens} tokens the {kind} allows none of the vocabulary's tokens: {detail}")]
     DeadEnd {

@@ -14,6 +14,7 @@
 //! Log-probabilities are of the model's own distribution, before all of that.
 
 mod constraint;
+mod cost;
 mod dry;
 mod error;
 #[cfg(feature = "grammar")]
@@ -30,6 +31,7 @@ mod token_set;
 mod truncation;
 
 pub use constraint::{Constraint, ConstraintError};
+pub use cost::ConstraintLimits;
 pub use error::SamplingError;
 pub use grammar::{Grammar, GrammarCompiler};
 pub use log_softmax::{LogSoftmax, MAX_TOP_LOGPROBS, TokenLogprob};

@@ -1,6 +1,7 @@
 //! What stands in for constraints where the feature `grammar` is off.
 
 use super::{Constraint, ConstraintError, TokenSet};
+use crate::backend::CancelToken;
 use crate::text::Tokenizer;
 
 /// Compiles constraints: here none.
@@ -12,6 +13,16 @@ impl GrammarCompiler {
     pub fn compile(&self, _: &Constraint, _: &Tokenizer) -> Result<Grammar, ConstraintError> {
         Err(ConstraintError::Unavailable)
     }
+
+    /// The same.
+    pub fn compile_unless(
+        &self,
+        _: &Constraint,
+        _: &Tokenizer,
+        _: &CancelToken,
+    ) -> Result<Grammar, ConstraintError> {
+        Err(ConstraintError::Unavailable)
+    }
 }
 
 /// A constraint at some place of an output: there is none.
@@ -21,6 +32,16 @@ pub enum Grammar {}
 impl Grammar {
     /// Which tokens may come next.
     pub fn allowed(&mut self) -> Result<TokenSet, ConstraintError> {
+        match *self {}
+    }
+
+    /// Has a thread find that out.
+    pub(crate) fn look_ahead(&mut self) {
+        match *self {}
+    }
+
+    /// Whether it has.
+    pub(crate) fn is_ready(&mut self, _: std::time::Duration) -> bool {
         match *self {}
     }
 

@@ -1,6 +1,7 @@
 //! Constrained output: masks against languages written out word by word, JSON from the demo against an independent
 //! validator, and what cannot be used or met.
 
+mod limits;
 mod schemas;
 
 use crate::common::{data, root};
