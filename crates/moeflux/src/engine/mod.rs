@@ -76,9 +76,16 @@ impl EngineOptions {
                 return Err(Error::Option { option, expected: "at least 1", found: value.to_string() });
             }
         }
+        if self.threads > MAX_THREADS {
+            let found = self.threads.to_string();
+            return Err(Error::Option { option: "threads", expected: "at most 1024", found });
+        }
         Ok(())
     }
 }
+
+/// More threads than any machine has cores; each takes memory for its stack.
+const MAX_THREADS: usize = 1024;
 
 /// Tokens of a prompt in one step on a backend that is given.
 const PREFILL_CHUNK: usize = 512;

@@ -143,7 +143,7 @@ fn answer(
     state: &mut u64,
     cancel_at: Option<u64>,
 ) -> Option<(Vec<u32>, StopReason)> {
-    let options = SubmitOptions { priority: random(state, 3) as i32 };
+    let options = SubmitOptions { priority: random(state, 3) as i32, ..SubmitOptions::default() };
     let mut ticket = match handle.submit(request, options) {
         Ok(ticket) => ticket,
         Err(SubmitError::QueueFull { .. }) => {

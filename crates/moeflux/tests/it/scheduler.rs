@@ -255,7 +255,11 @@ fn the_higher_priority_goes_first() {
     let handle = start(engine("demo", Numbers::Fast, 64), &options);
     let mut first = handle.submit(request(prompt(20, 1), 1, 200), SubmitOptions::default()).unwrap();
     assert!(first.next().unwrap().is_ok());
-    let submit = |priority| handle.submit(request(prompt(20, 2), 1, 40), SubmitOptions { priority }).unwrap();
+    let submit = |priority| {
+        handle
+            .submit(request(prompt(20, 2), 1, 40), SubmitOptions { priority, ..SubmitOptions::default() })
+            .unwrap()
+    };
     let (low, high) = (submit(0), submit(5));
     let [low, high] = [low, high].map(|ticket| all(ticket).unwrap().outcome.unwrap().queued);
     assert!(high < low, "{high:?} {low:?}");
@@ -378,4 +382,57 @@ proptest! {
             }
         }
     }
+}
+
+/// A caller with many long answers does not keep another from getting its own, and what is preempted goes on with the same
+/// bits.
+#[test]
+fn callers_get_equal_parts_and_the_same_bits() {
+    let options = SchedulerOptions { max_running: 2, ..SchedulerOptions::default() };
+    let long = |seed: u32| request(prompt(20, seed), u64::from(seed), 300);
+    let mut one = engine("demo", Numbers::Fast, 64);
+    let expected: Vec<Told> = (0..4).map(|seed| alone(&mut one, long(seed))).collect();
+    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let submit =
+        |request, share| handle.submit(request, SubmitOptions { share, ..SubmitOptions::default() }).unwrap();
+    let tickets: Vec<_> = (0..4).map(|seed| submit(long(seed), 1)).collect();
+    // Another caller, and one more request of the same.
+    for share in [2, 1] {
+        let short = all(submit(request(prompt(20, 9), 9, 3), share)).unwrap();
+        assert_eq!(short.tokens.len(), 3);
+        let stats = handle.stats();
+        assert!(stats.running + stats.queued > 2, "the others are at it: {stats:?}");
+    }
+    for (ticket, expected) in tickets.into_iter().zip(&expected) {
+        all(ticket).unwrap().assert_same(expected);
+    }
+    let stats = handle.stats();
+    assert!(stats.preempted > 0, "{stats:?}");
+    assert_eq!(stats.failed, 0);
+}
+
+/// A ticket that nobody reads holds no place, and is told of where it was when somebody does.
+#[test]
+fn what_nobody_reads_waits_and_then_ends() {
+    let options = SchedulerOptions { max_running: 1, unread_events: 8, ..SchedulerOptions::default() };
+    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let unread = handle.submit(request(prompt(20, 1), 1, 60), SubmitOptions::default()).unwrap();
+    let other = handle.submit(request(prompt(20, 2), 2, 60), SubmitOptions::default()).unwrap();
+    assert_eq!(all(other).unwrap().tokens.len(), 60);
+    assert_eq!(handle.stats().running, 0, "{:?}", handle.stats());
+    let expected = alone(&mut engine("demo", Numbers::Fast, 64), request(prompt(20, 1), 1, 60));
+    all(unread).unwrap().assert_same(&expected);
+
+    let time = Some(Duration::from_millis(200));
+    let options = SchedulerOptions { unread_events: 8, unread_time: time, ..SchedulerOptions::default() };
+    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let unread = handle.submit(request(prompt(20, 1), 1, 60), SubmitOptions::default()).unwrap();
+    let start = Instant::now();
+    while handle.stats().cancelled == 0 {
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", handle.stats());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let told = all(unread).unwrap();
+    assert_eq!(told.stop(), &StopReason::Cancelled);
+    assert!(told.tokens.len() < 20, "{}", told.tokens.len());
 }

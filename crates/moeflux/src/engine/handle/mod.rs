@@ -45,6 +45,10 @@ pub struct SchedulerOptions {
     pub state_budget: Option<u64>,
     /// Whether what was read is kept for prompts that begin alike.
     pub prefix_cache: bool,
+    /// Events of a completion that may wait to be read; with more it is preempted until half of them have been.
+    pub unread_events: usize,
+    /// Time after which a completion that is preempted for that is cancelled; `None` is never.
+    pub unread_time: Option<Duration>,
 }
 
 impl Default for SchedulerOptions {
@@ -55,6 +59,8 @@ impl Default for SchedulerOptions {
             mixed_tokens: None,
             state_budget: None,
             prefix_cache: true,
+            unread_events: 1024,
+            unread_time: None,
         }
     }
 }
@@ -62,8 +68,11 @@ impl Default for SchedulerOptions {
 /// How one request is treated beside others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SubmitOptions {
-    /// Who is let in first: the highest. Who waits rises with time.
+    /// Which of a caller's requests is let in first: that of the highest. It rises while one waits.
     pub priority: i32,
+    /// Whose share of the engine it takes, any number for a caller: callers whose requests wait get equal parts of the places
+    /// for sequences that run, however many requests each has.
+    pub share: u64,
 }
 
 /// What the model makes of a text as a whole.
@@ -121,8 +130,11 @@ const MIXED_TOKENS: usize = 256;
 impl EngineHandle {
     /// Starts the thread.
     pub fn start(engine: Engine, options: &SchedulerOptions) -> Result<Self, Error> {
-        let SchedulerOptions { max_running, max_queued, mixed_tokens, state_budget, prefix_cache } = *options;
+        let SchedulerOptions { max_running, max_queued, mixed_tokens, state_budget, prefix_cache, .. } =
+            *options;
+        let SchedulerOptions { unread_events, unread_time, .. } = *options;
         let counts = [
+            ("unread_events", Some(unread_events)),
             ("max_running", Some(max_running)),
             ("max_queued", Some(max_queued)),
             ("mixed_tokens", mixed_tokens),
@@ -148,6 +160,8 @@ impl EngineHandle {
             mixed: mixed_tokens.unwrap_or(mixed),
             states,
             keeps_prefixes: prefix_cache,
+            unread_events,
+            unread_time,
         };
         tracing::info!(max_running, mixed = limits.mixed, states, "requests share an engine");
         let shared = Arc::new(Shared::new(max_queued));
@@ -206,7 +220,7 @@ impl EngineHandle {
             tickets.push(Ticket::new(receiver, own));
         }
         let prompt = Prompt::of(&mut request);
-        shared.submit(Job::new(prompt, Goal::Generate(samples), options.priority))?;
+        shared.submit(Job::new(prompt, Goal::Generate(samples), options))?;
         Ok(tickets)
     }
 
@@ -215,7 +229,7 @@ impl EngineHandle {
         check_tokens(self.model(), 0, &tokens)?;
         let (reply, receiver) = bounded(1);
         let goal = Goal::Embed { sum: Vec::new(), reply };
-        self.0.shared.submit(Job::new(Prompt::only(tokens), goal, options.priority))?;
+        self.0.shared.submit(Job::new(Prompt::only(tokens), goal, options))?;
         Ok(Pending::new(receiver))
     }
 
@@ -223,7 +237,11 @@ impl EngineHandle {
     pub fn save(&self, tokens: Vec<u32>, path: PathBuf) -> Result<Pending<Saved>, SubmitError> {
         check_tokens(self.model(), 0, &tokens)?;
         let (reply, receiver) = bounded(1);
-        self.0.shared.submit(Job::new(Prompt::only(tokens), Goal::Save { path, reply }, 0))?;
+        self.0.shared.submit(Job::new(
+            Prompt::only(tokens),
+            Goal::Save { path, reply },
+            SubmitOptions::default(),
+        ))?;
         Ok(Pending::new(receiver))
     }
 

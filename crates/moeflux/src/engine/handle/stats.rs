@@ -23,6 +23,8 @@ pub struct EngineStats {
     pub finished: u64,
     /// Those that nobody wanted any more.
     pub cancelled: u64,
+    /// Times that one was preempted so that another got its turn.
+    pub preempted: u64,
     /// Those that failed.
     pub failed: u64,
     /// Memory of the states of sequences that run, in bytes, as far as nobody else holds it.

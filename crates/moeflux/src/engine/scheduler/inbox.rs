@@ -1,5 +1,6 @@
 //! Where the handles put requests and the scheduler finds them.
 
+use std::cmp::Reverse;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,9 @@ impl Shared {
             Phase::Draining(_) => return Err(SubmitError::ShuttingDown),
             Phase::Ended => return Err(SubmitError::Stopped),
         }
-        if inbox.waiting.len() >= self.max_queued {
+        // Those that were preempted have been let in before.
+        let waiting = inbox.waiting.iter().filter(|job| job.record.started.is_none()).count();
+        if waiting >= self.max_queued {
             return Err(SubmitError::QueueFull { limit: self.max_queued });
         }
         inbox.waiting.push(job);
@@ -106,9 +109,16 @@ impl Shared {
         self.stop.cancel();
     }
 
-    /// Waits until something arrives.
-    pub(super) fn wait<'a>(&self, inbox: MutexGuard<'a, Inbox>) -> MutexGuard<'a, Inbox> {
-        self.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner)
+    /// Waits until something arrives, or for so long: of events that are read nobody tells.
+    pub(super) fn wait<'a>(
+        &self,
+        inbox: MutexGuard<'a, Inbox>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'a, Inbox> {
+        match time {
+            Some(time) => self.arrived.wait_timeout(inbox, time).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// The thread ends: nobody is left to do what waits.
@@ -139,13 +149,24 @@ impl Shared {
 }
 
 impl Inbox {
-    /// The place of the request to let in next: of the highest priority, the first.
-    pub(super) fn next(&self) -> Option<usize> {
-        let rank = |job: &Job| {
-            let aged = job.record.submitted.elapsed().as_secs() / AGING.as_secs();
-            i64::from(job.priority).saturating_add_unsigned(aged)
+    /// The place of the request to let in next: of the caller that has the fewest sequences running, the one of the highest
+    /// priority; of equals, one that has not begun before one that was preempted, then the first. Those whose answers nobody
+    /// reads are left out.
+    pub(super) fn next(&self, running_of: impl Fn(u64) -> usize) -> Option<usize> {
+        let order = |&index: &usize| {
+            let job = &self.waiting[index];
+            let began = job.record.started.map(|_| job.slice.0);
+            (running_of(job.share), Reverse(job.rank()), began, job.record.submitted)
         };
-        // Of equals, the last maximum would be the latest.
-        (0..self.waiting.len()).rev().max_by_key(|&index| rank(&self.waiting[index]))
+        (0..self.waiting.len()).filter(|&index| self.waiting[index].unread.is_none()).min_by_key(order)
+    }
+}
+
+impl Job {
+    /// Its priority, which rises while it waits: since it came, or since it was preempted.
+    pub(super) fn rank(&self) -> i64 {
+        let since = self.record.started.map_or(self.record.submitted, |_| self.slice.0);
+        let aged = since.elapsed().as_secs() / AGING.as_secs();
+        i64::from(self.priority).saturating_add_unsigned(aged)
     }
 }

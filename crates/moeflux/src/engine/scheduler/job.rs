@@ -7,11 +7,12 @@ use async_channel::Sender;
 
 use super::super::completion::{Completion, Told};
 use super::super::event::{Event, Outcome, StopReason};
-use super::super::handle::{Embedding, EngineStats, RequestError, Saved};
+use super::super::handle::{Embedding, EngineStats, RequestError, Saved, SubmitOptions};
 use super::super::prompt::Prompt;
 use super::super::speculate::Speculated;
 use crate::backend::CancelToken;
 use crate::error::Error;
+use crate::sequence::Sequence;
 
 /// A request that waits or runs.
 #[derive(Debug)]
@@ -20,7 +21,17 @@ pub(in crate::engine) struct Job {
     pub(in crate::engine) prompt: Prompt,
     pub(in crate::engine) goal: Goal,
     pub(in crate::engine) priority: i32,
+    /// See [`SubmitOptions::share`](crate::SubmitOptions::share).
+    pub(in crate::engine) share: u64,
     pub(in crate::engine) record: Record,
+    /// What it has read, while it is preempted and there is memory to keep it.
+    pub(super) paused: Option<Sequence>,
+    /// Logits from which the next token is to be chosen, once it is known which tokens its constraint allows.
+    pub(super) held: Option<Vec<f32>>,
+    /// When its time slice began, and how many steps it has had since.
+    pub(super) slice: (Instant, usize),
+    /// Since when nobody has read what was told, if it was preempted for that.
+    pub(super) unread: Option<Instant>,
     /// The last token told of, which has not been read.
     pub(super) told: Option<u32>,
 }
@@ -60,10 +71,36 @@ pub(in crate::engine) struct Record {
 }
 
 impl Job {
-    pub(in crate::engine) fn new(prompt: Prompt, goal: Goal, priority: i32) -> Self {
+    pub(in crate::engine) fn new(prompt: Prompt, goal: Goal, options: SubmitOptions) -> Self {
         let submitted = Instant::now();
         let record = Record { submitted, started: None, read: None, prompt_tokens: 0, cached_tokens: 0 };
-        Job { prompt, goal, priority, record, told: None }
+        Self::of(prompt, goal, options, record)
+    }
+
+    /// A job that goes on where another has come to.
+    pub(super) fn of(prompt: Prompt, goal: Goal, options: SubmitOptions, record: Record) -> Self {
+        let SubmitOptions { priority, share } = options;
+        let slice = (Instant::now(), 0);
+        Job {
+            prompt,
+            goal,
+            priority,
+            share,
+            record,
+            paused: None,
+            held: None,
+            slice,
+            unread: None,
+            told: None,
+        }
+    }
+
+    /// Whether one of its samples has been told more than `most` events that nobody has read.
+    pub(super) fn is_unread(&self, most: usize) -> bool {
+        match &self.goal {
+            Goal::Generate(samples) => samples.iter().any(|sample| sample.events.len() > most),
+            Goal::Embed { .. } | Goal::Save { .. } => false,
+        }
     }
 
     /// How many sequences it takes, or will.
@@ -72,6 +109,16 @@ impl Job {
             Goal::Generate(samples) => samples.len(),
             Goal::Embed { .. } | Goal::Save { .. } => 1,
         }
+    }
+
+    /// Whether it may read again what it has read: not if its log-probabilities have been told of.
+    pub(super) fn can_pause(&self) -> bool {
+        !(self.is_reading() && self.prompt.wants_logprobs())
+    }
+
+    /// Whether there is something of it that can be read again.
+    pub(super) fn can_forget(&self) -> bool {
+        self.paused.is_some() && self.can_pause()
     }
 
     /// Whether it reads its prompt; else it decodes.
@@ -149,7 +196,7 @@ impl Sample {
         self.events.is_closed() || self.cancel.iter().any(CancelToken::is_cancelled)
     }
 
-    /// The channel has room for all there is to say; who does not listen misses it.
+    /// What nobody reads piles up until the job is preempted for it; who does not listen misses it.
     pub(super) fn send(&self, event: Result<Event, RequestError>) {
         drop(self.events.try_send(event));
     }

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_channel::Sender;
 
 use super::job::{Goal, Job};
 use crate::engine::event::StopReason;
-use crate::engine::handle::{Embedding, EngineStats, RequestError, Saved};
+use crate::engine::handle::{Embedding, EngineStats, RequestError, Saved, SubmitOptions};
 use crate::engine::prompt::Prompt;
 use crate::engine::runner::{Input, Outputs};
 use crate::error::Error;
@@ -23,6 +23,10 @@ pub(super) struct Table {
     model: Arc<Model>,
     pub(super) running: Vec<Running>,
     prefixes: Option<PrefixCache>,
+    /// Memory of what is kept of sequences that were preempted, in bytes.
+    pub(super) parked_bytes: u64,
+    /// Until when sequences of a step wait for what their constraints allow.
+    pub(super) patience: Instant,
     /// What has been done so far; the rest of the fields is not kept here.
     pub(super) totals: EngineStats,
 }
@@ -43,6 +47,8 @@ pub(super) struct Part {
     outputs: Outputs,
 }
 
+/// How long the sequences of a step together wait for what their constraints allow.
+pub(super) const PATIENCE: Duration = Duration::from_millis(5);
 /// Tokens that prompts have to have in common for the step that a checkpoint at their end takes.
 const WORTH_A_MARK: usize = 64;
 
@@ -82,7 +88,14 @@ impl Part {
 impl Table {
     pub(super) fn new(model: Arc<Model>, keeps_prefixes: bool) -> Self {
         let prefixes = keeps_prefixes.then(|| PrefixCache::new(u64::MAX));
-        Table { model, running: Vec::new(), prefixes, totals: EngineStats::default() }
+        Table {
+            model,
+            running: Vec::new(),
+            prefixes,
+            parked_bytes: 0,
+            patience: Instant::now(),
+            totals: EngineStats::default(),
+        }
     }
 
     /// Memory of states that nobody but the sequences holds, in bytes.
@@ -97,7 +110,7 @@ impl Table {
 
     /// Leaves prefixes what is left of so many bytes.
     pub(super) fn keep_to(&mut self, bytes: u64) {
-        let left = bytes.saturating_sub(self.own_bytes());
+        let left = bytes.saturating_sub(self.own_bytes() + self.parked_bytes);
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.resize(left);
         }
@@ -112,6 +125,9 @@ impl Table {
 
     /// Gives a request its sequence: of the longest prefix that is known, or else a new one.
     pub(super) fn start(&mut self, mut job: Job, fresh: impl FnOnce() -> Sequence) -> Running {
+        if let Goal::Generate(samples) = &mut job.goal {
+            samples.iter_mut().for_each(|sample| sample.completion.look_ahead());
+        }
         let reads_all = job.prompt.wants_logprobs() || matches!(job.goal, Goal::Embed { .. });
         let tokens = job.prompt.tokens();
         let (known, common) = match self.prefixes.as_mut().filter(|_| !reads_all) {
@@ -132,28 +148,44 @@ impl Table {
         Running { job, sequence }
     }
 
-    /// Takes back the request that was submitted last, to be let in again; it will read again what it has read.
-    pub(super) fn suspend(&mut self) -> Option<Job> {
-        let last = |running: &Running| (-i64::from(running.job.priority), running.job.record.submitted);
-        // Whose log-probabilities have been told of must not be read again.
-        let can = |job: &Job| !(job.is_reading() && job.prompt.wants_logprobs());
-        let places = self.running.iter().enumerate().filter(|(_, running)| can(&running.job));
-        let (index, _) = places.max_by_key(|(_, running)| last(running))?;
+    /// Takes back a request that runs, with what it has read.
+    pub(super) fn pause(&mut self, index: usize) -> Job {
         let Running { mut job, sequence } = self.running.swap_remove(index);
+        job.slice.0 = Instant::now();
+        job.paused = Some(sequence);
+        job
+    }
+
+    /// Lets go of what a request has read that was taken back: it will read it again.
+    pub(super) fn forget(&mut self, job: &mut Job) {
+        let Some(sequence) = job.paused.take() else { return };
         self.keep(&sequence);
-        if let Some(told) = job.told.take() {
-            job.prompt = Prompt::again([sequence.tokens(), &[told]].concat());
+        match (job.told.take(), job.held.take()) {
+            // It has read what it told of last.
+            (_, Some(_)) => job.prompt = Prompt::again(sequence.tokens().to_vec()),
+            (Some(told), None) => job.prompt = Prompt::again([sequence.tokens(), &[told]].concat()),
+            (None, None) => {}
         }
         if let Goal::Embed { sum, .. } = &mut job.goal {
             sum.clear();
         }
         job.prompt.skip(0);
+    }
+
+    /// Takes back the request that was submitted last, to be let in again; it will read again what it has read.
+    pub(super) fn suspend(&mut self) -> Option<Job> {
+        let last = |running: &Running| (-i64::from(running.job.priority), running.job.record.submitted);
+        let places = self.running.iter().enumerate().filter(|(_, running)| running.job.can_pause());
+        let (index, _) = places.max_by_key(|(_, running)| last(running))?;
+        let mut job = self.pause(index);
+        self.forget(&mut job);
         Some(job)
     }
 
     /// The sequences have read their parts of a step: its logits, `[n_outputs, vocab_size]`, and if it keeps them the rows
     /// that the head reads, `[n_tokens, hidden_size]`.
     pub(super) fn took(&mut self, parts: Vec<Part>, mut logits: &[f32], hidden: &[f32]) {
+        self.patience = Instant::now() + PATIENCE;
         let vocab_size = self.model.vocab_size();
         let n_tokens: usize = parts.iter().map(|part| part.counts().0).sum();
         let mut rows = hidden.chunks_exact((hidden.len() / n_tokens).max(1));
@@ -199,13 +231,14 @@ impl Table {
         if !matches!(job.goal, Goal::Embed { .. }) {
             self.keep(&running.sequence);
         }
-        let Running { job: Job { goal, priority, record, .. }, sequence } = running;
+        let Running { job: Job { goal, priority, share, slice, record, .. }, sequence } = running;
         match goal {
             Goal::Generate(samples) => {
                 let last = logits.rchunks_exact(self.model.vocab_size()).next().unwrap_or(&[]);
                 for sample in samples {
                     let (prompt, goal) = (Prompt::again(Vec::new()), Goal::Generate(vec![sample]));
-                    let job = Job { prompt, goal, priority, record, told: None };
+                    let options = SubmitOptions { priority, share };
+                    let job = Job { slice, ..Job::of(prompt, goal, options, record) };
                     self.go_on(Running { job, sequence: sequence.fork() }, last);
                 }
             }
@@ -223,11 +256,17 @@ impl Table {
     }
 
     /// Chooses what a sequence goes on with, from the logits of its last token.
-    fn go_on(&mut self, mut running: Running, logits: &[f32]) {
+    pub(super) fn go_on(&mut self, mut running: Running, logits: &[f32]) {
         let Goal::Generate(samples) = &mut running.job.goal else { return };
         let Some(sample) = samples.first_mut() else { return };
         if sample.completion.is_full() {
             return self.end(running, StopReason::MaxTokens, None);
+        }
+        // The others are not to wait for one with a constraint that takes long.
+        if !sample.completion.is_ready(self.patience.saturating_duration_since(Instant::now())) {
+            running.job.held = Some(logits.to_vec());
+            self.running.push(running);
+            return;
         }
         self.totals.completion_tokens += 1;
         match sample.go_on(logits) {
@@ -235,6 +274,7 @@ impl Table {
                 self.end(running, StopReason::ContextFull, None);
             }
             Ok(Ok(token)) => {
+                sample.completion.look_ahead();
                 running.job.told = Some(token);
                 self.running.push(running);
             }
