@@ -10,6 +10,7 @@ use crate::auth::{self, Keys, Rate};
 use crate::config::Config;
 use crate::error::{Failure, FailureKind};
 use crate::hosts;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::models::{Lease, ModelSource, Models};
 use crate::{anthropic, cors, observe, openai, openapi, page, plain, responses};
@@ -23,6 +24,7 @@ pub struct App {
     keys: Keys,
     rate: Rate,
     responses: responses::Store,
+    memory: Memory,
 }
 
 impl App {
@@ -35,6 +37,7 @@ impl App {
             keys: Keys::new(&config.keys),
             rate: Rate::new(config.limits.requests_per_minute),
             responses: responses::Store::default(),
+            memory: Memory::default(),
             config,
         })
     }
@@ -69,6 +72,23 @@ impl App {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Bytes of memory that are known by their use, but for mapped files.
+    pub(crate) fn accounted_bytes(&self) -> u64 {
+        let stats = self.models.report().into_iter().filter_map(|report| report.stats);
+        stats.map(|stats| stats.accounted_bytes()).sum()
+    }
+
+    /// Whether a model is loaded and nobody asks for anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        let reports = self.models.report();
+        let mut loaded = reports.iter().filter_map(|report| report.stats.as_ref()).peekable();
+        loaded.peek().is_some() && loaded.all(|stats| stats.engine.running == 0 && stats.engine.queued == 0)
     }
 
     pub(crate) fn rate(&self) -> &Rate {

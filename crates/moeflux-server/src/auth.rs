@@ -1,19 +1,22 @@
 //! Who may ask, and how often.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ring::digest::{SHA256, digest};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::app::App;
+use crate::connections::Place;
 use crate::error::{Failure, FailureKind};
+use crate::work;
 
 /// The keys that let a request in.
 pub(crate) struct Keys(Vec<[u8; 32]>);
@@ -25,6 +28,18 @@ pub(crate) enum Caller {
     Key(usize),
     /// Someone at this address; where it is not known, everyone.
     Address(Option<IpAddr>),
+}
+
+/// When to come again where there is no room.
+const SOON: Duration = Duration::from_secs(2);
+
+impl Caller {
+    /// A number of its own, for its share of an engine.
+    fn share(self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// Lets a request pass if it has a key, where there are keys, and if its caller does not ask too often.
@@ -54,7 +69,17 @@ fn admitted(app: &App, request: &Request) -> Result<Caller, Failure> {
             .ok_or_else(|| Failure::new(FailureKind::Unauthorized, "the key is not one of this server's"))?;
         Caller::Key(known)
     };
+    let is_asked = request.uri().path() == "/metrics";
+    if request.extensions().get::<Arc<Place>>().is_some_and(|place| place.is_reserved()) && !is_asked {
+        let message = "the server has as many connections as it takes, from here or from all; try again";
+        return Err(Failure::new(FailureKind::Unavailable, message).retry_after(SOON));
+    }
+    if request.method() != Method::GET && app.memory().sheds() {
+        let message = "the server's memory is nearly full; try again";
+        return Err(Failure::new(FailureKind::Unavailable, message).retry_after(SOON));
+    }
     app.rate().take(caller, Instant::now())?;
+    work::note_share(caller.share());
     Ok(caller)
 }
 

@@ -26,6 +26,11 @@ pub struct Config {
     pub max_loaded: usize,
     /// Bytes for the experts of all models in memory together; `None` lets each have what its own options say.
     pub expert_budget: Option<u64>,
+    /// Bytes that the process may have beside mapped files; with more, requests are refused until there are fewer. `None` is
+    /// what machine and control group leave, but for an eighth.
+    pub memory_limit: Option<u64>,
+    /// Gives memory that the allocator keeps for later back to the system.
+    pub give_back: Option<fn()>,
     /// Folder of saved sequences; without it they can't be saved.
     pub sequences: Option<PathBuf>,
     /// Whether the log has what requests say.
@@ -56,6 +61,8 @@ impl Default for Config {
             limits: Limits::default(),
             max_loaded: 1,
             expert_budget: None,
+            memory_limit: None,
+            give_back: None,
             sequences: None,
             log_text: false,
             keep_alive: Duration::from_secs(10),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use moeflux::Error;
-use moeflux::sampling::SamplingError;
+use moeflux::sampling::{ConstraintError, SamplingError};
+use moeflux::text::TextError;
 
 use moeflux::{RequestError, SubmitError};
 
@@ -123,9 +124,15 @@ impl IntoResponse for Failure {
 /// What an error of the library says about the request.
 pub(crate) fn from_error(error: &Error) -> Failure {
     match error {
-        Error::ContextFull { .. } => Failure::new(FailureKind::ContextLength, error.to_string()),
+        Error::ContextFull { .. } | Error::Text(TextError::TooLong { .. }) => {
+            Failure::new(FailureKind::ContextLength, error.to_string())
+        }
         Error::Sampling(SamplingError::NotFinite { .. } | SamplingError::LogitCount { .. }) => {
             internal(error)
+        }
+        Error::Constraint(ConstraintError::Thread { .. }) => {
+            tracing::error!(%error, "there is no thread to compile a constraint on");
+            Failure::new(FailureKind::Unavailable, error.to_string()).retry_after(SOON)
         }
         Error::Option { .. }
         | Error::Sampling(_)

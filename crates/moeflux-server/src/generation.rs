@@ -10,7 +10,6 @@ use moeflux::sampling::{Constraint, TokenLogprob};
 use moeflux::text::Message;
 use serde_json::{Map, Value};
 
-pub(crate) use prepare::on_thread;
 pub use prepare::{chat, chat_prompt, text};
 pub use run::{Answer, Generation};
 

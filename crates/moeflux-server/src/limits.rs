@@ -8,8 +8,11 @@ use crate::generation::Controls;
 /// Limits on requests. The defaults suit a server that strangers reach.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once. A new one takes the place of the one that has let the server wait longest; where there is none,
+    /// it is told of the server's health and nothing else.
     pub connections: usize,
+    /// Connections of one address at once. A proxy is one address.
+    pub connections_per_address: usize,
     /// Bytes of a request's line and headers together.
     pub header_bytes: usize,
     /// Time in which they must have come.
@@ -20,6 +23,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Time that an answer may take, waiting included.
     pub request_time: Duration,
+    /// Time after which an answer that nobody reads ends.
+    pub unread_time: Duration,
     /// Most tokens of an answer; `None` leaves it to the model's context.
     pub max_tokens: Option<usize>,
     /// Most samples of a prompt.
@@ -34,12 +39,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_address: 256,
             header_bytes: 64 << 10,
             header_time: Duration::from_secs(10),
             body_bytes: 16 << 20,
             body_time: Duration::from_mins(1),
-            request_time: Duration::from_hours(1),
-            max_tokens: None,
+            request_time: Duration::from_mins(30),
+            unread_time: Duration::from_secs(30),
+            max_tokens: Some(32_768),
             samples: 16,
             texts: 256,
             requests_per_minute: None,

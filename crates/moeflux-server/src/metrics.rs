@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::histogram::Histogram;
 use self::text::Text;
+use crate::memory::Memory;
 use crate::models::{ModelReport, Numbers};
 
 /// Bounds of times to the first token, in seconds.
@@ -64,7 +65,7 @@ impl Metrics {
     }
 
     /// All numbers, as Prometheus reads them.
-    pub(crate) fn render(&self, models: &[ModelReport<'_>]) -> String {
+    pub(crate) fn render(&self, models: &[ModelReport<'_>], memory: &Memory) -> String {
         let mut text = Text::default();
         text.one("moeflux_build_info", "gauge", "Version of the server.", &[("version", VERSION)], 1.0);
         text.one(
@@ -131,7 +132,14 @@ impl Metrics {
         }
 
         text.family("moeflux_memory_bytes", "gauge", "Memory by use.");
-        let mut uses = [("weights", 0), ("experts", 0), ("sequences", 0), ("prefixes", 0), ("transient", 0)];
+        let mut uses = [
+            ("weights", 0),
+            ("experts", 0),
+            ("sequences", 0),
+            ("prefixes", 0),
+            ("transient", 0),
+            ("program", memory.base()),
+        ];
         for stats in live() {
             uses[0].1 += stats.weights;
             uses[1].1 += stats.experts.as_ref().map_or(0, |experts| experts.bytes_used);
@@ -142,6 +150,13 @@ impl Metrics {
         for (name, bytes) in uses {
             text.sample(&[("use", name)], bytes as f64);
         }
+        let help =
+            "Memory of the process that no file backs: what moeflux_memory_bytes explains, but for weights.";
+        text.one("moeflux_memory_own_bytes", "gauge", help, &[], memory.own() as f64);
+        let help = "Resident memory of the process.";
+        text.one("process_resident_memory_bytes", "gauge", help, &[], memory.resident() as f64);
+        let help = "Requests refused since memory was short.";
+        text.one("moeflux_requests_shed_total", "counter", help, &[], memory.shed() as f64);
         text.finish()
     }
 }

@@ -328,6 +328,14 @@ pub(crate) struct Numbers {
     pub(crate) experts: Option<Counters>,
 }
 
+impl Numbers {
+    /// Bytes of memory that are known by their use, but for mapped files.
+    pub(crate) fn accounted_bytes(&self) -> u64 {
+        let experts = self.experts.as_ref().map_or(0, |experts| experts.bytes_used);
+        experts + self.engine.state_bytes + self.engine.prefix_bytes + self.engine.transient_bytes
+    }
+}
+
 impl Loaded {
     fn numbers(&self) -> Numbers {
         let experts = self.handle.experts().map(|store| store.counters());

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::{Failure, FailureKind};
-use crate::{anthropic, ids, openai};
+use crate::{anthropic, ids, openai, work};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -49,7 +49,8 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let id = request.extensions().get::<RequestId>().and_then(|RequestId(id)| id.to_str().ok()).unwrap_or("");
     let span = tracing::info_span!("request", id, %method, route, status = tracing::field::Empty);
-    let answering = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let answering =
+        AssertUnwindSafe(work::request(next.run(request))).catch_unwind().instrument(span.clone());
     let response = answering.await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, "a handler panicked");
         Failure::internal().into_response()

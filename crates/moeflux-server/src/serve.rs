@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,13 +17,15 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::app::{App, router};
 use crate::config::TlsFiles;
+use crate::connections::{Answer, Connections, Place};
+use crate::memory;
+use crate::stalled::Stalled;
 
 /// A server that listens.
 pub struct Server {
@@ -59,6 +61,12 @@ pub enum ServeError {
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time for the headers of a request beside the limit on connections.
+const BRIEF: Duration = Duration::from_secs(2);
+/// Bytes that the system keeps of an answer that has not been read; Linux doubles it.
+const SEND_BUFFER: u32 = 64 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// How long to wait when the system has no more connections to give.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time for clients to take the ends of their answers.
@@ -69,8 +77,7 @@ impl Server {
     pub async fn bind(app: Arc<App>) -> Result<Self, ServeError> {
         let tls = app.config().tls.as_ref().map(acceptor).transpose()?;
         let address = app.config().listen;
-        let listening = TcpListener::bind(address).await;
-        let listener = listening.map_err(|source| ServeError::Listen { address, source })?;
+        let listener = listen(address).map_err(|source| ServeError::Listen { address, source })?;
         Ok(Server { app, listener, tls })
     }
 
@@ -88,12 +95,15 @@ impl Server {
         http.timer(TokioTimer::new())
             .header_read_timeout(limits.header_time)
             .max_buf_size(limits.header_bytes.max(8192));
-        let connections = Arc::new(Semaphore::new(limits.connections));
+        let mut brief = http.clone();
+        brief.header_read_timeout(BRIEF.min(limits.header_time)).keep_alive(false);
+        let connections = Connections::new(limits.connections, limits.connections_per_address);
+        let unread_time = limits.unread_time;
+        memory::watch(&app);
         let graceful = GracefulShutdown::new();
         let watcher = || graceful.watcher();
         let accept = async {
             loop {
-                let permit = Arc::clone(&connections).acquire_owned().await;
                 let (stream, peer) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -102,21 +112,35 @@ impl Server {
                         continue;
                     }
                 };
-                let (router, http, tls, watcher) = (router.clone(), http.clone(), tls.clone(), watcher());
+                let Some(place) = connections.admit(peer.ip()) else {
+                    tracing::debug!(%peer, "a connection was refused: there is no room for it");
+                    continue;
+                };
+                let http = if place.is_reserved() { brief.clone() } else { http.clone() };
+                let (router, tls, watcher) = (router.clone(), tls.clone(), watcher());
                 tokio::spawn(async move {
-                    let _permit: Option<OwnedSemaphorePermit> = permit.ok();
                     // Each token is to leave at once.
                     drop(stream.set_nodelay(true));
-                    match tls {
-                        None => connection(stream, peer, router, &http, watcher).await,
-                        Some(tls) => {
-                            let accepting = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await;
-                            match accepting {
-                                Ok(Ok(stream)) => connection(stream, peer, router, &http, watcher).await,
-                                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS failed"),
-                                Err(_) => tracing::debug!(%peer, "TLS took too long"),
+                    let stream = Stalled::new(stream, unread_time);
+                    let served = Arc::clone(&place);
+                    let serving = async move {
+                        match tls {
+                            None => connection(stream, peer, served, router, &http, watcher).await,
+                            Some(tls) => {
+                                let accepting = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await;
+                                match accepting {
+                                    Ok(Ok(stream)) => {
+                                        connection(stream, peer, served, router, &http, watcher).await;
+                                    }
+                                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS failed"),
+                                    Err(_) => tracing::debug!(%peer, "TLS took too long"),
+                                }
                             }
                         }
+                    };
+                    tokio::select! {
+                        () = serving => {}
+                        () = place.sent_away() => tracing::debug!(%peer, "a connection that let the server wait was closed"),
                     }
                 });
             }
@@ -145,6 +169,7 @@ impl Server {
 async fn connection<S>(
     stream: S,
     peer: SocketAddr,
+    place: Arc<Place>,
     router: Router,
     http: &http1::Builder,
     watcher: hyper_util::server::graceful::Watcher,
@@ -153,14 +178,34 @@ async fn connection<S>(
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
+        if request.body().is_end_stream() {
+            place.answers();
+        } else {
+            place.waits();
+        }
         request.extensions_mut().insert(ConnectInfo(peer));
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        request.extensions_mut().insert(Arc::clone(&place));
+        let (router, place) = (router.clone(), Arc::clone(&place));
+        async move {
+            let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            place.answers();
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, place)))
+        }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%peer, %error, "a connection ended early");
     }
+}
+
+/// Listens, with buffers for sending that don't take long answers which nobody reads.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {

@@ -13,8 +13,9 @@ use super::types::{AnswerMessage, Block, CountTokensRequest, MessagesRequest, To
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, FailureKind};
-use crate::generation::{self, Answer, Delta, Finish, Prompt, chat_prompt, on_thread};
+use crate::generation::{self, Answer, Delta, Finish, Prompt, chat_prompt};
 use crate::ids::unique;
+use crate::work::{self, Size};
 
 /// Answers a conversation, at once or in pieces.
 #[utoipa::path(
@@ -67,8 +68,8 @@ pub async fn count_tokens(
     let name = request.model.clone();
     let input = request.into_input()?;
     let model = app.model(Some(&name)).await?;
-    on_thread(move || {
-        let tokens = Prompt::Text(chat_prompt(&model, &input)?).tokens(model.tokenizer())?;
+    work::run(Size::OfBody, move |cancel| {
+        let tokens = Prompt::Text(chat_prompt(&model, &input)?).tokens(&model, cancel)?;
         Ok(JsonAnswer(TokenCount { input_tokens: tokens.len() }))
     })
     .await

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use moeflux::text::{ChatRequest, Tokenizer};
-use moeflux::{GenerateRequest, SamplingOptions};
+use moeflux::{CancelToken, GenerateRequest, SamplingOptions};
 
 use super::run::{Generation, Telling};
 use super::{ChatInput, Controls, Prompt, TextInput, ToolChoice};
@@ -11,6 +11,7 @@ use crate::error::{Failure, from_error, from_submit};
 use crate::limits::Limits;
 use crate::models::Lease;
 use crate::output::{Format, Parser};
+use crate::work::{self, Size};
 use moeflux::SubmitOptions;
 
 /// Most marks of a prompt: each keeps recurrent states.
@@ -19,9 +20,12 @@ const MARKS: usize = 4;
 /// Starts a chat.
 pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Generation, Failure> {
     let limits = limits.clone();
-    on_thread(move || {
+    let must_call = matches!(input.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
+    let size = if input.constraint.is_some() || must_call { Size::Slow } else { Size::OfBody };
+    let share = work::share();
+    work::run(size, move |cancel| {
         let prompt = chat_prompt(&model, &input)?;
-        let tokens = model.tokenizer().encode(&prompt).map_err(|error| from_error(&error.into()))?;
+        let tokens = encode(&model, &prompt, cancel)?;
         let ChatInput { mut tools, tool_choice, constraint, controls, .. } = input;
         if tool_choice == ToolChoice::None {
             tools.clear();
@@ -37,10 +41,10 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
             let message = "it is not known how this model writes calls, so none can be made certain";
             return Err(Failure::field("tool_choice", message));
         }
-        let mut request = request(model.tokenizer(), tokens, &controls, &limits)?;
+        let mut request = request(model.tokenizer(), tokens, &controls, &limits, cancel)?;
         request.constraint = forced.or(constraint);
         request.reasoning_budget = input.reasoning_budget;
-        submit(model, request, &controls, &limits, Telling::Text, &|| Parser::new(format, &tools, &prompt))
+        submit(model, request, &controls, share, &limits, Telling::Text, &|| Parser::new(format, &tools, &prompt))
     })
     .await
 }
@@ -48,13 +52,15 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
 /// Starts the continuation of a text.
 pub async fn text(model: Lease, limits: &Limits, input: TextInput) -> Result<Generation, Failure> {
     let limits = limits.clone();
-    on_thread(move || {
+    let size = if input.constraint.is_some() { Size::Slow } else { Size::OfBody };
+    let share = work::share();
+    work::run(size, move |cancel| {
         let TextInput { prompt, prompt_logprobs, constraint, controls } = input;
-        let tokens = prompt.tokens(model.tokenizer())?;
-        let mut request = request(model.tokenizer(), tokens, &controls, &limits)?;
+        let tokens = prompt.tokens(&model, cancel)?;
+        let mut request = request(model.tokenizer(), tokens, &controls, &limits, cancel)?;
         request.prompt_logprobs = prompt_logprobs;
         request.constraint = constraint;
-        submit(model, request, &controls, &limits, Telling::TextAndEnd, &|| {
+        submit(model, request, &controls, share, &limits, Telling::TextAndEnd, &|| {
             Parser::new(Format::Plain, &[], "")
         })
     })
@@ -79,16 +85,10 @@ pub fn chat_prompt(model: &Lease, input: &ChatInput) -> Result<String, Failure> 
     rendered.map_err(|error| Failure { param: Some("messages".to_owned()), ..from_error(&error.into()) })
 }
 
-/// Runs what takes long, but is no step of the model, on a thread for such things.
-pub(crate) async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let span = tracing::Span::current();
-    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
-    done.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request's preparation ended early");
-        Err(Failure::internal())
-    })
+/// The tokens of a text, unless there are more than the model's context holds.
+pub(crate) fn encode(model: &Lease, text: &str, cancel: &CancelToken) -> Result<Vec<u32>, Failure> {
+    let tokens = model.tokenizer().encode_within(text, model.context_length(), cancel);
+    tokens.map_err(|error| from_error(&error.into()))
 }
 
 impl Prompt {
@@ -103,9 +103,9 @@ impl Prompt {
     }
 
     /// Its tokens.
-    pub(crate) fn tokens(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, Failure> {
+    pub(crate) fn tokens(self, model: &Lease, cancel: &CancelToken) -> Result<Vec<u32>, Failure> {
         match self {
-            Prompt::Text(text) => tokenizer.encode(&text).map_err(|error| from_error(&error.into())),
+            Prompt::Text(text) => encode(model, &text, cancel),
             Prompt::Tokens(tokens) => Ok(tokens),
         }
     }
@@ -116,6 +116,7 @@ fn request(
     prompt: Vec<u32>,
     controls: &Controls,
     limits: &Limits,
+    cancel: &CancelToken,
 ) -> Result<GenerateRequest, Failure> {
     limits.check(controls)?;
     let ends = prompt.iter().enumerate().filter(|(_, token)| tokenizer.eos_ids().contains(token));
@@ -131,6 +132,7 @@ fn request(
         stop: controls.stop.clone(),
         ignore_eos: controls.ignore_eos,
         logprobs: controls.logprobs,
+        cancel: cancel.clone(),
         ..GenerateRequest::default()
     })
 }
@@ -163,12 +165,13 @@ fn submit(
     model: Lease,
     request: GenerateRequest,
     controls: &Controls,
+    share: u64,
     limits: &Limits,
     telling: Telling,
     parser: &dyn Fn() -> Parser,
 ) -> Result<Generation, Failure> {
     let n = controls.n.unwrap_or(1);
-    let options = SubmitOptions { priority: controls.priority };
+    let options = SubmitOptions { priority: controls.priority, share };
     let (prompt_tokens, cancel) = (request.prompt.len(), request.cancel.clone());
     let tickets = model.handle().submit_samples(request, n, options).map_err(from_submit)?;
     let samples = tickets.into_iter().map(|ticket| (ticket, parser())).collect();

@@ -27,6 +27,7 @@ use crate::ids::unique;
 use crate::models::Lease;
 use crate::openapi::ErrorBody;
 use crate::sse;
+use crate::work::{self, Size};
 
 /// A text, gone on with; also a piece of one.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -92,7 +93,12 @@ pub async fn create(
     let mut running = SelectAll::new();
     let mut parts = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
-        let text = if echo { prompt.text(model.tokenizer())? } else { String::new() };
+        let (text, prompt) = if echo {
+            let asked = model.clone();
+            work::run(Size::OfBody, move |_| Ok((prompt.text(asked.tokenizer())?, prompt))).await?
+        } else {
+            (String::new(), prompt)
+        };
         let input = TextInput {
             prompt,
             prompt_logprobs: controls.logprobs.filter(|_| echo),

@@ -13,8 +13,8 @@ use super::types::Prompts;
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, from_request, from_submit};
-use crate::generation::on_thread;
 use crate::openapi::ErrorBody;
+use crate::work::{self, Size};
 use moeflux::SubmitOptions;
 
 /// Texts to embed.
@@ -115,12 +115,16 @@ pub async fn create(
     let (mut data, mut tokens) = (Vec::new(), 0);
     for (index, input) in inputs.into_iter().enumerate() {
         let asked = model.clone();
-        let pending = on_thread(move || {
-            let tokens = input.tokens(asked.tokenizer())?;
+        let share = work::share();
+        let pending = work::run(Size::OfBody, move |cancel| {
+            let tokens = input.tokens(&asked, cancel)?;
             if tokens.is_empty() {
                 return Err(Failure::field("input", "input: expected texts that are not empty"));
             }
-            asked.handle().embed(tokens, SubmitOptions::default()).map_err(from_submit)
+            asked
+                .handle()
+                .embed(tokens, SubmitOptions { share, ..SubmitOptions::default() })
+                .map_err(from_submit)
         })
         .await?;
         let found = pending.await.map_err(|error| from_request(&error))?;

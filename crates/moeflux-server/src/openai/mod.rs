@@ -11,9 +11,22 @@ pub mod types;
 
 use serde_json::{Value, json};
 
+use crate::body::parse;
 use crate::error::{Failure, FailureKind};
 
 pub(crate) use request::{effort_thinks, messages, tool_choice, tools};
+
+/// What it makes of a chat's body.
+pub(crate) fn check_chat(body: &[u8]) -> Result<(), Failure> {
+    parse::<types::ChatCompletionRequest>(body)?.into_input().map(drop)
+}
+
+/// What it makes of the body of a text to go on with.
+pub(crate) fn check_completion(body: &[u8]) -> Result<(), Failure> {
+    let mut request = parse::<types::CompletionRequest>(body)?;
+    request.take_controls()?;
+    request::response_format(request.response_format).map(drop)
+}
 
 /// How it writes a failure.
 pub(crate) fn error_body(failure: &Failure) -> Value {

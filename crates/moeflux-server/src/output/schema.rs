@@ -1,10 +1,13 @@
 //! Values that are written as bare text: what they are, only the tool's schema says.
 
+use std::cell::Cell;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// How deep references and combinations are followed.
+/// How deep references and combinations are followed, and how many of them: they may name the same ones again.
 const DEPTH: usize = 8;
+const FOLLOWED: usize = 1000;
 
 /// The JSON types that a value may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +27,7 @@ impl Types {
 
     /// What a schema allows. `root` is where its references lead.
     pub(super) fn of(schema: &Value, root: &Value) -> Self {
-        Self::at(schema, root, 0)
+        Self::at(schema, root, 0, &Cell::new(FOLLOWED))
     }
 
     /// Whether text as it stands is a value.
@@ -32,13 +35,16 @@ impl Types {
         self.meets(STRING)
     }
 
-    fn at(schema: &Value, root: &Value, depth: usize) -> Self {
-        let Some(schema) = schema.as_object().filter(|_| depth < DEPTH) else { return Self::ANY };
+    fn at(schema: &Value, root: &Value, depth: usize, left: &Cell<usize>) -> Self {
+        let Some(schema) = schema.as_object().filter(|_| depth < DEPTH && left.get() > 0) else {
+            return Self::ANY;
+        };
+        left.set(left.get() - 1);
         let mut types = Self::ANY;
         let join = |schemas: &[Value], of: &dyn Fn(&Value) -> Types| {
             schemas.iter().fold(Types(0), |types, schema| types.or(of(schema)))
         };
-        let deeper = |schema: &Value| Self::at(schema, root, depth + 1);
+        let deeper = |schema: &Value| Self::at(schema, root, depth + 1, left);
         for (key, value) in schema {
             types = types.and(match (key.as_str(), value) {
                 ("type", Value::String(name)) => Self::named(name),

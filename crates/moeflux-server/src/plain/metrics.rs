@@ -17,6 +17,6 @@ use crate::openapi::ErrorBody;
     responses((status = 200, body = String, content_type = "text/plain"), (status = "4XX", body = ErrorBody))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = app.metrics().render(&app.models().report());
+    let text = app.metrics().render(&app.models().report(), app.memory());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

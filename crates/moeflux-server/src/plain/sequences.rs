@@ -15,9 +15,10 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, FailureKind, from_request, from_submit};
-use crate::generation::{ChatInput, Prompt, chat_prompt, on_thread};
+use crate::generation::{ChatInput, Prompt, chat_prompt};
 use crate::openai::{messages, tools};
 use crate::openapi::ErrorBody;
+use crate::work::{self, Size};
 
 /// What is to be read and kept: a prompt or a chat.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -69,7 +70,10 @@ pub async fn show(
     Path(id): Path<String>,
 ) -> Result<JsonAnswer<SavedSequence>, Failure> {
     let path = file(&app, &id)?;
-    on_thread(move || Ok(JsonAnswer(SavedSequence { bytes: size(&path, &id)?, id, tokens: None }))).await
+    work::run(Size::OfBody, move |_| {
+        Ok(JsonAnswer(SavedSequence { bytes: size(&path, &id)?, id, tokens: None }))
+    })
+    .await
 }
 
 /// Reads a prompt or a chat and keeps what the model made of it; a sequence of that name is replaced.
@@ -89,7 +93,7 @@ pub async fn save(
     let path = file(&app, &id)?;
     let model = app.model(request.model.as_deref()).await?;
     let asked = (model.clone(), path.clone());
-    let pending = on_thread(move || {
+    let pending = work::run(Size::OfBody, move |cancel| {
         let (model, path) = asked;
         let prompt = match (request.prompt, request.messages) {
             (Some(prompt), None) => prompt,
@@ -104,7 +108,7 @@ pub async fn save(
             }
             _ => return Err(Failure::field("prompt", "prompt: expected either it or `messages`")),
         };
-        let mut tokens = Prompt::Text(prompt).tokens(model.tokenizer())?;
+        let mut tokens = Prompt::Text(prompt).tokens(&model, cancel)?;
         // The same prompt is to go on from it, and for that has to have a token more.
         if tokens.len() > 1 {
             tokens.pop();
@@ -113,7 +117,7 @@ pub async fn save(
     })
     .await?;
     let saved = pending.await.map_err(|error| from_request(&error))?;
-    on_thread(move || {
+    work::run(Size::OfBody, move |_| {
         Ok(JsonAnswer(SavedSequence { bytes: size(&path, &id)?, id, tokens: Some(saved.tokens) }))
     })
     .await
@@ -135,7 +139,7 @@ pub async fn restore(
 ) -> Result<JsonAnswer<SavedSequence>, Failure> {
     let path = file(&app, &id)?;
     let looked_at = (path.clone(), id.clone());
-    let bytes = on_thread(move || size(&looked_at.0, &looked_at.1)).await?;
+    let bytes = work::run(Size::OfBody, move |_| size(&looked_at.0, &looked_at.1)).await?;
     let model = app.model(request.model.as_deref()).await?;
     let pending = model.handle().restore(path).map_err(from_submit)?;
     let restored = pending.await.map_err(|error| match &error {
@@ -160,7 +164,7 @@ pub async fn restore(
 )]
 pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
     let path = file(&app, &id)?;
-    on_thread(move || {
+    work::run(Size::OfBody, move |_| {
         fs::remove_file(&path).map_err(|error| missing_or(&error, &path, &id))?;
         Ok(StatusCode::NO_CONTENT)
     })

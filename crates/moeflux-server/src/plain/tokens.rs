@@ -12,9 +12,10 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, from_error};
-use crate::generation::{ChatInput, Prompt, chat_prompt, on_thread};
+use crate::generation::{ChatInput, Prompt, chat_prompt};
 use crate::openai::{messages, tools};
 use crate::openapi::ErrorBody;
+use crate::work::{self, Size};
 
 /// A text.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -93,8 +94,8 @@ pub async fn tokenize(
     Json(request): Json<TokenizeRequest>,
 ) -> Result<JsonAnswer<Tokens>, Failure> {
     let model = app.model(request.model.as_deref()).await?;
-    on_thread(move || {
-        let tokens = Prompt::Text(request.text).tokens(model.tokenizer())?;
+    work::run(Size::OfBody, move |cancel| {
+        let tokens = Prompt::Text(request.text).tokens(&model, cancel)?;
         Ok(JsonAnswer(Tokens { count: tokens.len(), tokens, context_length: model.context_length() }))
     })
     .await
@@ -113,8 +114,11 @@ pub async fn detokenize(
     Json(request): Json<DetokenizeRequest>,
 ) -> Result<JsonAnswer<Text>, Failure> {
     let model = app.model(request.model.as_deref()).await?;
-    let text = model.tokenizer().decode(&request.tokens, false).map_err(|error| from_error(&error.into()))?;
-    Ok(JsonAnswer(Text { text }))
+    work::run(Size::OfBody, move |_| {
+        let text = model.tokenizer().decode(&request.tokens, false);
+        Ok(JsonAnswer(Text { text: text.map_err(|error| from_error(&error.into()))? }))
+    })
+    .await
 }
 
 /// Renders a chat as the text that the model would go on with.
@@ -137,5 +141,5 @@ pub async fn apply_template(
         template_variables: request.chat_template_kwargs.unwrap_or_default(),
         ..ChatInput::default()
     };
-    on_thread(move || Ok(JsonAnswer(Rendered { prompt: chat_prompt(&model, &input)? }))).await
+    work::run(Size::OfBody, move |_| Ok(JsonAnswer(Rendered { prompt: chat_prompt(&model, &input)? }))).await
 }

@@ -14,8 +14,15 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::app::App;
+use crate::body::parse;
+use crate::error::Failure;
 
 pub use store::Store;
+
+/// What it makes of a request's body.
+pub(crate) fn check(body: &[u8]) -> Result<(), Failure> {
+    parse::<types::ResponsesRequest>(body)?.asked(Vec::new()).map(drop)
+}
 
 /// The routes of this API.
 pub(crate) fn routes() -> Router<Arc<App>> {

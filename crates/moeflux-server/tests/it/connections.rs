@@ -25,7 +25,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
-        let app = app(Config { listen: "127.0.0.1:0".parse().unwrap(), ..config });
+        Self::of(app(Config { listen: "127.0.0.1:0".parse().unwrap(), ..config })).await
+    }
+
+    pub(crate) async fn of(app: Arc<App>) -> Self {
         app.model(None).await.unwrap();
         let server = Server::bind(Arc::clone(&app)).await.unwrap();
         let address = server.address().unwrap();

@@ -8,6 +8,7 @@ mod completions;
 mod connections;
 mod formats;
 mod fuzz;
+mod hostile;
 mod load;
 mod messages;
 mod models;
