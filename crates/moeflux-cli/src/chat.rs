@@ -53,6 +53,8 @@ struct Chat<'a> {
     conversation: Conversation,
     think: bool,
     last: Option<Stats>,
+    /// Somebody types at a terminal.
+    is_typed: bool,
 }
 
 /// Whether the conversation goes on.
@@ -69,9 +71,9 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let engine = args.engine.engine(model)?;
     let mut conversation = Conversation::new(engine);
     conversation.set_system(args.system.as_deref().unwrap_or_default());
-    let mut chat = Chat { args, conversation, think: args.think, last: None };
-
     let mut reader = LineReader::new()?;
+    let is_typed = reader.is_terminal();
+    let mut chat = Chat { args, conversation, think: args.think, last: None, is_typed };
     if reader.is_terminal() {
         note(format_args!("{}: /help lists commands", chat.folder().display()));
     }
@@ -114,17 +116,36 @@ impl Chat<'_> {
             ("help", "") => note(HELP),
             ("retry", "") => self.answer(None, interrupt)?,
             ("undo", "") => self.conversation.undo()?,
-            ("reset", "") => self.conversation.reset(),
-            ("system", text) => self.conversation.set_system(text),
-            ("think", "on") => self.think = true,
-            ("think", "off") => self.think = false,
+            ("reset", "") => {
+                self.conversation.reset();
+                self.done("the conversation is forgotten");
+            }
+            ("system", text) => {
+                self.conversation.set_system(text);
+                self.done(if text.is_empty() {
+                    "there is no system message now"
+                } else {
+                    "the system message is set"
+                });
+            }
+            ("think", "on") => {
+                self.think = true;
+                self.done("the model thinks before it answers");
+            }
+            ("think", "off") => {
+                self.think = false;
+                self.done("the model answers at once");
+            }
             ("think", _) => bail!("/think: expected on or off, found {argument:?}"),
             ("stats", "") => match &self.last {
                 Some(stats) => note(stats),
                 None => note("no answer yet"),
             },
             ("save" | "load", "") => bail!("/{command}: expected a file, as in `/{command} chat.json`"),
-            ("save", path) => self.conversation.save(Path::new(path))?,
+            ("save", path) => {
+                self.conversation.save(Path::new(path))?;
+                self.done(&format!("saved to {path}"));
+            }
             ("load", path) => {
                 let messages = self.conversation.load(Path::new(path))?;
                 note(format_args!("{messages} messages loaded"));
@@ -132,6 +153,13 @@ impl Chat<'_> {
             _ => bail!("{}: not a command; /help lists them", format!("/{command} {argument}").trim()),
         }
         Ok(Next::GoOn)
+    }
+
+    /// Tells somebody who types that a command was carried out.
+    fn done(&self, what: &str) {
+        if self.is_typed {
+            note(what);
+        }
     }
 
     /// Has the model answer a question, or the last one again.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use moeflux::text::{ChatRequest, Message};
-use moeflux::{Engine, GenerateRequest, Sequence, Truncated};
+use moeflux::{CancelToken, Engine, GenerateRequest, Sequence, Truncated};
 
 use crate::answer::answer;
 use crate::interrupt::Interrupt;
@@ -114,7 +114,8 @@ impl Conversation {
             enable_thinking: Some(think),
             ..ChatRequest::default()
         })?;
-        let tokens = tokenizer.encode(&prompt)?;
+        let most = self.engine.model().context_length();
+        let tokens = tokenizer.encode_within(&prompt, most, &CancelToken::default())?;
         // What was read of another question, or of an answer that was taken back, is dropped.
         let known = self.sequence.reusable(&tokens);
         let Truncated { replayed } = self.engine.truncate(&mut self.sequence, known)?;

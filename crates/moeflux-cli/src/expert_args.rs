@@ -4,14 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use moeflux::experts::{
     self, ExpertOptions, ExpertStore, Heat, HintMode, HostCopy, Io, PolicyKind, StoreOptions,
 };
-use moeflux::memory::MemoryRequest;
+use moeflux::memory::{MemoryError, MemoryRequest};
 use moeflux::{Engine, Model};
 
+use crate::output_file;
 use crate::size::{Amount, Size};
 use crate::store_args::cache_folder;
 use crate::terminal::note;
@@ -138,6 +139,9 @@ impl ExpertArgs {
 
     /// Gives a new engine's store the budget and the experts to begin with.
     pub(crate) fn begin(&self, engine: &Engine) -> Result<()> {
+        if let Some(path) = self.warm.as_deref().filter(|_| !self.warm_is_auto()) {
+            output_file::check("--warm", path)?;
+        }
         let Some(store) = engine.experts() else { return Ok(()) };
         if let Some(Amount::Percent(_)) = self.expert_budget {
             // Slots take a little more than what lies in them.
@@ -155,6 +159,30 @@ impl ExpertArgs {
             }
         }
         Ok(())
+    }
+
+    /// An error of opening an engine; too little memory in units that people read, and with the flag that limits it.
+    pub(crate) fn in_human_units(&self, error: Error) -> Error {
+        let Some(moeflux::Error::Memory(memory)) = error.downcast_ref::<moeflux::Error>() else {
+            return error;
+        };
+        let MemoryError { given, needed, resident, dense, transient, sequence, least_experts } = *memory;
+        let [given, needed, resident, dense, transient, sequence, least] =
+            [given, needed, resident, dense, transient, sequence, least_experts]
+                .map(|bytes| Size(bytes).to_string());
+        let limit = match self.memory {
+            Some(_) => format!("--memory {given}"),
+            None => format!("{given}, which is what the machine or the control group leaves,"),
+        };
+        let hint = match self.memory {
+            // A number alone is bytes, which nobody means.
+            Some(Size(bytes)) if bytes < 1 << 16 => format!(" (for {bytes} GiB write {bytes}G)"),
+            _ => String::new(),
+        };
+        anyhow!(
+            "{limit} is too little{hint}: {needed} or more is needed. The process holds {resident}, dense weights take \
+             {dense}, buffers {transient}, a sequence {sequence}, and experts need at least {least}"
+        )
     }
 
     /// Writes the file of `--warm`.

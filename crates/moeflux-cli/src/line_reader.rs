@@ -4,7 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -16,6 +16,15 @@ const MULTI_LINE: &str = "\"\"\"";
 pub(crate) enum LineReader {
     Terminal { editor: Box<DefaultEditor>, history: Option<PathBuf> },
     Pipe,
+}
+
+/// What came when a line was asked for.
+enum Line {
+    Text(String),
+    /// Ctrl-C.
+    Interrupted,
+    /// Ctrl-D, or the end of the input.
+    End,
 }
 
 impl LineReader {
@@ -38,48 +47,67 @@ impl LineReader {
         matches!(self, Self::Terminal { .. })
     }
 
-    /// The next message: one line, or several between `"""` or ended by `\`. `None` at the end of the input.
+    /// The next message: one line, or several between `"""` or ended by `\`. `None` at the end of the input. One that is left
+    /// by Ctrl-C or Ctrl-D between its lines is none.
     pub(crate) fn read(&mut self) -> Result<Option<String>> {
-        let Some(line) = self.line("> ")? else { return Ok(None) };
-        let message = if let Some(start) = line.trim_start().strip_prefix(MULTI_LINE) {
-            self.until_quotes(start)?
-        } else {
-            self.while_continued(line)?
-        };
-        self.remember(&message);
-        Ok(Some(message))
+        loop {
+            let line = match self.line("> ")? {
+                Line::Text(line) => line,
+                Line::Interrupted => {
+                    note("(Ctrl-D or /quit ends the conversation)");
+                    continue;
+                }
+                Line::End => return Ok(None),
+            };
+            let message = match line.trim_start().strip_prefix(MULTI_LINE) {
+                Some(start) => self.until_quotes(start)?,
+                None => self.while_continued(line)?,
+            };
+            let Some(message) = message else {
+                note("(the message is dropped)");
+                continue;
+            };
+            self.remember(&message);
+            return Ok(Some(message));
+        }
     }
 
-    fn until_quotes(&mut self, start: &str) -> Result<String> {
+    fn until_quotes(&mut self, start: &str) -> Result<Option<String>> {
         let mut message = start.to_owned();
         loop {
             if let Some(text) = message.trim_end().strip_suffix(MULTI_LINE) {
-                return Ok(text.trim_matches('\n').to_owned());
+                return Ok(Some(text.trim_matches('\n').to_owned()));
             }
-            let line = self.line("… ")?.context("the input ended inside \"\"\"")?;
-            message.push('\n');
-            message.push_str(&line);
+            match self.line("… ")? {
+                Line::Text(line) => message.extend(["\n", &line]),
+                Line::End if !self.is_terminal() => bail!("the input ended inside \"\"\""),
+                Line::Interrupted | Line::End => return Ok(None),
+            }
         }
     }
 
-    fn while_continued(&mut self, mut message: String) -> Result<String> {
+    fn while_continued(&mut self, mut message: String) -> Result<Option<String>> {
         while let Some(text) = message.strip_suffix('\\') {
-            let line = self.line("… ")?.unwrap_or_default();
-            message = format!("{text}\n{line}");
+            message = match self.line("… ")? {
+                Line::Text(line) => format!("{text}\n{line}"),
+                Line::End => format!("{text}\n"),
+                Line::Interrupted => return Ok(None),
+            };
         }
-        Ok(message)
+        Ok(Some(message))
     }
 
-    fn line(&mut self, prompt: &str) -> Result<Option<String>> {
+    fn line(&mut self, prompt: &str) -> Result<Line> {
         match self {
-            Self::Pipe => io::stdin().lock().lines().next().transpose().context("reading stdin"),
-            Self::Terminal { editor, .. } => loop {
-                match editor.readline(prompt) {
-                    Ok(line) => return Ok(Some(line)),
-                    Err(ReadlineError::Interrupted) => note("(Ctrl-D or /quit ends the conversation)"),
-                    Err(ReadlineError::Eof) => return Ok(None),
-                    Err(error) => return Err(error).context("reading the terminal"),
-                }
+            Self::Pipe => {
+                let line = io::stdin().lock().lines().next().transpose().context("reading stdin")?;
+                Ok(line.map_or(Line::End, Line::Text))
+            }
+            Self::Terminal { editor, .. } => match editor.readline(prompt) {
+                Ok(line) => Ok(Line::Text(line)),
+                Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
+                Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(error) => Err(error).context("reading the terminal"),
             },
         }
     }

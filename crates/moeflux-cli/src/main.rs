@@ -1,5 +1,6 @@
 //! The command `moeflux`: mixture-of-experts language models in the terminal.
 
+mod allocator;
 mod answer;
 mod bench;
 mod chat;
@@ -7,6 +8,7 @@ mod completions;
 mod constraint_args;
 mod conversation;
 mod convert;
+mod count;
 mod device_args;
 mod devices;
 mod disk;
@@ -22,6 +24,7 @@ mod list;
 mod log;
 mod model_args;
 mod output_args;
+mod output_file;
 mod plan;
 mod progress;
 mod prompt_args;
@@ -141,7 +144,7 @@ Examples:
     /// Find out how experts are used, and what memory for them would do
     #[command(subcommand)]
     Trace(trace::TraceCommand),
-    /// Make what measurements need
+    /// Measure speed, and that all ways to compute give the same bits
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     /// Serve models over HTTP: the APIs of OpenAI and Anthropic, and a page for a browser

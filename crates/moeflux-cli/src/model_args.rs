@@ -32,7 +32,7 @@ pub(crate) struct ModelArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct EngineArgs {
-    /// Threads that compute; the output does not depend on them [default: one a core]
+    /// Threads that compute, at most 1024; the output does not depend on them [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Numbers that products of quantised weights are computed with: fast rounds activations to 12 or 8 bits, exact keeps
@@ -150,7 +150,8 @@ impl EngineArgs {
 
     /// An engine for the model, of these options if somebody changed them.
     pub(crate) fn engine_with(&self, model: Model, options: &EngineOptions) -> Result<Engine> {
-        let engine = self.device.engine(model, options, self.limits_memory())?;
+        let engine = self.device.engine(model, options, self.limits_memory());
+        let engine = engine.map_err(|error| self.experts.in_human_units(error))?;
         self.experts.begin(&engine)?;
         Ok(engine)
     }

@@ -5,13 +5,14 @@ use clap::Args;
 use moeflux::{GenerateRequest, SamplingOptions, Speculate};
 
 use crate::constraint_args::ConstraintArgs;
+use crate::count::count;
 
 /// Flags about an answer.
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// Stop after N tokens [default: when the context is full]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1 << 40))]
     max_tokens: Option<usize>,
     /// Go on for at least N tokens
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]

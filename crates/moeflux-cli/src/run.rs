@@ -10,7 +10,7 @@ use clap::Args;
 use moeflux::sampling::TokenLogprob;
 use moeflux::sequence::snapshot::SnapshotOptions;
 use moeflux::text::{ChatRequest, Message, Tokenizer};
-use moeflux::{Engine, GenerateRequest, StopReason};
+use moeflux::{CancelToken, Engine, GenerateRequest, StopReason};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use crate::answer::{Answer, answer};
 use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
 use crate::model_args::{EngineArgs, ModelArgs};
 use crate::output_args::OutputArgs;
+use crate::output_file;
 use crate::prompt_args::PromptArgs;
 use crate::reasoning::ReasoningSplitter;
 use crate::sampling_args::SamplingArgs;
@@ -65,7 +66,7 @@ pub(crate) struct RunArgs {
         help_heading = "Output"
     )]
     samples: u64,
-    /// Print one JSON object when the answer is complete, instead of text; of several answers a list
+    /// Print one JSON object when all is complete, instead of text: `schema_version` and `answers`, a list
     #[arg(long, help_heading = "Output")]
     json: bool,
     /// With --json: each token's log-probability, and those of the N likeliest in its place
@@ -76,7 +77,18 @@ pub(crate) struct RunArgs {
     prompt_logprobs: Option<usize>,
 }
 
+/// The version of what `--json` prints: it rises when a field goes or means something else.
+const SCHEMA_VERSION: u32 = 1;
+
 /// What `--json` prints.
+#[derive(Serialize)]
+struct JsonAnswers<'a> {
+    schema_version: u32,
+    /// As many as `--n` asks for.
+    answers: Vec<JsonAnswer<'a>>,
+}
+
+/// One of the answers.
 #[derive(Serialize)]
 struct JsonAnswer<'a> {
     text: &'a str,
@@ -114,6 +126,9 @@ impl JsonLogprob {
 /// Runs the command, in a program that started at `started`.
 pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
+    if let Some(path) = &args.save {
+        output_file::check("--save", path)?;
+    }
     let (model, question) = args.prompt.read(&args.model)?;
     let tools = args.tools.as_deref().map(read_tools).transpose()?;
     let mut engine = args.engine.engine(args.model.open_with(model, args.output.wants_mtp())?)?;
@@ -122,7 +137,7 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     let prompt = if args.raw { question } else { args.render(&engine, &question, tools.as_deref())? };
     let sampling = args.sampling.options(tokenizer.generation_defaults());
     let mut request = GenerateRequest {
-        prompt: tokenizer.encode(&prompt)?,
+        prompt: tokenizer.encode_within(&prompt, engine.model().context_length(), &CancelToken::default())?,
         logprobs: args.logprobs,
         prompt_logprobs: args.prompt_logprobs,
         ..args.output.request(sampling)?
@@ -177,10 +192,7 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         let tokenizer = engine.model().tokenizer();
         let answers: Vec<JsonAnswer<'_>> =
             answers.iter().map(|(answer, stats)| args.json_answer(answer, stats, tokenizer)).collect();
-        let json = match answers.as_slice() {
-            [answer] if args.samples == 1 => serde_json::to_string_pretty(answer)?,
-            answers => serde_json::to_string_pretty(answers)?,
-        };
+        let json = serde_json::to_string_pretty(&JsonAnswers { schema_version: SCHEMA_VERSION, answers })?;
         terminal::show(&format!("{json}\n"))?;
     }
     args.engine.finish(&engine)?;

@@ -4,7 +4,7 @@ mod config_file;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ use moeflux::SchedulerOptions;
 use moeflux_server::{App, Config, Limits, ModelSource, Server, TlsFiles};
 
 pub(crate) use self::config_file::arguments;
+use crate::allocator;
+use crate::count::count;
 use crate::interrupt::EXIT_INTERRUPTED;
 use crate::model_args::{EngineArgs, ModelArgs};
 use crate::size::Size;
@@ -35,8 +37,14 @@ pub(crate) struct ServeArgs {
     /// A file of these flags, in TOML: `listen = "0.0.0.0:8080"`; what is given here goes before it
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     config: Option<PathBuf>,
-    /// Where to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", help_heading = "Server")]
+    /// Where to listen: an address and a port such as 127.0.0.1:8080 or [::1]:8080, `localhost:8080`, or a port alone
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8080",
+        value_parser = listen,
+        help_heading = "Server"
+    )]
     listen: SocketAddr,
     /// A key of which requests must have one; repeatable. Others on this machine can see it: a file is better
     #[arg(long, value_name = "KEY", help_heading = "Server")]
@@ -59,8 +67,12 @@ pub(crate) struct ServeArgs {
     /// Keep sequences that clients save in this folder
     #[arg(long, value_name = "FOLDER", help_heading = "Server")]
     sequences: Option<PathBuf>,
+    /// Memory of the process, such as 12G, beyond which requests are refused until there is less; mapped weights don't
+    /// count [default: 7/8 of what the machine or the control group leaves]
+    #[arg(long, value_name = "SIZE", help_heading = "Server")]
+    memory_limit: Option<Size>,
     /// Models in memory at once; of more, the one used least recently is unloaded
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Server")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1024), help_heading = "Server")]
     max_loaded: usize,
     /// Log what requests say
     #[arg(long, help_heading = "Server")]
@@ -82,10 +94,10 @@ pub(crate) struct ServeArgs {
 #[command(next_help_heading = "Requests at once")]
 struct SchedulerArgs {
     /// Answers that are computed at once
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = count(4096))]
     max_running: usize,
     /// Requests that may wait; more are told to come again
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(65_536))]
     max_queued: usize,
     /// Tokens of prompts in a step in which others answer: fewer keep answers flowing, more read prompts faster
     #[arg(long, value_name = "N")]
@@ -103,9 +115,12 @@ struct SchedulerArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    /// Connections at once; a new one takes the place of one that has sent no request for a second
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count(65_536))]
     max_connections: usize,
+    /// Connections at once of one address; behind a proxy all are of one
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(65_536))]
+    max_connections_per_address: usize,
     /// Bytes of a request's headers
     #[arg(long, value_name = "SIZE", default_value = "64K")]
     max_headers: Size,
@@ -119,19 +134,24 @@ struct LimitArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     body_timeout: u64,
     /// Seconds that an answer may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     request_timeout: u64,
-    /// Tokens of an answer [default: what the model's context leaves]
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<usize>,
+    /// Seconds after which an answer that nobody reads ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    unread_timeout: u64,
+    /// Tokens of an answer, and never more than the model's context leaves
+    #[arg(long, value_name = "N", default_value_t = 32_768, value_parser = count(1 << 30))]
+    max_tokens: usize,
     /// Answers to one request
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = count(4096))]
     max_samples: usize,
     /// Requests a minute of each key, or of each address where there are no keys [default: as many as come]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate_limit: Option<u32>,
 }
 
+/// Events of an answer that may wait to be read before it is preempted.
+const UNREAD_EVENTS: usize = 256;
 /// Threads for connections; the models' own threads compute.
 const CONNECTION_THREADS: usize = 2;
 /// Threads for templates, tokens and files.
@@ -139,10 +159,11 @@ const WORK_THREADS: usize = 32;
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
+    allocator::set_up();
     let sources = args.sources()?;
     let only_one = sources.len() == 1;
     let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
-    let app = App::new(args.config()?, sources, args.scheduler.options());
+    let app = App::new(args.config()?, sources, args.scheduler.options(args.limits.unread_timeout));
     let stop = stop_signal()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONNECTION_THREADS)
@@ -156,6 +177,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
             bail!("{}", failure.message);
         }
         let server = Server::bind(Arc::clone(&app)).await?;
+        if !args.listen.ip().is_loopback() && args.api_key.is_empty() && args.api_keys_file.is_none() {
+            note("warning: whoever reaches this address may use the server: --api-keys-file makes it ask for a key");
+        }
         let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
         note(format_args!("serving {} at {scheme}://{}/", names.join(", "), server.address()?));
         server.run(stop).await;
@@ -247,6 +271,8 @@ impl ServeArgs {
             limits: self.limits.limits(),
             max_loaded: self.max_loaded,
             expert_budget: self.engine.expert_bytes(),
+            memory_limit: self.memory_limit.map(|Size(bytes)| bytes),
+            give_back: Some(allocator::give_back),
             sequences: self.sequences.clone(),
             log_text: self.log_text,
             keep_alive: Duration::from_secs(self.keep_alive.max(1)),
@@ -256,13 +282,15 @@ impl ServeArgs {
 }
 
 impl SchedulerArgs {
-    fn options(&self) -> SchedulerOptions {
+    fn options(&self, unread_timeout: u64) -> SchedulerOptions {
         SchedulerOptions {
             max_running: self.max_running,
             max_queued: self.max_queued,
             mixed_tokens: self.mixed_tokens,
             state_budget: self.state_memory.map(|Size(bytes)| bytes),
             prefix_cache: !self.no_prefix_cache,
+            unread_events: UNREAD_EVENTS,
+            unread_time: Some(Duration::from_secs(unread_timeout)),
         }
     }
 }
@@ -271,17 +299,34 @@ impl LimitArgs {
     fn limits(&self) -> Limits {
         Limits {
             connections: self.max_connections,
+            connections_per_address: self.max_connections_per_address,
             header_bytes: self.max_headers.0 as usize,
             header_time: Duration::from_secs(self.header_timeout),
             body_bytes: self.max_body.0 as usize,
             body_time: Duration::from_secs(self.body_timeout),
             request_time: Duration::from_secs(self.request_timeout),
-            max_tokens: self.max_tokens,
+            unread_time: Duration::from_secs(self.unread_timeout.max(1)),
+            max_tokens: Some(self.max_tokens),
             samples: self.max_samples,
             requests_per_minute: self.rate_limit,
             ..Limits::default()
         }
     }
+}
+
+/// An address and a port, or a port alone.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || {
+        format!("expected an address and a port, such as 127.0.0.1:8080 or localhost:8080, found {text:?}")
+    };
+    if let Ok(port) = text.parse() {
+        return Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let mut found = text.to_socket_addrs().map_err(|_| wrong())?;
+    found.next().ok_or_else(wrong)
 }
 
 /// What requests call a model: the last part of its path.

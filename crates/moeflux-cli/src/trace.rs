@@ -17,8 +17,8 @@ pub(crate) enum TraceCommand {
     /// Answer a prompt, and write down which experts each step uses
     #[command(after_help = "\
 Examples:
-  moeflux trace record path/to/model \"Tell me a story.\" -n 200 -o trace.jsonl
-  moeflux trace record path/to/model --file text.txt --raw -n 1 -o trace.jsonl --memory 8G")]
+  moeflux trace record path/to/model \"Tell me a story.\" --max-tokens 200 -o trace.jsonl
+  moeflux trace record path/to/model --file text.txt --raw --max-tokens 1 -o trace.jsonl --memory 8G")]
     Record(Box<trace_record::RecordArgs>),
     /// Print the hit rates that policies would have had, and the best that any could have had
     #[command(after_help = "\

@@ -49,6 +49,14 @@ impl Finished {
         Ok(serde_json::from_str(self.text())?)
     }
 
+    /// The first answer in what `run --json` printed.
+    #[track_caller]
+    pub(crate) fn answer(&self) -> Result<serde_json::Value> {
+        let mut json = self.json()?;
+        assert_eq!(json["schema_version"], 1, "{json}");
+        Ok(json["answers"][0].take())
+    }
+
     /// Its stdout, of a success.
     #[track_caller]
     pub(crate) fn output(&self) -> &str {

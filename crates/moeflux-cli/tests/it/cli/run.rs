@@ -42,7 +42,7 @@ fn model_and_prompt_from_everywhere() -> Result<()> {
 
 #[test]
 fn json_has_the_answer_and_what_it_took() -> Result<()> {
-    let json = moeflux(&["run", QUESTION, "--json", "--seed", "7", "-t", "0"])?.json()?;
+    let json = moeflux(&["run", QUESTION, "--json", "--seed", "7", "-t", "0"])?.answer()?;
     assert_eq!(json["text"], "17 + 25 = 42.");
     assert!(json.get("reasoning").is_none());
     assert_eq!(json["stop"]["reason"], "end_of_sequence");
@@ -61,7 +61,7 @@ fn thoughts_are_not_the_answer() -> Result<()> {
     let finished = moeflux(&args)?;
     assert_eq!(finished.stdout, "8 * 7 = 56.\n");
     assert_eq!(finished.stderr, "This is a sum.\n\n");
-    let json = moeflux(&[&args[..], &["--json"]].concat())?.json()?;
+    let json = moeflux(&[&args[..], &["--json"]].concat())?.answer()?;
     assert_eq!((&json["text"], &json["reasoning"]), (&"8 * 7 = 56.".into(), &"This is a sum.".into()));
     Ok(())
 }
@@ -88,13 +88,14 @@ fn tools_are_offered() -> Result<()> {
 #[test]
 fn raw_text_is_continued_until_told_to_stop() -> Result<()> {
     let args = ["run", "--raw", "Once upon a time there was", "-t", "0"];
-    let whole = moeflux(&[&args[..], &["-n", "12", "--json"]].concat())?.json()?;
+    let whole = moeflux(&[&args[..], &["--max-tokens", "12", "--json"]].concat())?.answer()?;
     assert_eq!(whole["stop"]["reason"], "max_tokens");
     assert_eq!(whole["tokens"].as_array().map(Vec::len), Some(12));
     let text = whole["text"].as_str().ok_or("a text")?;
     let word = text.split_whitespace().nth(3).ok_or("four words")?;
     let (before, _) = text.split_once(word).ok_or("the word itself")?;
-    let stopped = moeflux(&[&args[..], &["-n", "12", "--json", "--stop", word]].concat())?.json()?;
+    let stopped =
+        moeflux(&[&args[..], &["--max-tokens", "12", "--json", "--stop", word]].concat())?.answer()?;
     assert_eq!((&stopped["text"], &stopped["stop"]["string"]), (&before.into(), &word.into()));
     Ok(())
 }
@@ -104,11 +105,11 @@ fn a_saved_state_saves_reading_again() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("state");
     let file = file.to_str().ok_or("a path in UTF-8")?;
-    let first = moeflux(&["run", QUESTION, "--json", "-t", "0", "--save", file])?.json()?;
+    let first = moeflux(&["run", QUESTION, "--json", "-t", "0", "--save", file])?.answer()?;
     let other = ["run", "What is 17 + 26?", "--json", "-t", "0"];
     for args in [&["run", QUESTION, "--json", "-t", "0"], &other[..]] {
-        let afresh = moeflux(args)?.json()?;
-        let resumed = moeflux(&[args, &["--resume", file]].concat())?.json()?;
+        let afresh = moeflux(args)?.answer()?;
+        let resumed = moeflux(&[args, &["--resume", file]].concat())?.answer()?;
         assert_eq!(resumed["text"], afresh["text"]);
         let read = |json: &serde_json::Value| json["usage"]["prompt_tokens"].as_u64();
         assert!(read(&resumed) < read(&afresh), "{resumed}");
@@ -131,7 +132,7 @@ fn same_seed_same_text() -> Result<()> {
             "1",
             "--top-k",
             "0",
-            "-n",
+            "--max-tokens",
             "40",
             "--seed",
             seed,
@@ -215,15 +216,27 @@ fn answers_of_a_given_form() -> Result<()> {
 
 #[test]
 fn several_answers_and_their_probabilities() -> Result<()> {
-    let args = ["run", "Tell me a story.", "-t", "1", "--json", "--seed", "5", "-n", "8", "--logprobs", "2"];
-    let answers = moeflux(&[&args[..], &["--n", "3"]].concat())?.json()?;
+    let args = [
+        "run",
+        "Tell me a story.",
+        "-t",
+        "1",
+        "--json",
+        "--seed",
+        "5",
+        "--max-tokens",
+        "8",
+        "--logprobs",
+        "2",
+    ];
+    let answers = moeflux(&[&args[..], &["--n", "3"]].concat())?.json()?["answers"].take();
     let answers = answers.as_array().ok_or("a list")?;
     assert_eq!(answers.len(), 3);
     assert_eq!(
         answers.iter().map(|answer| answer["seed"].as_u64()).collect::<Vec<_>>(),
         [Some(5), Some(6), Some(7)]
     );
-    let alone = moeflux(&[&args[..], &["--prompt-logprobs", "1"]].concat())?.json()?;
+    let alone = moeflux(&[&args[..], &["--prompt-logprobs", "1"]].concat())?.answer()?;
     assert_eq!((&alone["text"], &alone["logprobs"]), (&answers[0]["text"], &answers[0]["logprobs"]));
     let logprobs = alone["logprobs"].as_array().ok_or("a list")?;
     assert_eq!((logprobs.len(), logprobs[0]["top_logprobs"].as_array().map(Vec::len)), (8, Some(2)));
@@ -238,10 +251,11 @@ fn several_answers_and_their_probabilities() -> Result<()> {
 #[test]
 fn short_thoughts_and_long_answers() -> Result<()> {
     let args = ["run", "--think", "What is 8 * 7?", "-t", "0", "--json"];
-    let json = moeflux(&[&args[..], &["--reasoning-budget", "2"]].concat())?.json()?;
+    let json = moeflux(&[&args[..], &["--reasoning-budget", "2"]].concat())?.answer()?;
     let reasoning = json["reasoning"].as_str().ok_or("a text")?;
     assert!("This is a sum.".starts_with(reasoning) && reasoning.len() < 14, "{reasoning}");
-    let json = moeflux(&["run", QUESTION, "-t", "0", "--json", "--min-tokens", "30", "-n", "40"])?.json()?;
+    let json = moeflux(&["run", QUESTION, "-t", "0", "--json", "--min-tokens", "30", "--max-tokens", "40"])?
+        .answer()?;
     assert!(json["usage"]["completion_tokens"].as_u64() > Some(30));
     Ok(())
 }
@@ -309,4 +323,41 @@ mod unix {
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
         Ok(())
     }
+}
+
+/// What is nested too deep to compile is an error, not an abort.
+#[test]
+fn constraints_too_deep_to_compile() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str, text: String| -> Result<String> {
+        let path = folder.path().join(name);
+        fs::write(&path, text)?;
+        Ok(path.to_str().ok_or("a path in UTF-8")?.to_owned())
+    };
+    let mut definitions = serde_json::Map::new();
+    for index in 0..2000 {
+        let next = json!({"$ref": format!("#/$defs/a{}", index + 1)});
+        definitions.insert(format!("a{index}"), json!({"type": "object", "properties": {"x": next}}));
+    }
+    definitions.insert("a2000".to_owned(), json!({"type": "string"}));
+    let schema = json!({"$ref": "#/$defs/a0", "$defs": definitions}).to_string();
+    let rules: String = (0..5000).map(|index| format!("r{index}: \"a\" r{}\n", index + 1)).collect();
+    let groups = |n: usize| format!("{}a{}", "(".repeat(n), ")".repeat(n));
+    for (flag, value, word) in [
+        ("--json-schema", file("schema.json", schema)?, "levels"),
+        ("--json-schema", file("deep.json", "[".repeat(100_000))?, "deep.json"),
+        ("--grammar", file("rules.lark", format!("start: r0\n{rules}r5000: \"b\"\n"))?, "levels"),
+        (
+            "--grammar",
+            file("groups.lark", format!("start: {}\n", groups(20_000).replace('a', "\"a\"")))?,
+            "levels",
+        ),
+        ("--grammar", file("regex.lark", format!("start: /{}/\n", groups(20_000)))?, "groups"),
+        ("--regex", groups(20_000), "groups"),
+        ("--regex", format!("{}a{}", "(?:".repeat(150), "{1,9})".repeat(150)), "regular expression"),
+    ] {
+        let finished = moeflux(&["run", QUESTION, "-t", "0", flag, &value, "--max-tokens", "2"])?;
+        finished.fails_with(&[word]);
+    }
+    Ok(())
 }

@@ -12,14 +12,14 @@ fn ask(more: &[&str]) -> Result<crate::cli::Finished> {
 
 #[test]
 fn a_small_budget_gives_the_same_answer() -> Result<()> {
-    let mapped = ask(&["--json"])?.json()?;
+    let mapped = ask(&["--json"])?.answer()?;
     assert!(mapped["experts"].is_null());
     for more in [
         &["--expert-budget", "5%", "--hints", "off"][..],
         &["--expert-budget", "2M", "--policy", "lru", "--io", "buffered"],
         &["--expert-budget", "100%", "--hints", "lookahead"],
     ] {
-        let streamed = ask(&[&["--json"], more].concat())?.json()?;
+        let streamed = ask(&[&["--json"], more].concat())?.answer()?;
         assert_eq!(streamed["tokens"], mapped["tokens"], "{more:?}");
         let experts = &streamed["experts"];
         assert!(
@@ -37,7 +37,7 @@ fn a_small_budget_gives_the_same_answer() -> Result<()> {
 
 #[test]
 fn memory_that_cannot_be() -> Result<()> {
-    ask(&["--memory", "1M"])?.fails_with(&["1048576 bytes of memory are too few", "or more"]);
+    ask(&["--memory", "1M"])?.fails_with(&["--memory 1.00 MiB is too little", "or more"]);
     ask(&["--expert-budget", "1K"])?.fails_with(&["1024 bytes", "too small"]);
     for wrong in [["--memory", "8X"], ["--memory", "-1"], ["--expert-budget", "120%"], ["--io", "tape"]] {
         assert_eq!(ask(&wrong)?.code, Some(2), "{wrong:?}");
@@ -173,7 +173,7 @@ fn a_recorded_trace_can_be_replayed() -> Result<()> {
     let path = folder.path().join("trace.jsonl");
     let path = path.to_str().ok_or("a path of UTF-8")?;
     for more in [&[][..], &["--expert-budget", "20%"]] {
-        let args = ["trace", "record", "What is 17 + 25?", "-t", "0", "-n", "4", "-o", path];
+        let args = ["trace", "record", "What is 17 + 25?", "-t", "0", "--max-tokens", "4", "-o", path];
         let recorded = moeflux(&[&args, more].concat())?;
         assert!(
             recorded.code == Some(0) && recorded.stderr.contains("tokens read, 4 written"),

@@ -157,7 +157,7 @@ fn what_cannot_be_served_is_said_at_the_start() {
         (&["--api-keys-file", &empty], "keys"),
         (&["--tls-cert", &pem, "--tls-key", &pem], "bad.pem"),
         (&["--listen", "192.0.2.1:80"], "192.0.2.1"),
-        (&["--max-running", "0"], "cannot be loaded"),
+        (&["--max-running", "0"], "--max-running"),
     ] {
         let output = command().args(["serve", "--listen", "127.0.0.1:0"]).args(args).output();
         let output = if args[0] == "--listen" { command().arg("serve").args(args).output() } else { output };
@@ -166,6 +166,36 @@ fn what_cannot_be_served_is_said_at_the_start() {
         assert!(output.status.code().is_some_and(|code| code > 0), "{args:?}: {said}");
         assert!(said.contains(words), "{args:?}: {said}");
     }
+}
+
+/// What an abort that nothing can catch leaves: a server that is started again, as a supervisor does, goes on with what was
+/// on disk.
+#[test]
+fn a_killed_server_comes_back_with_its_sequences() {
+    let folder = tempfile::tempdir().unwrap();
+    let sequences = folder.path().join("sequences");
+    let args = ["--listen", "127.0.0.1:0", "--sequences", sequences.to_str().unwrap()];
+    let server = Server::start(&args);
+    let body = "{\"prompt\":\"Once upon a time there was a fox who lived by the sea\"}";
+    let saved = request(&server.address, "PUT /v1/sequences/fox", "", body);
+    assert!(saved.starts_with("HTTP/1.1 200 "), "{saved}");
+    let address = server.address.clone();
+    let cut = thread::spawn(move || chat(&address, ",\"max_tokens\":2000,\"ignore_eos\":true"));
+    thread::sleep(Duration::from_millis(300));
+    let killed = Command::new("kill").args(["-KILL", &server.child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(server.end().0, None, "a signal ended it");
+    assert!(!cut.join().unwrap().contains("finish_reason"));
+
+    let server = Server::start(&args);
+    let restored = request(&server.address, "POST /v1/sequences/fox/restore", "", "{}");
+    assert!(restored.starts_with("HTTP/1.1 200 "), "{restored}");
+    let body = body.replace('}', ",\"max_tokens\":3}");
+    let answer = request(&server.address, "POST /v1/completions", "", &body);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(request(&server.address, "GET /metrics", "", "").contains("moeflux_tokens_cached_total"));
+    server.terminate();
+    assert_eq!(server.end().0, Some(0));
 }
 
 /// A collector of spans: what it was sent until the server had ended.
