@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use moeflux::experts::{self, DiskSpeed, Io};
-use moeflux::memory::Residence;
+use moeflux::placement::{Placement, Residence, needs};
 use moeflux::{EngineOptions, Model};
 
 use crate::store_args::cache_folder;
@@ -21,11 +21,11 @@ const LEAST_BYTES: u64 = 1 << 30;
 /// before, or is measured now. Models that are not streamed, or are small, are left alone.
 pub(crate) fn tune(model: &Model, options: &mut EngineOptions) -> Result<()> {
     let store = &options.experts.store;
-    if store.io == Io::Mapped || experts::needs(model, 1, 0)?.experts < LEAST_BYTES {
+    if store.io == Io::Mapped || needs(model, 1, 0)?.experts < LEAST_BYTES {
         return Ok(());
     }
     // What is wrong with the options is for the engine to say.
-    if !experts::decide(model, options).is_ok_and(|found| found.residence != Residence::Mapped) {
+    if !Placement::decide(model, options).is_ok_and(|found| found.residence != Residence::Mapped) {
         return Ok(());
     }
     let key = format!("{} {:?}", device(model), store.io);

@@ -6,10 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, anyhow};
 use clap::{Args, ValueEnum};
-use moeflux::experts::{
-    self, ExpertOptions, ExpertStore, Heat, HintMode, HostCopy, Io, PolicyKind, StoreOptions,
-};
-use moeflux::memory::{MemoryError, MemoryRequest};
+use moeflux::experts::{ExpertOptions, ExpertStore, Heat, HintMode, HostCopy, Io, PolicyKind, StoreOptions};
+use moeflux::placement::{MemoryError, MemoryRequest, needs};
 use moeflux::{Engine, Model};
 
 use crate::output_file;
@@ -102,7 +100,7 @@ impl ExpertArgs {
 
     /// The options that they say for a model.
     pub(crate) fn options(&self, model: &Model) -> Result<ExpertOptions> {
-        let all = experts::needs(model, 1, 0)?.experts;
+        let all = needs(model, 1, 0)?.experts;
         Ok(ExpertOptions {
             memory: MemoryRequest {
                 process: self.memory.map(|Size(bytes)| bytes),

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use moeflux::checkpoint::Matrix;
-use moeflux::experts::{self, Decision, DiskSpeed, Heat};
+use moeflux::experts::{self, DiskSpeed, Heat};
 use moeflux::graph::{Graph, Op, StepShape};
-use moeflux::memory::Residence;
+use moeflux::placement::{Placement, Residence};
 use moeflux::{EngineOptions, Model};
 use moeflux_kernels::{self as kernels, Int8Scratch, Numbers, ThreadPool, read_bandwidth};
 use serde::Serialize;
@@ -86,7 +86,7 @@ const BANDWIDTH_SHARE: f64 = 0.75;
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
     let model = args.model.open(args.folder.as_deref())?;
     let options = args.engine.options(&model)?;
-    let decision = experts::decide(&model, &options)?;
+    let decision = Placement::decide(&model, &options)?;
     let facts = Facts::measure(&model, &options, decision.prefill_chunk)?;
     let hits = Hits::load(args.heat.as_deref())?;
     let plan = Plan::new(&model, &decision, &facts, &hits, PROMPT)?;
@@ -215,12 +215,12 @@ impl Plan {
     /// What to expect where the experts live so, of a prompt of so many tokens with no expert in memory yet.
     pub(crate) fn new(
         model: &Model,
-        decision: &Decision,
+        decision: &Placement,
         facts: &Facts,
         hits: &Hits,
         prompt: usize,
     ) -> Result<Self> {
-        let &Decision { needs, residence, prefill_chunk, .. } = decision;
+        let &Placement { needs, residence, prefill_chunk, .. } = decision;
         let summary = model.summary()?;
         let budget = match residence {
             Residence::Mapped => needs.experts,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use moeflux::memory::Machine;
+use moeflux::placement::Machine;
 use moeflux::{Engine, Outcome, Sequence, StopReason};
 use serde::Serialize;
 

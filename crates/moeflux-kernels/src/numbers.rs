@@ -1,5 +1,7 @@
 //! How exactly kernels compute.
 
+use crate::kv::KvType;
+
 /// The precision of products with quantised weights. Either gives the same bits on every processor, for any number of
 /// tokens and threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -10,4 +12,14 @@ pub enum Numbers {
     /// Activations rounded to 12 bits or 8 in groups of 64 where weights are quantised ([`int8`](mod@crate::int8)), and
     /// caches of keys and values of half floats ([`KvType::F16`](crate::KvType)).
     Fast,
+}
+
+impl Numbers {
+    /// What keys and values are kept as on the CPU.
+    pub fn kv_type(self) -> KvType {
+        match self {
+            Numbers::Exact => KvType::F32,
+            Numbers::Fast => KvType::F16,
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use moeflux::memory::Machine;
+use moeflux::placement::Machine;
 
 use crate::app::App;
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use moeflux::Engine;
-use moeflux::experts::{Counters, needs};
+use moeflux::experts::Counters;
+use moeflux::placement::needs;
 use moeflux::text::Tokenizer;
 
 use crate::clock::unix_time;

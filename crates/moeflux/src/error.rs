@@ -1,12 +1,15 @@
-//! What can go wrong above the checkpoint.
+//! The one error of the library. Each layer has errors of its own; here they are joined, each under the name of what it is
+//! about, whichever layer found it.
 
 use std::path::PathBuf;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, OpenError};
 use crate::experts::StoreError;
 use crate::graph::GraphError;
-use crate::memory::MemoryError;
-use crate::sampling::{ConstraintError, SamplingError};
+use crate::model::ModelError;
+use crate::options::OptionError;
+use crate::placement::{GpuMemoryError, HostCopyError, MemoryError, PlacementError};
+use crate::sampling::{ConstraintError, RolesError, SamplingError};
 use crate::sequence::KvType;
 use crate::sequence::mflx::MflxError;
 use crate::sequence::snapshot::SnapshotError;
@@ -41,13 +44,11 @@ pub enum Error {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// There is too little memory on the GPU.
-    #[cfg(feature = "gpu")]
     #[error(transparent)]
-    GpuMemory(#[from] crate::backend::gpu::GpuMemoryError),
+    GpuMemory(#[from] GpuMemoryError),
     /// A GPU cannot read experts in the host's memory as asked.
-    #[cfg(feature = "gpu")]
     #[error(transparent)]
-    HostCopy(#[from] crate::backend::gpu::HostCopyError),
+    HostCopy(#[from] HostCopyError),
     /// The thread pool could not be made.
     #[error("cannot start {threads} threads: {source}")]
     Threads {
@@ -155,5 +156,53 @@ pub enum Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         Error::Experts(Box::new(error))
+    }
+}
+
+impl From<ModelError> for Error {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Checkpoint(error) => Error::Checkpoint(error),
+            ModelError::Graph(error) => Error::Graph(error),
+            ModelError::Text(error) => Error::Text(error),
+        }
+    }
+}
+
+impl From<PlacementError> for Error {
+    fn from(error: PlacementError) -> Self {
+        match error {
+            PlacementError::Memory(error) => Error::Memory(error),
+            PlacementError::GpuMemory(error) => Error::GpuMemory(error),
+            PlacementError::HostCopy(error) => Error::HostCopy(error),
+            PlacementError::Graph(error) => Error::Graph(error),
+        }
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Backend(error) => Error::Backend(error),
+            OpenError::Checkpoint(error) => Error::Checkpoint(error),
+            OpenError::Graph(error) => Error::Graph(error),
+            OpenError::Experts(error) => Error::Experts(error),
+            OpenError::Threads { threads, source } => Error::Threads { threads, source },
+        }
+    }
+}
+
+impl From<RolesError> for Error {
+    fn from(error: RolesError) -> Self {
+        match error {
+            RolesError::Sampling(error) => Error::Sampling(error),
+            RolesError::Text(error) => Error::Text(error),
+        }
+    }
+}
+
+impl From<OptionError> for Error {
+    fn from(OptionError { option, expected, found }: OptionError) -> Self {
+        Error::Option { option, expected, found }
     }
 }

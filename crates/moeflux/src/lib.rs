@@ -27,28 +27,31 @@
 
 pub mod backend;
 pub mod background;
+mod cancel;
 pub mod convert;
 pub mod engine;
 mod error;
 pub mod experts;
 pub mod graph;
-pub mod memory;
 pub mod model;
+mod options;
+pub mod placement;
 pub mod sampling;
 pub mod sequence;
 mod summary;
 pub mod text;
 
-pub use backend::CancelToken;
+pub use cancel::CancelToken;
 pub use engine::{
-    Embedding, Engine, EngineHandle, EngineOptions, EngineStats, Event, GenerateRequest, Generation, Input,
-    LastToken, Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions,
-    Speculate, Speculated, StopReason, SubmitError, SubmitOptions, Ticket, Truncated,
+    Embedding, Engine, EngineHandle, EngineStats, Event, GenerateRequest, Generation, Input, LastToken,
+    Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions, Speculate,
+    Speculated, StopReason, SubmitError, SubmitOptions, Ticket, Truncated,
 };
 pub use error::Error;
-pub use model::{Model, ModelOptions};
+pub use model::{Model, ModelError, ModelOptions};
 pub use moeflux_checkpoint as checkpoint;
 pub use moeflux_kernels::Numbers;
+pub use options::{ComputeOptions, EngineOptions, OptionError};
 pub use sampling::SamplingOptions;
 pub use sequence::{Position, Sequence};
 pub use summary::*;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use moeflux_checkpoint::{Checkpoint, Expert, Tensor};
-use moeflux_kernels::KvType;
 use serde::Serialize;
 
-use crate::graph::{Graph, GraphError, NamedMatrix, Op, StateSpec, StepShape, WeightRead, WeightTable};
+use crate::graph::{Graph, GraphError, NamedMatrix, Op, StepShape, WeightRead, WeightTable};
 use crate::model::Model;
+pub use crate::sequence::SequenceBytes;
 
 /// What [`Model::summary`] found.
 #[derive(Clone, Debug, Serialize)]
@@ -75,25 +75,6 @@ pub struct TokenBytes {
     pub dense: u64,
     /// Routed experts.
     pub experts: u64,
-}
-
-/// Memory of one sequence in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct SequenceBytes {
-    /// KV cache for each token, of float32 as exact numbers have it; fast numbers take half.
-    pub kv_per_token: u64,
-    /// KV cache of sliding windows that are full, likewise.
-    pub windows: u64,
-    /// Recurrent state, whatever the length.
-    pub recurrent: u64,
-}
-
-impl SequenceBytes {
-    /// The same with keys and values of another type than float32.
-    pub(crate) fn with(self, kv_type: KvType) -> Self {
-        let of = |bytes: u64| bytes / KvType::F32.bytes() as u64 * kv_type.bytes() as u64;
-        SequenceBytes { kv_per_token: of(self.kv_per_token), windows: of(self.windows), ..self }
-    }
 }
 
 /// A part of a model.
@@ -166,7 +147,7 @@ impl Model {
             parameters: Parameters { total, active },
             bits_per_weight: 8.0 * used_bytes as f64 / total as f64,
             bytes_per_token,
-            sequence: sequence_bytes(table),
+            sequence: SequenceBytes::of(table.states()),
             parts,
             files: self
                 .checkpoint()
@@ -351,25 +332,6 @@ fn expert_count(graph: &Graph, table: &WeightTable) -> ExpertCount {
             _ => None,
         })
         .unwrap_or(ExpertCount { total: 0, active: 0 })
-}
-
-/// Of float32, which is the most; keys and values are two of them for each channel.
-pub(crate) fn sequence_bytes(table: &WeightTable) -> SequenceBytes {
-    let mut bytes = SequenceBytes { kv_per_token: 0, windows: 0, recurrent: 0 };
-    for state in table.states() {
-        match *state {
-            StateSpec::Kv { kv_heads, head_dim, window } => {
-                let per_token = (2 * 4 * kv_heads * head_dim) as u64;
-                match window {
-                    None => bytes.kv_per_token += per_token,
-                    Some(window) => bytes.windows += per_token * window as u64,
-                }
-            }
-            StateSpec::Latent { rank, rope_dim } => bytes.kv_per_token += 4 * (rank + rope_dim) as u64,
-            StateSpec::Recurrent { len } => bytes.recurrent += 4 * len as u64,
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{self, Counters, ExpertOptions, HintMode, Io, PolicyKind, StoreOptions, Through};
-use moeflux::memory::MemoryRequest;
+use moeflux::placement::{MemoryRequest, needs};
 use moeflux::{Engine, EngineOptions, Model, Numbers};
 use serde::Serialize;
 
@@ -165,7 +165,7 @@ impl Way {
     }
 
     fn engine(&self, model: Model, seed: u64) -> Result<Engine> {
-        let needs = experts::needs(&model, self.chunk.unwrap_or(1), 0)?;
+        let needs = needs(&model, self.chunk.unwrap_or(1), 0)?;
         let budget = (needs.experts * self.budget / 100).max(needs.least_experts);
         let mapped = self.io == Io::Mapped;
         let store = StoreOptions {

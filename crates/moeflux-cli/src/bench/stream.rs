@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use moeflux::experts::{self, DiskSpeed};
-use moeflux::memory::{Machine, MemoryRequest};
+use moeflux::placement::{Machine, MemoryRequest, Placement, needs};
 use moeflux::{Engine, Model, Sequence};
 use serde::Serialize;
 
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
     ensure!(args.prompt > 0, "--prompt: expected at least 1 token, found 0");
     let folder = model.checkpoint().path().to_owned();
     let tokens = args.tokens(&model)?;
-    let expert_bytes = experts::needs(&model, 1, 0)?.experts;
+    let expert_bytes = needs(&model, 1, 0)?.experts;
     let io = args.engine.options(&model)?.experts.store.io;
     let disk = experts::measure(&experts::layout(&model), io, Duration::from_secs(1))?;
     let dense_seconds = touch_dense(&model);
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
             let budget = (expert_bytes as f64 * percent / 100.0) as u64;
             options.experts.memory = MemoryRequest { process: None, experts: Some(budget) };
         }
-        let decision = experts::decide(&model, &options)?;
+        let decision = Placement::decide(&model, &options)?;
         let plan = Plan::new(&model, &decision, &facts, &hits, args.prompt)?;
         let mut engine = args.engine.engine_with(model, &options)?;
         let Some(store) = engine.experts().cloned() else {

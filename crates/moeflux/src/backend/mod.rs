@@ -1,16 +1,20 @@
 //! What runs graphs. A backend implements [`Backend`]; nothing above it knows which one it is.
 
 pub mod cpu;
+mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+mod store;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use moeflux_experts::{ExpertStore, StoreError};
+use moeflux_experts::ExpertStore;
 
+pub use self::error::{BackendError, OpenError};
+
+pub use crate::cancel::CancelToken;
 use crate::experts::DeviceTally;
 use crate::graph::{Graph, Op, Plan, TensorInfo};
 use crate::model::Model;
@@ -93,47 +97,4 @@ pub enum Data<'a> {
     F32(&'a [f32]),
     /// Indices.
     U32(&'a [u32]),
-}
-
-/// Asks a run to stop; clones share the request.
-#[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
-
-impl CancelToken {
-    /// Asks.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether someone has asked.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Takes the request back, for the next run.
-    pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-/// A step that did not finish.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BackendError {
-    /// Someone asked it to stop.
-    #[error("cancelled")]
-    Cancelled,
-    /// An expert could not be read.
-    #[error(transparent)]
-    Experts(Box<StoreError>),
-    /// The GPU did not do as asked.
-    #[cfg(feature = "gpu")]
-    #[error(transparent)]
-    Gpu(#[from] moeflux_gpu::GpuError),
-}
-
-impl From<StoreError> for BackendError {
-    fn from(error: StoreError) -> Self {
-        BackendError::Experts(Box::new(error))
-    }
 }

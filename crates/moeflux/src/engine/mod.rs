@@ -16,8 +16,6 @@ mod truncate;
 
 use std::sync::Arc;
 
-use moeflux_kernels::Numbers;
-
 pub use event::{Event, LastToken, Outcome, PromptLogprob, StopReason};
 pub use generate::Generation;
 pub use handle::{
@@ -34,58 +32,12 @@ use self::runner::Runner;
 use crate::backend::gpu::{GpuBackend, GpuMemory};
 use crate::backend::{Backend, Observer, cpu::CpuBackend};
 use crate::error::Error;
-use crate::experts::{DeviceTally, ExpertOptions, ExpertStore, Placement, place};
-use crate::memory::Loading;
+use crate::experts::{DeviceTally, ExpertStore};
 use crate::model::Model;
+pub use crate::options::EngineOptions;
+use crate::placement::Placement;
 use crate::sampling::GrammarCompiler;
 use crate::sequence::Sequence;
-
-/// How an engine runs. Only `numbers` changes the output.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Threads that compute.
-    pub threads: usize,
-    /// How exactly it computes.
-    pub numbers: Numbers,
-    /// Most tokens of a prompt in one step; `None` lets the engine choose. Larger is faster and takes more memory.
-    pub prefill_chunk: Option<usize>,
-    /// Whether transient tensors share buffers; off only to compare.
-    pub planned_memory: bool,
-    /// Where experts are kept, and in how much memory.
-    pub experts: ExpertOptions,
-}
-
-impl Default for EngineOptions {
-    /// A thread for each core that the process may use, fast numbers, planned memory.
-    fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        EngineOptions {
-            threads,
-            numbers: Numbers::Fast,
-            prefill_chunk: None,
-            planned_memory: true,
-            experts: ExpertOptions::default(),
-        }
-    }
-}
-
-impl EngineOptions {
-    fn check(&self) -> Result<(), Error> {
-        for (option, value) in [("threads", Some(self.threads)), ("prefill_chunk", self.prefill_chunk)] {
-            if let Some(value @ 0) = value {
-                return Err(Error::Option { option, expected: "at least 1", found: value.to_string() });
-            }
-        }
-        if self.threads > MAX_THREADS {
-            let found = self.threads.to_string();
-            return Err(Error::Option { option: "threads", expected: "at most 1024", found });
-        }
-        Ok(())
-    }
-}
-
-/// More threads than any machine has cores; each takes memory for its stack.
-const MAX_THREADS: usize = 1024;
 
 /// Tokens of a prompt in one step on a backend that is given.
 const PREFILL_CHUNK: usize = 512;
@@ -102,17 +54,11 @@ impl Engine {
     /// An engine on the CPU.
     pub fn new(model: Model, options: &EngineOptions) -> Result<Self, Error> {
         options.check()?;
-        let threads = options.threads;
-        let backend =
-            CpuBackend::new(threads, options.numbers).map_err(|source| Error::Threads { threads, source })?;
-        let Placement { store, resident, prefill_chunk, room } = place(&model, options)?;
+        let placement = Placement::decide(&model, options)?;
         let model = Arc::new(model);
-        let backend = backend.while_loading(Loading::start(model.clone(), resident));
-        let backend = match store {
-            Some(store) => backend.streaming(store, options.experts.hints),
-            None => backend,
-        };
-        let runner = Runner::new(Box::new(backend), options, prefill_chunk, room);
+        let backend = CpuBackend::open(&model, &placement, &options.compute())?;
+        let Placement { prefill_chunk, states, .. } = placement;
+        let runner = Runner::new(Box::new(backend), options, prefill_chunk, states);
         Ok(Engine { model, runner, grammars: Arc::default() })
     }
 
@@ -138,8 +84,9 @@ impl Engine {
         options: &EngineOptions,
     ) -> Result<Self, Error> {
         options.check()?;
-        let (backend, prefill_chunk) = GpuBackend::for_model(device, &model, memory, options)?;
-        let runner = Runner::new(Box::new(backend), options, prefill_chunk, None);
+        let placement = GpuBackend::place(&device, &model, memory, options)?;
+        let backend = GpuBackend::open(device, &model, &placement, &options.compute())?;
+        let runner = Runner::new(Box::new(backend), options, placement.prefill_chunk, None);
         Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
     }
 

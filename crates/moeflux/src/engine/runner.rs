@@ -4,14 +4,15 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::EngineOptions;
 use super::graphs::GraphCache;
 use super::speculate::Policy;
 use crate::backend::{Backend, CancelToken, Observer, Segment, Step};
 use crate::error::Error;
-use crate::experts::{DeviceTally, ExpertStore, StateRoom};
+use crate::experts::{DeviceTally, ExpertStore};
 use crate::graph::StepShape;
 use crate::model::{Model, Pass};
+use crate::options::EngineOptions;
+use crate::placement::StateRoom;
 use crate::sequence::{KvType, Position, Sequence};
 
 /// What one sequence brings to a step.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Engine;
 use crate::error::Error;
+use crate::graph::StepShape;
 use crate::sequence::snapshot::{Expected, Snapshot, SnapshotError, SnapshotOptions};
 use crate::sequence::{Sequence, mflx};
 
@@ -29,7 +30,8 @@ impl Engine {
         if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
             return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
         }
-        Ok(mflx::import(&self.model, self.sequence(), bytes, tokens)?)
+        let graph = self.model.graph(ONE_TOKEN)?;
+        Ok(mflx::import(&graph, self.model.context_length(), self.sequence(), bytes, tokens)?)
     }
 
     /// The states of a sequence as an `MFLX` snapshot of version 2.
@@ -37,9 +39,12 @@ impl Engine {
         if sequence.model() != self.model.id() {
             return Err(Error::ForeignSequence);
         }
-        Ok(mflx::export(&self.model, sequence)?)
+        Ok(mflx::export(&self.model.graph(ONE_TOKEN)?, sequence)?)
     }
 }
+
+/// A graph of any shape tells the layers of a model.
+const ONE_TOKEN: StepShape = StepShape { n_tokens: 1, n_outputs: 1 };
 
 fn at(path: &Path) -> impl FnOnce(SnapshotError) -> Error {
     move |source| Error::Snapshot { path: path.to_owned(), source }

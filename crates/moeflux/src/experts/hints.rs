@@ -4,20 +4,7 @@
 
 use std::time::Instant;
 
-/// Where hints come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HintMode {
-    /// There are none.
-    Off,
-    /// The experts that the sequence's last token chose in the next layer.
-    Last,
-    /// What the next layer's router says of this layer's router input: the residual stream changes little from one layer
-    /// to the next (Eliseev & Mazur 2023, section 3.2).
-    Lookahead,
-    /// [`Lookahead`](Self::Lookahead) while it helps.
-    #[default]
-    Auto,
-}
+use crate::options::HintMode;
 
 /// Hints of one engine, and whether they are worth it.
 ///

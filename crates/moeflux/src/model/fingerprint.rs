@@ -1,30 +1,14 @@
 //! Tells models apart without reading all of their weights. A layer for further tokens, loaded or not, is no part of it:
 //! it changes nothing that a sequence remembers.
 
-use std::fmt;
 use std::hash::Hasher;
 
 use moeflux_checkpoint::Expert;
 use twox_hash::XxHash3_64;
 
 use super::Model;
-
-/// What a model is, in two numbers that are the same on every machine and for every format that holds the same weights
-/// in the same encodings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// Names and shapes of all weights, and what its sequences remember.
-    pub architecture: u64,
-    /// Encodings, all vectors and the first row of each dense matrix: differs between quantisations of a model, and
-    /// between models of the same shape that were trained apart. It is no proof against somebody who wants it to be equal.
-    pub weights: u64,
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:016x}", self.architecture, self.weights)
-    }
-}
+use crate::sequence::snapshot::Expected;
+use crate::sequence::{Fingerprint, Sequence};
 
 impl Model {
     /// Its fingerprint; takes milliseconds, and reads some kilobytes of each layer.
@@ -60,6 +44,14 @@ impl Model {
             note(&mut architecture, &format!("{state:?}"));
         }
         Fingerprint { architecture: architecture.finish(), weights: weights.finish() }
+    }
+}
+
+impl Expected {
+    /// What a snapshot of this model must fit, for sequences like this empty one.
+    pub fn by(model: &Model, empty: Sequence) -> Self {
+        let (vocab_size, context_length) = (model.vocab_size(), model.context_length());
+        Expected { empty, fingerprint: model.fingerprint(), vocab_size, context_length }
     }
 }
 

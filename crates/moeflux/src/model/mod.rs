@@ -4,6 +4,7 @@ mod attention;
 mod decoder;
 mod deepseek;
 mod dense;
+mod error;
 mod ffn;
 mod fingerprint;
 mod gated_attention;
@@ -23,12 +24,12 @@ use std::path::Path;
 
 use moeflux_checkpoint::{Checkpoint, ModelConfig, OpenOptions};
 
-pub use self::fingerprint::Fingerprint;
+pub use self::error::ModelError;
 
 use self::attention::QkNorm;
-use crate::error::Error;
 use crate::graph::role::Logits;
 use crate::graph::{Graph, GraphBuilder, GraphError, Loader, StateSpec, StepShape, Tensor, WeightTable};
+pub use crate::sequence::Fingerprint;
 use crate::sequence::{KvType, ModelId, Sequence};
 use crate::text::Tokenizer;
 
@@ -60,7 +61,7 @@ pub struct ModelOptions {
     /// How to read the checkpoint.
     pub checkpoint: OpenOptions,
     /// Whether to load the layer for multi-token prediction, if the checkpoint has one that is known how to run:
-    /// [speculation](crate::engine::Speculate) can then guess by it.
+    /// speculation can then guess by it.
     pub mtp: bool,
 }
 
@@ -78,7 +79,7 @@ pub struct Model {
 impl Model {
     /// Opens a checkpoint, a folder or a GGUF file: reads config and tokenizer, maps the weights, checks names and
     /// shapes.
-    pub fn open(path: &Path, options: &ModelOptions) -> Result<Self, Error> {
+    pub fn open(path: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, &options.checkpoint)?;
         let mut loader = Loader::new(checkpoint.weights()?);
         let architecture: Box<dyn Architecture> = match checkpoint.config() {

@@ -1,15 +1,9 @@
-//! How a model fits into a GPU's memory: all of it, or as many experts as a budget allows.
+//! A device's memory: all of a model, or as many of its experts as a budget allows while the host has the others.
 
-use std::collections::HashMap;
-
-use moeflux_gpu::matrix::DeviceEncoding;
-use moeflux_gpu::{DeviceInfo, GpuExperts, GpuMatrix, Landings, Uploads};
-use moeflux_kernels::KvType;
-
-use super::PARTS;
-use super::fuse::Fused;
-use crate::graph::{Graph, GraphError, Op, Plan, StepShape, WeightRead};
+use super::{Machine, MemoryRequest, Needs, Placement, PlacementError, Reserve, Residence, Sizes, residence};
+use crate::graph::{Graph, StepShape};
 use crate::model::Model;
+use crate::options::{EngineOptions, HostCopy};
 
 /// How much of a GPU's memory the backend may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,31 +40,74 @@ pub struct GpuMemoryError {
     pub least_experts: u64,
 }
 
-/// What goes where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct GpuPlan {
-    /// The most bytes that the device may be asked for.
-    pub(super) limit: Option<u64>,
-    /// Places for experts; none if all of them stay.
-    pub(super) classes: Option<Vec<ClassPlan>>,
-    /// Tokens of a prompt in one step.
-    pub(super) prefill_chunk: usize,
+/// What is known of a device before anything is done with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Its name.
+    pub name: String,
+    /// Its memory, in bytes, where the driver says so.
+    pub memory: Option<u64>,
+    /// What this process may still take of it.
+    pub free: Option<u64>,
+    /// Whether its kernels read the host's memory.
+    pub reads_host: bool,
 }
 
-/// Experts of one shape and encoding, which share places.
+/// What the backend of a kind of device says of a model: sizes there, and which experts can share slots.
+pub trait DeviceSizes: Sizes {
+    /// The model's experts by shape and encoding, without places.
+    fn classes(&self, model: &Model, graph: &Graph) -> Vec<ExpertClass>;
+
+    /// All experts in memory of the host that the device reads.
+    fn host_copy(&self, model: &Model) -> u64;
+}
+
+/// Where a model lives that runs on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ClassPlan {
+pub struct DevicePlacement {
+    /// What the model needs of the device in prefill steps of `prefill_chunk` tokens.
+    pub needs: Needs,
+    /// The most bytes that the device may be asked for.
+    pub limit: Option<u64>,
+    /// Slots for experts; `None` if all of them stay.
+    pub classes: Option<Vec<ExpertClass>>,
+    /// Tokens of a prompt in one step.
+    pub prefill_chunk: usize,
+    /// Where the host has the experts that have no slot.
+    pub host: HostTier,
+}
+
+/// Where the host has experts for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostTier {
+    /// Nowhere: all of them stay on the device.
+    Unused,
+    /// In memory that the device reads by itself, all of them.
+    Copy {
+        /// Bytes of the copy.
+        bytes: u64,
+        /// What to do where the device does not give so much; `None` is an error.
+        otherwise: Option<Placement>,
+    },
+    /// Mapped, or in slots of a store; the host packs and sends what routers ask for.
+    Sent(Placement),
+}
+
+/// Experts of one shape and encoding, which share slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpertClass {
     /// By index in the model's table.
-    pub(super) layers: Vec<usize>,
+    pub layers: Vec<usize>,
     /// Of all these layers.
-    pub(super) experts: u64,
+    pub experts: u64,
     /// Of the layer that has most.
-    pub(super) most_of_layer: u64,
+    pub most_of_layer: u64,
     /// That one takes on a device.
-    pub(super) bytes_of_one: u64,
+    pub bytes_of_one: u64,
     /// Experts of a token.
-    pub(super) k: u64,
-    pub(super) places: u64,
+    pub k: u64,
+    /// Slots that they have on the device.
+    pub places: u64,
 }
 
 /// Tokens of a prompt in one step where all experts are on the device.
@@ -80,209 +117,196 @@ const STREAMED_CHUNKS: [usize; 2] = [2048, 1024];
 /// What a larger chunk's buffers may take of what is left for experts.
 const CHUNK_SHARE: u64 = 8;
 
-/// What a measured limit leaves to others: a part in so many, and at least so many bytes.
-const RESERVE: (u64, u64) = (20, 256 << 20);
-/// Where the driver tells nothing.
+/// Bytes for a device whose driver tells nothing.
 const UNKNOWN: u64 = 4 << 30;
 
-/// Decides for a model and steps of `chunk` tokens of a prompt, if that is given, with states of `context` tokens.
-pub(super) fn plan(
-    model: &Model,
-    info: &DeviceInfo,
-    memory: GpuMemory,
-    chunk: Option<usize>,
-    context: usize,
-) -> Result<GpuPlan, crate::Error> {
-    let prefill_chunk = chunk.unwrap_or(RESIDENT_CHUNK);
-    let mut classes = classes(model)?;
-    let on_their_way = classes.iter().map(|class| landing_bytes(model, class, &classes)).sum();
-    let staging = Uploads::most_bytes(group_bytes(&classes)).max(on_their_way);
-    let needs = |chunk| needs(model, chunk, context, staging);
-    let all: u64 = classes.iter().map(|class| class.experts * class.bytes_of_one).sum();
-    let limit = match memory {
-        GpuMemory::Bytes(bytes) => bytes,
-        GpuMemory::Free => free(info),
-        GpuMemory::Experts(budget) => {
-            share(&mut classes, budget)
-                .map_err(|least| GpuMemoryError::of(budget, least, all, Needs::default()))?;
-            let classes = Some(classes).filter(|classes| !classes.is_empty());
-            return Ok(GpuPlan { limit: None, classes, prefill_chunk });
+impl DevicePlacement {
+    /// Decides for a model on a device.
+    pub fn decide(
+        model: &Model,
+        device: &DeviceFacts,
+        sizes: &dyn DeviceSizes,
+        memory: GpuMemory,
+        options: &EngineOptions,
+    ) -> Result<Self, PlacementError> {
+        let chunk = options.prefill_chunk;
+        let prefill_chunk = chunk.unwrap_or(RESIDENT_CHUNK);
+        let needs = |chunk| Needs::of(model, sizes, chunk, options.experts.context);
+        let least = needs(prefill_chunk)?;
+        let mut classes = sizes.classes(model, &model.graph(StepShape { n_tokens: 1, n_outputs: 1 })?);
+        let whole = DevicePlacement {
+            needs: least,
+            limit: None,
+            classes: None,
+            prefill_chunk,
+            host: HostTier::Unused,
+        };
+        let limit = match memory {
+            GpuMemory::Bytes(bytes) => bytes,
+            GpuMemory::Free => device.usable(),
+            GpuMemory::Experts(budget) => {
+                share(&mut classes, budget).map_err(|of_experts| {
+                    let experts = Needs { experts: least.experts, ..Needs::default() };
+                    GpuMemoryError::of(budget, of_experts, experts)
+                })?;
+                if classes.is_empty() {
+                    return Ok(whole);
+                }
+                let host = HostTier::decide(model, device, sizes, options)?;
+                return Ok(DevicePlacement { classes: Some(classes), host, ..whole });
+            }
+        };
+        let whole = DevicePlacement { limit: Some(limit), ..whole };
+        if least.resident() + least.experts <= limit {
+            return Ok(whole);
         }
-    };
-    let least = needs(prefill_chunk)?;
-    if least.resident() + all <= limit {
-        return Ok(GpuPlan { limit: Some(limit), classes: None, prefill_chunk });
-    }
-    let budget = limit.saturating_sub(least.all());
-    share(&mut classes, budget).map_err(|of_experts| GpuMemoryError::of(limit, of_experts, all, least))?;
-    let mut found = GpuPlan { limit: Some(limit), classes: Some(classes), prefill_chunk };
-    if chunk.is_none() {
+        let budget = limit.saturating_sub(least.besides_experts());
+        share(&mut classes, budget).map_err(|of_experts| GpuMemoryError::of(limit, of_experts, least))?;
+        let host = HostTier::decide(model, device, sizes, options)?;
+        let found = DevicePlacement { classes: Some(classes), host, ..whole };
+        if chunk.is_some() {
+            return Ok(found);
+        }
         for prefill_chunk in STREAMED_CHUNKS.into_iter().filter(|&chunk| chunk <= model.context_length()) {
-            let extra = needs(prefill_chunk)?.transient.saturating_sub(least.transient);
+            let needs = needs(prefill_chunk)?;
+            let extra = needs.transient.saturating_sub(least.transient);
             let mut classes = found.classes.clone().unwrap_or_default();
             if extra <= budget / CHUNK_SHARE && share(&mut classes, budget - extra).is_ok() {
-                found = GpuPlan { classes: Some(classes), prefill_chunk, ..found };
-                break;
+                return Ok(DevicePlacement { needs, classes: Some(classes), prefill_chunk, ..found });
             }
         }
+        Ok(found)
     }
-    Ok(found)
-}
 
-/// Bytes that all routed experts take on a device.
-pub fn bytes_of_experts(model: &Model) -> Result<u64, GraphError> {
-    Ok(classes(model)?.iter().map(|class| class.experts * class.bytes_of_one).sum())
-}
-
-/// What a device's memory leaves to the backend.
-fn free(info: &DeviceInfo) -> u64 {
-    let (part, least) = RESERVE;
-    match (info.free, info.memory) {
-        (Some(free), _) => free.saturating_sub((free / part).max(least)),
-        (None, Some(memory)) => memory / 4 * 3,
-        (None, None) => UNKNOWN,
+    /// Bytes of all slots for experts; all experts where they stay.
+    pub fn expert_bytes(&self) -> u64 {
+        match &self.classes {
+            None => self.needs.experts,
+            Some(classes) => classes.iter().map(|class| class.places * class.bytes_of_one).sum(),
+        }
     }
 }
 
-/// What a model takes besides experts, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Needs {
-    dense: u64,
-    transient: u64,
-    sequence: u64,
-    /// For experts on their way; not needed where all stay.
-    staging: u64,
+impl HostTier {
+    /// Whether experts are copied to memory that the device reads, by the arithmetic that maps or streams them, or sent.
+    fn decide(
+        model: &Model,
+        device: &DeviceFacts,
+        sizes: &dyn DeviceSizes,
+        options: &EngineOptions,
+    ) -> Result<Self, PlacementError> {
+        let wish = options.experts.host_copy;
+        let copy = match wish {
+            HostCopy::Never => None,
+            _ => match host_copy(model, device, sizes, options) {
+                Ok(bytes) => Some(bytes),
+                Err(PlacementError::HostCopy(error)) if wish == HostCopy::Auto => {
+                    tracing::info!("experts are sent to the GPU as they are wanted: {error}");
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(match copy {
+            None => HostTier::Sent(Placement::decide(model, options)?),
+            Some(bytes) => HostTier::Copy {
+                bytes,
+                otherwise: match wish {
+                    HostCopy::Auto => Placement::decide(model, options).ok(),
+                    HostCopy::Always | HostCopy::Never => None,
+                },
+            },
+        })
+    }
 }
 
-impl Needs {
-    fn resident(&self) -> u64 {
-        self.dense.saturating_add(self.transient).saturating_add(self.sequence)
+/// Bytes of a copy of all experts that the device reads, if the host has room for it.
+fn host_copy(
+    model: &Model,
+    device: &DeviceFacts,
+    sizes: &dyn DeviceSizes,
+    options: &EngineOptions,
+) -> Result<u64, PlacementError> {
+    if !device.reads_host {
+        return Err(HostCopyError::Unreadable { name: device.name.clone() }.into());
     }
+    let experts = &options.experts;
+    if experts.store.trace.is_some() {
+        return Err(HostCopyError::Traced.into());
+    }
+    let needed = sizes.host_copy(model);
+    let dense = super::needs(model, 1, 0)?.dense;
+    let machine = Machine::measure();
+    let MemoryRequest { process, experts: budget } = experts.memory;
+    if process.is_none() && machine.free().is_none() && experts.host_copy == HostCopy::Auto {
+        return Err(HostCopyError::Unknown.into());
+    }
+    let needs = Needs { dense, experts: needed, ..Needs::default() };
+    let found = residence(&MemoryRequest { process, experts: None }, &needs, &machine);
+    if found != Ok(Residence::Mapped) || budget.is_some_and(|budget| needed > budget) {
+        return Err(HostCopyError::NoRoom { needed }.into());
+    }
+    Ok(needed)
+}
 
-    fn all(&self) -> u64 {
-        self.resident().saturating_add(self.staging)
+/// Why a GPU does not read experts in the host's memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostCopyError {
+    /// There is no room.
+    #[error(
+        "the host has not room for a copy of all experts that the GPU reads, {needed} bytes beside what else it holds; allow \
+         more memory, or have experts sent as they are wanted"
+    )]
+    NoRoom {
+        /// Bytes of all experts.
+        needed: u64,
+    },
+    /// Nobody tells how much memory there is.
+    #[error(
+        "how much memory the host has is not known, so no copy of all experts is made for the GPU to read"
+    )]
+    Unknown,
+    /// The GPU's API has no way to do it.
+    #[error("GPU {name} does not read the host's memory; have experts sent as they are wanted")]
+    Unreadable {
+        /// The GPU.
+        name: String,
+    },
+    /// Routing is to be written down, which the host does as it sends experts.
+    #[error("a trace of routing is asked for, which there is only where experts are sent as they are wanted")]
+    Traced,
+}
+
+impl DeviceFacts {
+    /// What its memory leaves to a backend.
+    pub fn usable(&self) -> u64 {
+        match (self.free, self.memory) {
+            (Some(free), _) => Reserve::SYSTEM.usable(free),
+            (None, Some(memory)) => memory / 4 * 3,
+            (None, None) => UNKNOWN,
+        }
     }
 }
 
 impl GpuMemoryError {
-    fn of(given: u64, least_experts: u64, all_experts: u64, needs: Needs) -> Self {
+    fn of(given: u64, least_experts: u64, needs: Needs) -> Self {
         // Where all stay, none come.
-        let resident = needs.resident().saturating_add(all_experts);
-        let needed = needs.all().saturating_add(least_experts).min(resident);
+        let resident = needs.resident().saturating_add(needs.experts);
+        let needed = needs.besides_experts().saturating_add(least_experts).min(resident);
         let transient = needs.transient.saturating_add(needs.staging);
-        GpuMemoryError {
-            given,
-            needed,
-            dense: needs.dense,
-            transient,
-            sequence: needs.sequence,
-            least_experts,
-        }
+        let Needs { dense, sequence, .. } = needs;
+        GpuMemoryError { given, needed, dense, transient, sequence, least_experts }
     }
 }
-
-fn needs(model: &Model, chunk: usize, context: usize, staging: u64) -> Result<Needs, GraphError> {
-    let graph = model.graph(StepShape { n_tokens: chunk, n_outputs: 1 })?;
-    let (plan, table) = (Plan::new(&graph), model.weights());
-    let matrices = table.matrices().iter().map(|named| &named.matrix);
-    let matrices: u64 = matrices.map(|m| GpuMatrix::bytes_of(m.rows, m.cols, m.encoding)).sum();
-    let vectors: u64 = table.vectors().iter().map(|named| 4 * named.values.len() as u64).sum();
-    let spares: usize = Fused::new(&graph, &plan, model).spare_lens().iter().sum();
-    let sequence = crate::summary::sequence_bytes(table).with(KvType::F32);
-    let context = context.min(model.context_length()) as u64;
-    Ok(Needs {
-        dense: matrices + vectors,
-        transient: (plan.bytes() + 4 * (spares + PARTS)) as u64 + choices(&graph, model),
-        // A cache that grows is there twice for a moment; a step writes a second copy of recurrent states.
-        sequence: 2 * (sequence.kv_per_token * context + sequence.windows + sequence.recurrent),
-        staging,
-    })
-}
-
-/// What the choices of a step's experts take: activations, and where each one's expert is.
-fn choices(graph: &Graph, model: &Model) -> u64 {
-    let tokens = graph.shape().n_tokens;
-    let of_layer = |(experts, k): (usize, usize)| {
-        let expert = model.weights().experts()[experts].experts.first();
-        expert.map_or(0, |expert| (tokens * k * (2 * expert.gate.rows + expert.gate.cols + 16)) as u64 * 4)
-    };
-    let layers: Vec<(usize, usize)> = expert_reads(graph).collect();
-    let largest = layers.iter().copied().map(of_layer).max().unwrap_or(0);
-    // Tables are of the whole step.
-    largest + layers.iter().map(|&(_, k)| (4 * 4 * tokens * k) as u64).sum::<u64>()
-}
-
-/// Layers of experts that a graph reads, with the experts of a token.
-fn expert_reads(graph: &Graph) -> impl Iterator<Item = (usize, usize)> {
-    graph.ops().iter().flat_map(Op::weights).filter_map(|read| match read {
-        WeightRead::Experts { experts, k } => Some((experts, k)),
-        _ => None,
-    })
-}
-
-/// The model's experts by shape and encoding, without places.
-fn classes(model: &Model) -> Result<Vec<ClassPlan>, GraphError> {
-    let graph = model.graph(StepShape { n_tokens: 1, n_outputs: 1 })?;
-    let ks: HashMap<usize, usize> = expert_reads(&graph).collect();
-    let largest = ks.values().copied().max().unwrap_or(1);
-    let table = model.weights();
-    let mut found: Vec<(_, ClassPlan)> = Vec::new();
-    for (layer, named) in table.experts().iter().enumerate() {
-        let Some(first) = named.experts.first() else { continue };
-        let key =
-            [&first.gate, &first.up, &first.down].map(|m| (m.rows, m.cols, DeviceEncoding::of(m.encoding)));
-        let key = (key, first.biases.is_some());
-        let (k, experts) = (ks.get(&layer).copied().unwrap_or(largest) as u64, named.experts.len() as u64);
-        match found.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, class)) => {
-                class.layers.push(layer);
-                class.experts += experts;
-                class.most_of_layer = class.most_of_layer.max(experts);
-                class.k = class.k.max(k);
-            }
-            None => {
-                let bytes_of_one = GpuExperts::bytes_of_one(&table.expert(model.checkpoint(), layer, 0));
-                let (layers, most_of_layer) = (vec![layer], experts);
-                found.push((key, ClassPlan { layers, experts, most_of_layer, bytes_of_one, k, places: 0 }));
-            }
-        }
-    }
-    Ok(found.into_iter().map(|(_, class)| class).collect())
-}
-
-/// Bytes of experts that are brought together: at most so many, or a quarter of a layer's.
-pub(super) fn group_bytes(classes: &[ClassPlan]) -> u64 {
-    let of_class = |class: &ClassPlan| {
-        let layer = class.experts * class.bytes_of_one / class.layers.len().max(1) as u64;
-        GROUP_BYTES.min(layer / 4).max(class.bytes_of_one)
-    };
-    classes.iter().map(of_class).max().unwrap_or(GROUP_BYTES)
-}
-
-/// Experts of a class that are computed together without having places, where shaders read the host's memory.
-pub(super) fn landings(class: &ClassPlan, classes: &[ClassPlan]) -> u64 {
-    let bytes = LANDING_GROUPS * group_bytes(classes) / classes.len() as u64;
-    (bytes / class.bytes_of_one.max(1)).clamp(1, class.most_of_layer)
-}
-
-fn landing_bytes(model: &Model, class: &ClassPlan, classes: &[ClassPlan]) -> u64 {
-    let like = model.weights().expert(model.checkpoint(), class.layers[0], 0);
-    Landings::bytes(landings(class, classes) as usize, class.most_of_layer as usize, &like)
-}
-
-/// What lands together, in groups of [`group_bytes`].
-const LANDING_GROUPS: u64 = 3;
-
-/// See [`group_bytes`].
-const GROUP_BYTES: u64 = 32 << 20;
 
 /// Gives each class the places of one token's experts, and its part of what is left of the budget by the bytes of all its
 /// experts. The error is the least budget.
-fn share(classes: &mut [ClassPlan], budget: u64) -> Result<(), u64> {
-    let least = |class: &ClassPlan| class.k.min(class.experts);
+fn share(classes: &mut [ExpertClass], budget: u64) -> Result<(), u64> {
+    let least = |class: &ExpertClass| class.k.min(class.experts);
     let needed: u64 = classes.iter().map(|class| least(class) * class.bytes_of_one).sum();
     let left = budget.checked_sub(needed).ok_or(needed)?;
-    let beyond = |class: &ClassPlan| (class.experts - least(class)) * class.bytes_of_one;
+    let beyond = |class: &ExpertClass| (class.experts - least(class)) * class.bytes_of_one;
     let all: u64 = classes.iter().map(beyond).sum();
     for class in classes {
         let part = u128::from(left.min(all)) * u128::from(beyond(class)) / u128::from(all.max(1));
@@ -297,8 +321,8 @@ mod tests {
 
     use super::*;
 
-    fn class(experts: u64, bytes_of_one: u64, k: u64) -> ClassPlan {
-        ClassPlan { layers: vec![0], experts, most_of_layer: experts, bytes_of_one, k, places: 0 }
+    fn class(experts: u64, bytes_of_one: u64, k: u64) -> ExpertClass {
+        ExpertClass { layers: vec![0], experts, most_of_layer: experts, bytes_of_one, k, places: 0 }
     }
 
     #[test]
@@ -317,22 +341,11 @@ mod tests {
 
     #[test]
     fn what_a_device_leaves() {
-        let info = |free, memory| DeviceInfo {
-            name: String::new(),
-            api: String::new(),
-            driver: String::new(),
-            is_cpu: false,
-            is_integrated: false,
-            memory,
-            free,
-            binding_limit: 0,
-            reads_host: true,
-            subgroup: (32, 32),
-        };
-        assert_eq!(free(&info(Some(100 << 30), Some(200 << 30))), 95 << 30);
-        assert_eq!(free(&info(Some(1 << 30), None)), (1 << 30) - (256 << 20));
-        assert_eq!(free(&info(Some(1), None)), 0);
-        assert_eq!(free(&info(None, Some(8 << 30))), 6 << 30);
-        assert_eq!(free(&info(None, None)), UNKNOWN);
+        let usable = |free, memory| DeviceFacts { free, memory, ..DeviceFacts::default() }.usable();
+        assert_eq!(usable(Some(100 << 30), Some(200 << 30)), 95 << 30);
+        assert_eq!(usable(Some(1 << 30), None), (1 << 30) - (256 << 20));
+        assert_eq!(usable(Some(1), None), 0);
+        assert_eq!(usable(None, Some(8 << 30)), 6 << 30);
+        assert_eq!(usable(None, None), UNKNOWN);
     }
 }

@@ -1,38 +1,15 @@
-//! Where the experts live: all of them mapped, or as many as a budget allows in slots of an expert store.
+//! Tiers: which memory a model's experts live in. One decision for the host, one for a device, and one rule for what either
+//! leaves to others.
 //!
-//! The arithmetic is [`residence`], a function of numbers alone: of what the caller asks for ([`MemoryRequest`]), of what
-//! the model needs besides experts ([`Needs`]), and of what the machine has ([`Machine`]).
+//! All of it is arithmetic on numbers alone: what the caller asks for ([`MemoryRequest`]), what the model needs
+//! ([`Needs`]), and what the machine has ([`Machine`]).
 
-mod loading;
-mod machine;
+use moeflux_experts::{ExpertStore, Io, StoreError};
 
-pub(crate) use loading::Loading;
-pub use machine::Machine;
-
-/// How much memory the caller allows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryRequest {
-    /// Bytes for the whole process. `None`: what is free, less a reserve for everyone else.
-    pub process: Option<u64>,
-    /// Bytes for the slots of experts; the experts are then streamed even if they would fit. `None`: what the process's
-    /// limit leaves.
-    pub experts: Option<u64>,
-}
-
-/// What a model needs, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Weights that every token reads; they are mapped.
-    pub dense: u64,
-    /// Tensors between operations, in the largest step.
-    pub transient: u64,
-    /// KV cache and recurrent states of a context of ordinary length.
-    pub sequence: u64,
-    /// All routed experts.
-    pub experts: u64,
-    /// The smallest budget that the experts can be streamed in.
-    pub least_experts: u64,
-}
+use super::{HostSizes, Machine, MemoryRequest, Needs, PlacementError};
+use crate::graph::GraphError;
+use crate::model::Model;
+use crate::options::EngineOptions;
 
 /// Where the experts are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +49,26 @@ pub struct MemoryError {
 
 /// Thread stacks, the allocator's slack, pages that are touched beside dense weights.
 const RUNTIME: u64 = 48 << 20;
-/// What a measured limit leaves to others on the machine: a part in so many, and at least so many bytes.
-const LEFT_TO_SYSTEM: (u64, u64) = (20, 256 << 20);
-/// The same in a control group, where there are few others and the kernel's tables.
-const LEFT_TO_GROUP: (u64, u64) = (40, 64 << 20);
+/// What a measured limit leaves to others: a share of what is free, and at least so many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserve {
+    /// One part in this many.
+    pub part: u64,
+    /// Bytes at least.
+    pub least: u64,
+}
+
+impl Reserve {
+    /// Of a system's memory, or a device's: others run there too.
+    pub const SYSTEM: Reserve = Reserve { part: 20, least: 256 << 20 };
+    /// Of a control group's memory, where there are few others beside the kernel's tables.
+    pub const GROUP: Reserve = Reserve { part: 40, least: 64 << 20 };
+
+    /// What is left of so many free bytes.
+    pub fn usable(self, free: u64) -> u64 {
+        free.saturating_sub((free / self.part).max(self.least))
+    }
+}
 
 /// Decides where the experts live.
 ///
@@ -94,7 +87,7 @@ pub fn residence(
     let Some(limit) = request.process.or_else(|| measured_limit(machine)) else {
         return Ok(Residence::Mapped);
     };
-    let &Needs { dense, transient, sequence, experts, least_experts } = needs;
+    let &Needs { dense, transient, sequence, staging: _, experts, least_experts } = needs;
     let resident = machine.resident;
     let fixed = [resident, dense, transient, sequence, RUNTIME].into_iter().fold(0, u64::saturating_add);
     let left = limit.saturating_sub(fixed);
@@ -110,11 +103,122 @@ pub fn residence(
 
 /// What the process may grow to: all that is free but a reserve.
 fn measured_limit(machine: &Machine) -> Option<u64> {
-    let usable = |free: u64, (part, least): (u64, u64)| free.saturating_sub((free / part).max(least));
-    let system = machine.system_free.map(|free| usable(free, LEFT_TO_SYSTEM));
-    let group = machine.group_free.map(|free| usable(free, LEFT_TO_GROUP));
+    let system = machine.system_free.map(|free| Reserve::SYSTEM.usable(free));
+    let group = machine.group_free.map(|free| Reserve::GROUP.usable(free));
     let free = system.into_iter().chain(group).min()?;
     Some(machine.resident.saturating_add(free))
+}
+
+/// Tokens of a prompt in one step where nobody says how many and experts are in memory: few visit each expert, so the
+/// work of reading one is shared by more of them in larger steps.
+const RESIDENT_CHUNK: usize = 1024;
+
+/// The same where experts are streamed, if there is room for the buffers: a chunk reads nearly every expert.
+const STREAMED_CHUNKS: [usize; 3] = [2048, 1024, 512];
+/// And if there is not.
+const SMALLEST_CHUNK: usize = 256;
+/// What a larger chunk's buffers may take of the experts' budget.
+const CHUNK_SHARE: u64 = 8;
+
+/// Where a model's experts live in the memory of the host, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// What the model needs in prefill steps of `prefill_chunk` tokens.
+    pub needs: Needs,
+    /// What the machine has.
+    pub machine: Machine,
+    /// Where the experts are to live.
+    pub residence: Residence,
+    /// Tokens of a prompt in one step.
+    pub prefill_chunk: usize,
+    /// Bytes that states and experts share; `None` where no limit of the process is to be kept.
+    pub states: Option<StateRoom>,
+}
+
+impl Placement {
+    /// Decides for a model on the CPU under the options.
+    pub fn decide(model: &Model, options: &EngineOptions) -> Result<Self, PlacementError> {
+        let machine = Machine::measure();
+        let sizes = HostSizes { kv_type: options.numbers.kv_type() };
+        let experts = &options.experts;
+        let needs = |chunk| Needs::of(model, &sizes, chunk, experts.context);
+        let prefill_chunk = options.prefill_chunk.unwrap_or(RESIDENT_CHUNK.min(model.context_length()));
+        let resident = needs(prefill_chunk)?;
+        let (residence, states) = (Residence::Mapped, None);
+        if resident.experts == 0
+            || experts.store.io == Io::Mapped
+            || self::residence(&experts.memory, &resident, &machine) == Ok(Residence::Mapped)
+        {
+            return Ok(Placement { needs: resident, machine, residence, prefill_chunk, states });
+        }
+        let prefill_chunk = options.prefill_chunk.unwrap_or(SMALLEST_CHUNK);
+        let least = needs(prefill_chunk)?;
+        let residence = self::residence(&experts.memory, &least, &machine)?;
+        let found = Placement { needs: least, machine, residence, prefill_chunk, states };
+        let Residence::Streamed { budget } = residence else { return Ok(found) };
+        let found = match options.prefill_chunk {
+            Some(_) => found,
+            None => found.with_larger_chunk(model, budget, &experts.memory, needs)?,
+        };
+        Ok(found.sharing(&experts.memory))
+    }
+
+    /// The same with larger steps of a prompt, if the experts' budget has room for their buffers.
+    fn with_larger_chunk(
+        self,
+        model: &Model,
+        budget: u64,
+        memory: &MemoryRequest,
+        needs: impl Fn(usize) -> Result<Needs, GraphError>,
+    ) -> Result<Self, GraphError> {
+        for prefill_chunk in STREAMED_CHUNKS.into_iter().filter(|&chunk| chunk <= model.context_length()) {
+            let needs = needs(prefill_chunk)?;
+            let extra = needs.transient.saturating_sub(self.needs.transient);
+            if extra <= budget / CHUNK_SHARE {
+                // A budget that was asked for is kept whole.
+                let budget = if memory.experts.is_some() { budget } else { budget - extra };
+                return Ok(Placement {
+                    needs,
+                    residence: Residence::Streamed { budget },
+                    prefill_chunk,
+                    ..self
+                });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The same where states may take of the experts' budget, unless that was asked for.
+    fn sharing(self, memory: &MemoryRequest) -> Self {
+        let states = match self.residence {
+            Residence::Streamed { budget } if memory.experts.is_none() => {
+                Some(StateRoom { reserved: self.needs.sequence, budget })
+            }
+            _ => None,
+        };
+        Placement { states, ..self }
+    }
+}
+
+/// Memory that experts and states of sequences share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateRoom {
+    /// Bytes that are the states' own.
+    reserved: u64,
+    /// Bytes that are the experts' unless states need more than theirs.
+    budget: u64,
+}
+
+impl StateRoom {
+    /// What states may take in all: beyond that experts would have less than three quarters of their budget.
+    pub fn most(&self) -> u64 {
+        self.reserved + self.budget / 4
+    }
+
+    /// Has a store keep to what is left beside states of so many bytes.
+    pub fn share(&self, store: &ExpertStore, states: u64) -> Result<(), StoreError> {
+        store.resize(self.budget.saturating_sub(states.saturating_sub(self.reserved)))
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +235,7 @@ mod tests {
         sequence: GIB / 4,
         experts: 18 * GIB,
         least_experts: GIB / 64,
+        staging: 0,
     };
 
     fn machine(system: Option<u64>, group: Option<u64>) -> Machine {

@@ -1,5 +1,7 @@
 //! What can go wrong in sampling.
 
+use crate::text::TextError;
+
 /// An error of the sampling options or of the logits.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -36,4 +38,16 @@ pub enum SamplingError {
     /// Every logit is -∞.
     #[error("no token can be chosen: every logit is -inf")]
     NothingToChoose,
+}
+
+/// The tokens with a meaning for a sampler cannot be found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RolesError {
+    /// An option names a text that no token stands for.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The tokenizer cannot split a text that an option names.
+    #[error(transparent)]
+    Text(#[from] TextError),
 }

@@ -11,8 +11,8 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::{Constraint, ConstraintError, ConstraintLimits, TokenSet};
-use crate::backend::CancelToken;
 use crate::background;
+use crate::cancel::CancelToken;
 use crate::text::Tokenizer;
 
 /// Compiles constraints for one tokenizer. The trie of its tokens is built with the first of them, and then shared.

@@ -32,7 +32,7 @@ mod truncation;
 
 pub use constraint::{Constraint, ConstraintError};
 pub use cost::ConstraintLimits;
-pub use error::SamplingError;
+pub use error::{RolesError, SamplingError};
 pub use grammar::{Grammar, GrammarCompiler};
 pub use log_softmax::{LogSoftmax, MAX_TOP_LOGPROBS, TokenLogprob};
 pub use options::SamplingOptions;

@@ -1,7 +1,7 @@
 //! What stands in for constraints where the feature `grammar` is off.
 
 use super::{Constraint, ConstraintError, TokenSet};
-use crate::backend::CancelToken;
+use crate::cancel::CancelToken;
 use crate::text::Tokenizer;
 
 /// Compiles constraints: here none.

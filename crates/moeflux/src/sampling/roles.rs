@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{SamplingError, SamplingOptions};
-use crate::error::Error;
+use super::{RolesError, SamplingError, SamplingOptions};
 use crate::text::Tokenizer;
 
 /// Tokens with a meaning for DRY and XTC; which they are, only the tokenizer knows.
@@ -18,7 +17,7 @@ pub struct TokenRoles {
 impl TokenRoles {
     /// What text-generation-webui makes of a tokenizer: a sequence breaker is the last token of a text that ends with it;
     /// XTC spares the line break and the end of the sequence. Empty where the sampler is off.
-    pub fn of(options: &SamplingOptions, tokenizer: &Tokenizer) -> Result<Self, Error> {
+    pub fn of(options: &SamplingOptions, tokenizer: &Tokenizer) -> Result<Self, RolesError> {
         let mut roles = Self::default();
         if options.dry_multiplier != 0.0 {
             for breaker in &options.dry_sequence_breakers {
@@ -35,7 +34,7 @@ impl TokenRoles {
 
 /// The last token of a text that ends with `end`. A letter goes before it, since tokenizers treat the start of a text in
 /// their own way.
-fn last_token(end: &str, tokenizer: &Tokenizer) -> Result<u32, Error> {
+fn last_token(end: &str, tokenizer: &Tokenizer) -> Result<u32, RolesError> {
     let tokens = tokenizer.encode(&format!("a{end}"))?;
     tokens.last().copied().ok_or_else(|| {
         SamplingError::Invalid {

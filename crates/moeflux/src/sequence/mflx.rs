@@ -14,8 +14,7 @@ use std::fmt::Display;
 use moeflux_kernels::{AttentionShape, DeltaShape, KvBlock, kv_read, kv_write};
 
 use super::{Position, Sequence, State, StateMut};
-use crate::graph::{GraphError, Op, StepShape};
-use crate::model::Model;
+use crate::graph::{Graph, Op};
 
 /// How every file begins, as a number.
 pub const MAGIC: u32 = 0x4d46_4c58;
@@ -48,9 +47,6 @@ pub enum MflxError {
     /// The states are on a device that does not give them back.
     #[error("the states can't be read: {0}")]
     Device(String),
-    /// The model's graph can't be made.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
 }
 
 /// What a layer remembers, and in which states.
@@ -60,14 +56,16 @@ enum Layer {
     Delta { conv: usize, delta: usize, history: usize, shape: DeltaShape },
 }
 
-/// The sequence whose states a file holds after `tokens`, starting from an empty one.
+/// The sequence whose states a file holds after `tokens`, starting from an empty one. The model is known by a graph of
+/// its layers, and by the most tokens that a sequence may have.
 pub fn import(
-    model: &Model,
+    graph: &Graph,
+    context_length: usize,
     mut empty: Sequence,
     bytes: &[u8],
     tokens: &[u32],
 ) -> Result<Sequence, MflxError> {
-    let layers = layers(model)?;
+    let layers = layers(graph)?;
     let mut words = bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
     let mut word = || words.next().unwrap_or_default();
     expect("the magic number", MAGIC, word())?;
@@ -80,8 +78,8 @@ pub fn import(
         expect(what, *expected, word())?;
     }
     let len = tokens.len();
-    if len > model.context_length() {
-        expect("the number of tokens", format!("at most {}", model.context_length()), len)?;
+    if len > context_length {
+        expect("the number of tokens", format!("at most {context_length}"), len)?;
     }
     let start = 4 * (2 + header.len());
     let expected = start + layers.iter().map(|layer| layer.bytes(len)).sum::<usize>();
@@ -117,8 +115,8 @@ pub fn import(
 }
 
 /// A file of version 2 with the states of a sequence.
-pub fn export(model: &Model, sequence: &Sequence) -> Result<Vec<u8>, MflxError> {
-    let layers = layers(model)?;
+pub fn export(graph: &Graph, sequence: &Sequence) -> Result<Vec<u8>, MflxError> {
+    let layers = layers(graph)?;
     let mut bytes = Vec::new();
     for word in [MAGIC, 2].into_iter().chain(header(&layers, 2)?.into_iter().map(|(_, word)| word)) {
         bytes.extend(word.to_le_bytes());
@@ -142,8 +140,7 @@ fn expect(what: impl ToString, expected: impl Display, found: impl Display) -> R
 }
 
 /// The layers of a model, as its graph has them.
-fn layers(model: &Model) -> Result<Vec<Layer>, MflxError> {
-    let graph = model.graph(StepShape { n_tokens: 1, n_outputs: 1 })?;
+fn layers(graph: &Graph) -> Result<Vec<Layer>, MflxError> {
     let mut layers = Vec::new();
     let mut conv = None;
     for op in graph.ops() {

@@ -1,7 +1,9 @@
 //! A sequence: its tokens and everything the model remembers of them.
 
+mod bytes;
 mod cache;
 mod checkpoint;
+mod ids;
 pub mod mflx;
 mod parts;
 mod positions;
@@ -11,10 +13,11 @@ pub mod snapshot;
 mod state;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use bytes::SequenceBytes;
 pub use cache::{KvCache, LatentCache};
 pub use checkpoint::{CHECKPOINT_BUDGET, CHECKPOINT_INTERVAL};
+pub use ids::{Fingerprint, ModelId};
 pub use moeflux_kernels::{KvBlock, KvType};
 pub use prefix::PrefixCache;
 pub use recurrent::{Held, Recurrent};
@@ -26,18 +29,6 @@ use crate::graph::StateSpec;
 
 /// Where a token stands on the axes that RoPE knows: time, height and width. Text has the same number on each.
 pub type Position = [u32; 3];
-
-/// Names a model for the lifetime of the process, so that a sequence can't be run on another model's states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModelId(u64);
-
-impl ModelId {
-    /// An id that no other model of this process has.
-    pub fn unique() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        ModelId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// Tokens that a model has read, and its states after them: KV caches, convolution tails, delta-rule states.
 ///

@@ -12,7 +12,7 @@ use super::generation::{eos_token_ids, read_object};
 use super::stream::{DecoderKind, Decoding, TokenStream};
 use super::template::{ChatRequest, ChatTemplate, special_token};
 use super::{GenerationDefaults, TextError, tiktoken};
-use crate::backend::CancelToken;
+use crate::cancel::CancelToken;
 
 /// Text to token ids and back, with what else the checkpoint says about text: end-of-sequence ids, the chat
 /// template and the model's sampling defaults.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::common::root;
 use moeflux::experts::{ExpertOptions, Io, StoreOptions};
-use moeflux::memory::MemoryRequest;
+use moeflux::placement::MemoryRequest;
 use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions};
 
 fn open(folder: &Path) -> Model {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{data, pack};
-use moeflux::experts::{ExpertOptions, needs};
-use moeflux::memory::{Machine, MemoryRequest};
+use moeflux::experts::ExpertOptions;
+use moeflux::placement::{Machine, MemoryRequest, needs};
 use moeflux::{CancelToken, Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions, StopReason};
 
 /// After so many rounds every buffer has had its largest size.

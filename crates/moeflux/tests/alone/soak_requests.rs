@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::engines::{engine, prompt};
-use moeflux::memory::Machine;
+use moeflux::placement::Machine;
 use moeflux::{
     EngineHandle, Event, GenerateRequest, Numbers, SamplingOptions, SchedulerOptions, StopReason,
     SubmitError, SubmitOptions,

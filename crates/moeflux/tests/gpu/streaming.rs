@@ -8,8 +8,8 @@ use crate::device;
 use moeflux::backend::BackendError;
 use moeflux::backend::gpu::{GpuMemory, HostCopyError, bytes_of_experts};
 use moeflux::experts::faults::{Fault, Faults};
-use moeflux::experts::{ExpertOptions, HostCopy, StoreError, StoreOptions, Through, needs};
-use moeflux::memory::MemoryRequest;
+use moeflux::experts::{ExpertOptions, HostCopy, StoreError, StoreOptions, Through};
+use moeflux::placement::{MemoryRequest, needs};
 use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers};
 use moeflux_gpu::Device;
 

@@ -375,7 +375,7 @@ fn hostile_templates_fail_alone() {
         // Compiling tries the template a few times.
         assert!(start.elapsed().as_secs() < 60, "{shown}: {:?}", start.elapsed());
     }
-    let peak = moeflux::memory::Machine::peak_resident();
+    let peak = moeflux::placement::Machine::peak_resident();
     assert!(peak.is_none_or(|peak| peak < 3 << 30), "{peak:?}");
 }
 

@@ -9,7 +9,7 @@ use crate::common::data;
 use moeflux::checkpoint::{Checkpoint, OpenOptions};
 use moeflux::convert::{self, RunOptions};
 use moeflux::experts::ExpertOptions;
-use moeflux::memory::MemoryRequest;
+use moeflux::placement::MemoryRequest;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 use moeflux_kernels::{Encoding, Float, Matrix, Packing};
 use safetensors::tensor::TensorView;

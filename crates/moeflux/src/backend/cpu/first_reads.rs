@@ -2,8 +2,8 @@
 
 use moeflux_checkpoint::{Checkpoint, Matrix};
 
+use super::loading::Loading;
 use crate::graph::NamedExperts;
-use crate::memory::Loading;
 
 /// Which experts the system was told of, or are being read.
 ///

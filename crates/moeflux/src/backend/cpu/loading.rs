@@ -24,7 +24,7 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Threads that read ranges of a model's files; they end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Loading {
+pub(super) struct Loading {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -49,7 +49,7 @@ struct Queue {
 
 impl Loading {
     /// Begins with what every token reads, and goes on with all experts if they are to stay in memory.
-    pub(crate) fn start(model: Arc<Model>, experts: bool) -> Self {
+    pub(super) fn start(model: Arc<Model>, experts: bool) -> Self {
         let table = model.weights();
         let dense = table.matrices().iter().flat_map(|named| named.matrix.spans());
         let mut queue = Queue { wanted: joined(dense).into(), ..Queue::default() };
@@ -70,12 +70,12 @@ impl Loading {
     }
 
     /// Reads these before the rest.
-    pub(crate) fn want(&self, spans: impl Iterator<Item = Span>) {
+    pub(super) fn want(&self, spans: impl Iterator<Item = Span>) {
         self.shared.update(|queue| queue.wanted.extend(joined(spans)));
     }
 
     /// Leaves the disk to others for a moment.
-    pub(crate) fn rest(&self) {
+    pub(super) fn rest(&self) {
         self.shared.update(|queue| queue.rests_until = Some(Instant::now() + REST));
     }
 }

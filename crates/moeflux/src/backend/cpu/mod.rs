@@ -6,6 +6,7 @@
 
 mod arena;
 mod first_reads;
+mod loading;
 pub(super) mod rope;
 mod streamed;
 
@@ -13,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use moeflux_experts::{ExpertStore, Fetch};
+use moeflux_experts::{ExpertStore, Fetch, Io};
 use moeflux_kernels::{
     self as kernels, AttentionScratch, DeltaRows, ExpertScratch, Int8Scratch, KvType, MlaShape, Numbers,
     PoolError, ThreadPool,
@@ -21,13 +22,14 @@ use moeflux_kernels::{
 
 use self::arena::Arena;
 use self::first_reads::FirstReads;
+use self::loading::Loading;
 use self::rope::RopeTable;
 use self::streamed::Streamed;
-use super::{Backend, BackendError, Observer, Step};
-use crate::experts::HintMode;
+use super::{Backend, BackendError, Observer, OpenError, Step, store};
 use crate::graph::{Graph, Op, Plan, TensorId};
-use crate::memory::Loading;
 use crate::model::Model;
+use crate::options::{ComputeOptions, HintMode};
+use crate::placement::{Placement, Residence};
 use crate::sequence::StateMut;
 
 /// Runs graphs on the CPU's cores.
@@ -64,11 +66,24 @@ impl CpuBackend {
         CpuBackend { streamed: Some(Streamed::new(store, hints)), ..self }
     }
 
-    /// The same backend, whose weights are on their way into memory.
-    #[must_use]
-    pub(crate) fn while_loading(mut self, loading: Loading) -> Self {
-        self.first_reads.loading = Some(loading);
-        self
+    /// A backend for a model whose experts live as a placement says. What every token reads is read into memory beside
+    /// the first steps, and so are all experts if they are to stay there.
+    pub fn open(
+        model: &Arc<Model>,
+        placement: &Placement,
+        options: &ComputeOptions,
+    ) -> Result<Self, OpenError> {
+        let threads = options.threads;
+        let new = CpuBackend::new(threads, options.numbers);
+        let mut backend = new.map_err(|source| OpenError::Threads { threads, source })?;
+        let store = store::open(model, placement, options)?;
+        // Where mapping was asked for, the system decides what stays.
+        let resident = placement.residence == Residence::Mapped && options.store.io != Io::Mapped;
+        backend.first_reads.loading = Some(Loading::start(Arc::clone(model), resident));
+        Ok(match store {
+            Some(store) => backend.streaming(store, options.hints),
+            None => backend,
+        })
     }
 
     fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) -> Result<(), BackendError> {
@@ -297,14 +312,6 @@ struct Run<'r, 'a, 's> {
     fetch: Option<Fetch<'r>>,
 }
 
-/// What keys and values are kept as.
-pub(crate) fn kv_type(numbers: Numbers) -> KvType {
-    match numbers {
-        Numbers::Exact => KvType::F32,
-        Numbers::Fast => KvType::F16,
-    }
-}
-
 impl Backend for CpuBackend {
     fn name(&self) -> &'static str {
         "cpu"
@@ -355,7 +362,7 @@ impl Backend for CpuBackend {
     }
 
     fn kv_type(&self) -> KvType {
-        kv_type(self.numbers)
+        self.numbers.kv_type()
     }
 
     fn transient_bytes(&self) -> usize {

@@ -16,42 +16,13 @@ use moeflux_gpu::{
 use moeflux_kernels::{Activation, ThreadPool};
 
 use super::inputs::Inputs;
-use super::place::{ClassPlan, group_bytes, landings};
-use crate::backend::BackendError;
-use crate::engine::EngineOptions;
-use crate::error::Error;
-use crate::experts::{self, DeviceTally, HostCopy};
-use crate::memory::{Machine, MemoryRequest, Needs, Residence, residence};
+use super::sizes::{group_bytes, landings};
+use crate::backend::store::check_in_place;
+use crate::backend::{BackendError, OpenError};
+use crate::experts::{self, DeviceTally};
 use crate::model::Model;
-
-/// Why a GPU does not read experts in the host's memory.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HostCopyError {
-    /// There is no room.
-    #[error(
-        "the host has not room for a copy of all experts that the GPU reads, {needed} bytes beside what else it holds; allow \
-         more memory, or have experts sent as they are wanted"
-    )]
-    NoRoom {
-        /// Bytes of all experts.
-        needed: u64,
-    },
-    /// Nobody tells how much memory there is.
-    #[error(
-        "how much memory the host has is not known, so no copy of all experts is made for the GPU to read"
-    )]
-    Unknown,
-    /// The GPU's API has no way to do it.
-    #[error("GPU {name} does not read the host's memory; have experts sent as they are wanted")]
-    Unreadable {
-        /// The GPU.
-        name: String,
-    },
-    /// Routing is to be written down, which the host does as it sends experts.
-    #[error("a trace of routing is asked for, which there is only where experts are sent as they are wanted")]
-    Traced,
-}
+use crate::options::ComputeOptions;
+use crate::placement::{ExpertClass, needs};
 
 /// Experts that come and go without the host.
 pub(super) struct Hosted {
@@ -105,38 +76,25 @@ impl fmt::Debug for Hosted {
 }
 
 impl Hosted {
-    /// Copies all experts to memory that the device reads, and gives it places as planned; nothing where experts are to be
-    /// sent as they are wanted.
+    /// Copies all experts to memory that the device reads, and gives it places as planned.
     pub(super) fn open(
         device: &Device,
         model: &Model,
-        plans: &[ClassPlan],
+        plans: &[ExpertClass],
         pool: &ThreadPool,
-        options: &EngineOptions,
-    ) -> Result<Option<Self>, Error> {
-        let wish = options.experts.host_copy;
-        if wish == HostCopy::Never || plans.is_empty() {
-            return Ok(None);
-        }
-        let opened = may_copy(device, model, options)
-            .and_then(|()| Self::with_room(device, model, plans, options))
-            .and_then(|hosted| hosted.fill(device, model, plans, pool, options).map(|()| hosted));
-        match opened {
-            Ok(hosted) => Ok(Some(hosted)),
-            Err(error) if wish == HostCopy::Auto && is_lack(&error) => {
-                tracing::info!("experts are sent to the GPU as they are wanted: {error}");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        options: &ComputeOptions,
+    ) -> Result<Self, OpenError> {
+        let hosted = Self::with_room(device, model, plans, options)?;
+        hosted.fill(device, model, plans, pool, options)?;
+        Ok(hosted)
     }
 
     fn with_room(
         device: &Device,
         model: &Model,
-        plans: &[ClassPlan],
-        options: &EngineOptions,
-    ) -> Result<Self, Error> {
+        plans: &[ExpertClass],
+        options: &ComputeOptions,
+    ) -> Result<Self, OpenError> {
         let failed = BackendError::from;
         let table = model.weights();
         let mut layers: Vec<Option<Layer>> = table.experts().iter().map(|_| None).collect();
@@ -155,7 +113,7 @@ impl Hosted {
                     count,
                     host: HostExperts::alloc(device, name, count, &like).map_err(failed)?,
                     places: GpuExperts::alloc(device, name, places, &like).map_err(failed)?,
-                    holders: Places::new(options.experts.store.policy, count, places),
+                    holders: Places::new(options.policy(), count, places),
                     bytes_of_one,
                 });
                 tally.count(|of| {
@@ -181,15 +139,15 @@ impl Hosted {
         &self,
         device: &Device,
         model: &Model,
-        plans: &[ClassPlan],
+        plans: &[ExpertClass],
         pool: &ThreadPool,
-        options: &EngineOptions,
-    ) -> Result<(), Error> {
+        options: &ComputeOptions,
+    ) -> Result<(), OpenError> {
         let table = model.weights();
         let bytes = self.tally.counters().host_copy;
         tracing::info!(bytes, "copying experts to memory that the GPU reads");
-        let least = experts::needs(model, 1, 0)?.least_experts;
-        let store = &options.experts.store;
+        let least = needs(model, 1, 0)?.least_experts;
+        let store = &options.store;
         let store = StoreOptions {
             budget: FILL_BYTES.max(4 * least),
             io: if store.io == Io::Auto { Io::Cached } else { store.io },
@@ -197,7 +155,7 @@ impl Hosted {
             trace: None,
             ..store.clone()
         };
-        experts::check_in_place(model)?;
+        check_in_place(model)?;
         let store = ExpertStore::open(experts::layout(model), &store)?;
         let mut uploads = Uploads::new(device, group_bytes(plans));
         for (index, layer) in self.layers.iter().enumerate() {
@@ -316,36 +274,7 @@ impl Hosted {
 /// Memory of the host's own for experts on their way to the copy.
 const FILL_BYTES: u64 = 256 << 20;
 
-/// Whether there is room for a copy of all experts, by the arithmetic that maps or streams them.
-fn may_copy(device: &Device, model: &Model, options: &EngineOptions) -> Result<(), Error> {
-    if !device.info().reads_host {
-        return Err(HostCopyError::Unreadable { name: device.info().name.clone() }.into());
-    }
-    let experts = &options.experts;
-    if experts.store.trace.is_some() {
-        return Err(HostCopyError::Traced.into());
-    }
-    let table = model.weights();
-    let of_layer = |layer: usize| match table.experts()[layer].experts.len() {
-        0 => 0,
-        count => count as u64 * HostExperts::bytes_of_one(&table.expert(model.checkpoint(), layer, 0)),
-    };
-    let needed = (0..table.experts().len()).map(of_layer).sum();
-    let dense = experts::needs(model, 1, 0)?.dense;
-    let machine = Machine::measure();
-    let MemoryRequest { process, experts: budget } = experts.memory;
-    if process.is_none() && machine.free().is_none() && experts.host_copy == HostCopy::Auto {
-        return Err(HostCopyError::Unknown.into());
-    }
-    let needs = Needs { dense, experts: needed, ..Needs::default() };
-    let found = residence(&MemoryRequest { process, experts: None }, &needs, &machine);
-    if found != Ok(Residence::Mapped) || budget.is_some_and(|budget| needed > budget) {
-        return Err(HostCopyError::NoRoom { needed }.into());
-    }
-    Ok(())
-}
-
-/// Whether an error says that there can be no copy, and not that making it failed.
-fn is_lack(error: &Error) -> bool {
-    matches!(error, Error::HostCopy(_) | Error::Backend(BackendError::Gpu(GpuError::OutOfHostMemory { .. })))
+/// Whether an error says that the device does not give so much memory of the host, and not that filling it failed.
+pub(super) fn is_lack(error: &OpenError) -> bool {
+    matches!(error, OpenError::Backend(BackendError::Gpu(GpuError::OutOfHostMemory { .. })))
 }

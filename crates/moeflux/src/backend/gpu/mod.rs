@@ -10,8 +10,8 @@ mod arena;
 mod fuse;
 mod hosted;
 mod inputs;
-mod place;
 mod pool;
+mod sizes;
 mod states;
 mod streamed;
 mod weights;
@@ -27,20 +27,20 @@ use self::arena::Arena;
 use self::fuse::{FusedPlans, Joined, Place};
 use self::hosted::{Hosted, Mixture};
 use self::inputs::Inputs;
-use self::place::GpuPlan;
+use self::sizes::{GpuSizes, facts};
 use self::states::{States, recurrent};
 use self::streamed::{Streamed, Work};
 use self::weights::DeviceWeights;
 use super::cpu::rope::RopeTable;
-use super::{Backend, BackendError, CancelToken, Data, Observer, Step};
-use crate::engine::EngineOptions;
-use crate::error::Error;
-use crate::experts::{self, DeviceTally};
+use super::{Backend, BackendError, CancelToken, Data, Observer, OpenError, Step, store};
+use crate::experts::DeviceTally;
 use crate::graph::{Element, Graph, Op, Plan, TensorId};
 use crate::model::Model;
+use crate::options::{ComputeOptions, EngineOptions};
+use crate::placement::{DevicePlacement, HostTier, PlacementError};
 
-pub use self::hosted::HostCopyError;
-pub use self::place::{GpuMemory, GpuMemoryError, bytes_of_experts};
+pub use self::sizes::bytes_of_experts;
+pub use crate::placement::{GpuMemory, GpuMemoryError, HostCopyError};
 
 /// Runs graphs on a GPU. The weights that graphs read are kept in its memory, from their first use on; of experts, where
 /// there is not room for all, those that are used most.
@@ -79,33 +79,52 @@ const PORTIONS: [usize; 4] = [12, 32, 80, 240];
 const PARTS: usize = 1 << 20;
 
 impl GpuBackend {
-    /// A backend for a model, with as much of the device's memory as it may hold, and how many tokens of a prompt a step
-    /// should have. Experts for which there is no room come from the host's memory: by the options from a copy of all of
-    /// them that shaders read, from mapped files, or from a store.
-    pub fn for_model(
-        device: Device,
+    /// Decides where a model lives that runs on a device which may hold so much of it.
+    pub fn place(
+        device: &Device,
         model: &Model,
         memory: GpuMemory,
         options: &EngineOptions,
-    ) -> Result<(Self, usize), Error> {
-        let plan = place::plan(model, device.info(), memory, options.prefill_chunk, options.experts.context)?;
-        let GpuPlan { limit, classes, prefill_chunk } = plan;
-        if let Some(limit) = limit {
+    ) -> Result<DevicePlacement, PlacementError> {
+        DevicePlacement::decide(model, &facts(device.info()), &GpuSizes, memory, options)
+    }
+
+    /// A backend for a model that lives as a placement says. Experts that have no slot come from the host's memory: from a
+    /// copy of all of them that shaders read, from mapped files, or from a store.
+    pub fn open(
+        device: Device,
+        model: &Model,
+        placement: &DevicePlacement,
+        options: &ComputeOptions,
+    ) -> Result<Self, OpenError> {
+        if let Some(limit) = placement.limit {
             device.limit_memory(limit);
         }
         let mut backend = GpuBackend::new(device).map_err(BackendError::from)?;
-        if let Some(classes) = classes {
-            let threads = options.threads;
-            let pool = ThreadPool::new(threads).map_err(|source| Error::Threads { threads, source })?;
-            backend.hosted = Hosted::open(&backend.device, model, &classes, &pool, options)?;
-            if backend.hosted.is_none() {
-                let store = experts::place(model, options)?.store;
-                let policy = options.experts.store.policy;
-                let streamed = Streamed::new(&backend.device, model, &classes, policy, pool, store);
-                backend.streamed = Some(streamed.map_err(BackendError::from)?);
+        let Some(classes) = &placement.classes else { return Ok(backend) };
+        let threads = options.threads;
+        let pool = ThreadPool::new(threads).map_err(|source| OpenError::Threads { threads, source })?;
+        let sent = match placement.host {
+            HostTier::Unused => return Ok(backend),
+            HostTier::Sent(sent) => sent,
+            HostTier::Copy { otherwise, .. } => {
+                match (Hosted::open(&backend.device, model, classes, &pool, options), otherwise) {
+                    (Ok(hosted), _) => {
+                        backend.hosted = Some(hosted);
+                        return Ok(backend);
+                    }
+                    (Err(error), Some(sent)) if hosted::is_lack(&error) => {
+                        tracing::info!("experts are sent to the GPU as they are wanted: {error}");
+                        sent
+                    }
+                    (Err(error), _) => return Err(error),
+                }
             }
-        }
-        Ok((backend, prefill_chunk))
+        };
+        let store = store::open(model, &sent, options)?;
+        let streamed = Streamed::new(&backend.device, model, classes, options.policy(), pool, store);
+        backend.streamed = Some(streamed.map_err(BackendError::from)?);
+        Ok(backend)
     }
 
     /// A backend on a device that has room for the whole model.

@@ -17,10 +17,11 @@ use moeflux_gpu::{
 use moeflux_kernels::{Activation, ExpertWeights, ThreadPool};
 
 use super::inputs::Inputs;
-use super::place::{ClassPlan, group_bytes};
+use super::sizes::group_bytes;
 use crate::backend::BackendError;
 use crate::experts::{self, DeviceCounters, DeviceTally};
 use crate::model::Model;
+use crate::placement::ExpertClass;
 
 /// Most tokens of a step in which what is computed meanwhile takes less time than a submission of its own.
 pub(super) const FEW: usize = 16;
@@ -75,7 +76,7 @@ impl Streamed {
     pub(super) fn new(
         device: &Device,
         model: &Model,
-        plans: &[ClassPlan],
+        plans: &[ExpertClass],
         policy: PolicyKind,
         pool: ThreadPool,
         store: Option<Arc<ExpertStore>>,

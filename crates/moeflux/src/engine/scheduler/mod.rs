@@ -22,8 +22,7 @@ use super::runner::{Input, Run, Runner};
 use crate::backend::BackendError;
 use crate::error::Error;
 use crate::model::{Model, Pass};
-use crate::sequence::CHECKPOINT_BUDGET;
-use crate::summary::sequence_bytes;
+use crate::sequence::{CHECKPOINT_BUDGET, SequenceBytes};
 
 /// What a scheduler keeps to.
 #[derive(Clone, Copy, Debug)]
@@ -204,7 +203,7 @@ impl Scheduler {
 
     /// What a prompt of so many tokens will take at least, in bytes, for so many samples of what follows.
     fn estimate(&self, tokens: usize, samples: usize) -> u64 {
-        let bytes = sequence_bytes(self.model.weights()).with(self.runner.kv_type());
+        let bytes = SequenceBytes::of(self.model.weights().states()).with(self.runner.kv_type());
         let each = bytes.windows + 2 * bytes.recurrent + bytes.kv_per_token * HEADROOM as u64;
         bytes.kv_per_token * tokens as u64 + each * samples as u64
     }

@@ -3,8 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::model::Fingerprint;
-use crate::sequence::KvType;
+use crate::sequence::{Fingerprint, KvType};
 
 /// Why a snapshot can't be written or read.
 #[derive(Clone, Debug, thiserror::Error)]

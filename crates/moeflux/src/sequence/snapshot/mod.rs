@@ -26,8 +26,7 @@ use std::path::Path;
 pub use error::SnapshotError;
 
 use self::section::Kind;
-use super::Sequence;
-use crate::model::{Fingerprint, Model};
+use super::{Fingerprint, Sequence};
 
 /// How every snapshot begins.
 pub const MAGIC: [u8; 8] = *b"moefluxS";
@@ -78,14 +77,6 @@ pub struct Expected {
     pub vocab_size: usize,
     /// Most tokens of a sequence.
     pub context_length: usize,
-}
-
-impl Expected {
-    /// By a model, for sequences like this empty one.
-    pub fn by(model: &Model, empty: Sequence) -> Self {
-        let (vocab_size, context_length) = (model.vocab_size(), model.context_length());
-        Expected { empty, fingerprint: model.fingerprint(), vocab_size, context_length }
-    }
 }
 
 impl Snapshot {

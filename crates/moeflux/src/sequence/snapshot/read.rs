@@ -9,11 +9,10 @@ use super::section::SectionReader;
 use super::{
     CACHES, CHECKPOINT, DONE, EXTRA, Expected, HEAD, MAGIC, POSITIONS, Snapshot, SnapshotError, TOKENS,
 };
-use crate::model::Fingerprint;
 use crate::sequence::cache::Blocks;
 use crate::sequence::checkpoint::Checkpoint;
 use crate::sequence::state::{Kept, State};
-use crate::sequence::{Held, Position, Sequence};
+use crate::sequence::{Fingerprint, Held, Position, Sequence};
 
 /// What the head says.
 struct Head {

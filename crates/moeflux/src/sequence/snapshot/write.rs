@@ -7,10 +7,9 @@ use moeflux_kernels::{KV_BLOCK, KvBlock};
 use super::section::SectionWriter;
 use super::{CACHES, CHECKPOINT, DONE, EXTRA, HEAD, MAGIC, POSITIONS, SnapshotError, SnapshotOptions};
 use super::{TOKENS, VERSION};
-use crate::model::Fingerprint;
-use crate::sequence::Sequence;
 use crate::sequence::checkpoint::Checkpoint;
 use crate::sequence::state::Kept;
+use crate::sequence::{Fingerprint, Sequence};
 
 pub(super) fn write(
     sequence: &Sequence,
