@@ -27,7 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What it promises, in short (`docs/experts.md` has all of it): `fetch` and [`hint`](ExpertStore::hint) never block; a
+//! What it promises, in short (`docs/reference/expert-store.md` has all of it): `fetch` and [`hint`](ExpertStore::hint) never block; a
 //! hint evicts nothing that is leased or wanted; nothing is read twice in a fetch; the budget is kept; every fetch ends
 //! if its consumer drops leases before it asks for more; a read that fails fails the fetches that want it, with an
 //! error that names it, and nothing else.

@@ -1,5 +1,5 @@
 //! Configs as they are published: small doubles with the fields and values of the originals, sizes cut. Each opens, or one
-//! thing is named that is not supported; `docs/formats.md` has the table.
+//! thing is named that is not supported; `docs/reference/models.md` has the table.
 
 use crate::fixture::{data, repository};
 use moeflux_checkpoint::{Checkpoint, OpenOptions};
@@ -34,7 +34,7 @@ fn outcome(published: &Value) -> String {
 fn configs_open_or_name_what_is_not_supported() {
     let published = std::fs::read(data("published_configs.json")).unwrap();
     let published: serde_json::Map<String, Value> = serde_json::from_slice(&published).unwrap();
-    let documented = std::fs::read_to_string(repository().join("docs/formats.md")).unwrap();
+    let documented = std::fs::read_to_string(repository().join("docs/reference/models.md")).unwrap();
     let mut missing = Vec::new();
     println!("| config | family | |\n|---|---|---|");
     for (name, published) in &published {
@@ -45,5 +45,5 @@ fn configs_open_or_name_what_is_not_supported() {
             missing.push(row);
         }
     }
-    assert!(missing.is_empty(), "not in docs/formats.md:\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), "not in docs/reference/models.md:\n{}", missing.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! `docs/parity.md` names counterparts and tests that there are; and a step can be watched from outside.
+//! `docs/reference/parity.md` names counterparts and tests that there are; and a step can be watched from outside.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use moeflux::{Input, Numbers};
 
 #[test]
 fn every_test_that_the_document_names_is_there() {
-    let text = std::fs::read_to_string(root().join("docs/parity.md")).unwrap();
+    let text = std::fs::read_to_string(root().join("docs/reference/parity.md")).unwrap();
     let (mut file, mut tests) = (String::new(), 0);
     for row in text.lines().filter(|line| line.starts_with('|')) {
         file.clear();

@@ -78,7 +78,7 @@ fn variants() -> [(&'static str, &'static str, Value); 4] {
     ]
 }
 
-/// Every case, and the table in `docs/correctness.md` is what they came to. To renew it, copy what this prints.
+/// Every case, and the table in `docs/reference/correctness.md` is what they came to. To renew it, copy what this prints.
 #[test]
 fn cases_agree_with_transformers() {
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
@@ -99,7 +99,7 @@ fn cases_agree_with_transformers() {
     for row in &rows {
         println!("{row}");
     }
-    let documented = std::fs::read_to_string(root().join("docs/correctness.md")).unwrap();
+    let documented = std::fs::read_to_string(root().join("docs/reference/correctness.md")).unwrap();
     failures.extend(crate::table::differences(&rows, &documented));
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }

@@ -74,14 +74,14 @@ pub(crate) fn differences(found: &[Row], documented: &str) -> Vec<String> {
     let rows: Vec<Row> = documented.lines().filter_map(Row::parse).collect();
     let unknown = rows.iter().filter(|row| !found.iter().any(|found| found.is_of(row)));
     let mut differences: Vec<String> =
-        unknown.map(|row| format!("docs/correctness.md has what no case is: {row}")).collect();
+        unknown.map(|row| format!("docs/reference/correctness.md has what no case is: {row}")).collect();
     for found in found {
         let of_it: Vec<&Row> = rows.iter().filter(|row| row.is_of(found)).collect();
         match of_it[..] {
             [row] if row.agrees(found) => {}
-            [row] => differences.push(format!("docs/correctness.md says {row}, found {found}")),
-            [] => differences.push(format!("docs/correctness.md lacks {found}")),
-            _ => differences.push(format!("docs/correctness.md has twice {found}")),
+            [row] => differences.push(format!("docs/reference/correctness.md says {row}, found {found}")),
+            [] => differences.push(format!("docs/reference/correctness.md lacks {found}")),
+            _ => differences.push(format!("docs/reference/correctness.md has twice {found}")),
         }
     }
     differences

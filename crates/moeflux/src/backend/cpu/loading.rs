@@ -2,7 +2,7 @@
 //!
 //! A page of a mapped file is read when it is first touched, alone and while its thread waits. So what a model will need is
 //! read beside it: in ranges of megabytes, which Linux keeps in pages of 2 MiB where the file system can, for processors to
-//! find them with fewer steps (`docs/fast-cpu.md` has what that gives).
+//! find them with fewer steps (`docs/lab/2026-11-fast-numbers-sapphire-rapids.md` has what that gives).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
