@@ -15,7 +15,7 @@ It did, in the end. The ship lit its lamps, the clock cleared its throat, and In
 
 export const MARKDOWN = `## Choosing a policy
 
-Three policies, measured on the same trace. See [the paper](https://example.org/paper) or \`docs/streaming.md\`.
+Three policies, measured on the same trace. See [the paper](https://example.org/paper) or \`docs/reference/streaming.md\`.
 
 | Policy | Hit rate | Read per token | Note |
 |:-------|---------:|---------------:|:-----|
