@@ -55,3 +55,12 @@ pub use options::{ComputeOptions, EngineOptions, OptionError};
 pub use sampling::SamplingOptions;
 pub use sequence::{Position, Sequence};
 pub use summary::*;
+
+/// Compiles the examples of the documentation.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/guide/library.md")]
+    struct Library;
+}
