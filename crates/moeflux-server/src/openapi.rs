@@ -10,30 +10,30 @@ use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{anthropic, openai, plain, responses};
 
-/// What a failed request gets.
+/// Body of a failed request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
-    /// The failure.
+    /// The error.
     pub error: ErrorDetail,
 }
 
 /// Why a request failed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorDetail {
-    /// For people.
+    /// Message for people.
     pub message: String,
-    /// What kind of failure.
+    /// Kind of the failure.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The field to blame.
+    /// The field that is wrong.
     pub param: Option<String>,
-    /// More precisely what kind.
+    /// More specific kind of the failure.
     pub code: Option<String>,
 }
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "moeflux", description = "Mixture-of-experts language models, larger than memory.", license(name = "MIT OR Apache-2.0")),
+    info(title = "moeflux", description = "Serves mixture-of-experts language models that are larger than memory.", license(name = "MIT OR Apache-2.0")),
     paths(
         anthropic::messages::create,
         anthropic::messages::count_tokens,

@@ -17,7 +17,7 @@ use crate::generation::{self, Answer, Delta, Finish, Prompt, chat_prompt};
 use crate::ids::unique;
 use crate::work::{self, Size};
 
-/// Answers a conversation, at once or in pieces.
+/// Answers a conversation, at once or as a stream.
 #[utoipa::path(
     post,
     path = "/v1/messages",
@@ -49,7 +49,7 @@ pub async fn create(
     Ok(JsonAnswer(message).into_response())
 }
 
-/// Counts the tokens that a conversation would be for the model.
+/// Counts the tokens of a conversation.
 #[utoipa::path(
     post,
     path = "/v1/messages/count_tokens",

@@ -5,76 +5,76 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// A conversation to answer.
+/// A messages request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MessagesRequest {
-    /// The model.
+    /// Name of the model.
     pub model: String,
-    /// Most tokens of the answer, thoughts included.
+    /// Maximum number of tokens of the answer, reasoning included.
     #[schema(minimum = 1)]
     pub max_tokens: usize,
     /// The conversation so far.
     #[schema(min_items = 1)]
     pub messages: Vec<InputMessage>,
-    /// What the model is told first.
+    /// System prompt.
     pub system: Option<Content>,
-    /// Tools that may be called.
+    /// Tools that the model may call.
     pub tools: Option<Vec<Tool>>,
-    /// Which of them may or must be called.
+    /// Which tools the model may or must call.
     pub tool_choice: Option<ToolChoice>,
-    /// Whether to think first.
+    /// Whether the model reasons before it answers.
     pub thinking: Option<Thinking>,
-    /// What the answer must look like, and how much effort to spend.
+    /// Format of the answer, and reasoning effort.
     pub output_config: Option<OutputConfig>,
-    /// Texts that end the answer.
+    /// Texts that end the answer. They are not part of it.
     pub stop_sequences: Option<Vec<String>>,
-    /// Whether to answer in pieces.
+    /// Whether to stream the answer as server-sent events.
     pub stream: Option<bool>,
-    /// How far from the likeliest.
+    /// Sampling temperature. 0 always selects the most likely token.
     pub temperature: Option<f32>,
-    /// So many of the likeliest tokens are chosen from.
+    /// Sample from the N most likely tokens. 0 disables this.
     pub top_k: Option<usize>,
-    /// The likeliest tokens that have this probability together are chosen from.
+    /// Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities add up to this.
     pub top_p: Option<f32>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
-    /// Accepted, and nothing is done: there is one tier.
+    /// Accepted and ignored.
     pub service_tier: Option<String>,
-    /// Accepted, and nothing is done: prefixes are always cached.
+    /// Accepted and ignored: prefixes are always cached.
     #[schema(value_type = Option<Object>)]
     pub cache_control: Option<Value>,
 }
 
-/// A conversation whose tokens are to be counted.
+/// A request to count the tokens of a conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CountTokensRequest {
-    /// The model.
+    /// Name of the model.
     pub model: String,
     /// The conversation so far.
     #[schema(min_items = 1)]
     pub messages: Vec<InputMessage>,
-    /// What the model is told first.
+    /// System prompt.
     pub system: Option<Content>,
-    /// Tools that may be called.
+    /// Tools that the model may call.
     pub tools: Option<Vec<Tool>>,
-    /// Which of them may or must be called.
+    /// Which tools the model may or must call.
     pub tool_choice: Option<ToolChoice>,
-    /// Whether to think first.
+    /// Whether the model reasons before it answers.
     pub thinking: Option<Thinking>,
-    /// As for an answer.
+    /// Format of the answer, and reasoning effort.
     pub output_config: Option<OutputConfig>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     #[schema(value_type = Option<Object>)]
     pub cache_control: Option<Value>,
 }
 
-/// How many tokens a conversation has.
+/// Number of tokens of a conversation.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct TokenCount {
-    /// So many.
+    /// Number of tokens.
     pub input_tokens: usize,
 }
 
@@ -82,27 +82,27 @@ pub struct TokenCount {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InputMessage {
-    /// Who says it.
+    /// Role of the author.
     pub role: Role,
-    /// What.
+    /// Content of the message.
     pub content: Content,
 }
 
-/// Who says something.
+/// Role of the author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
 }
 
-/// A text, or blocks.
+/// Content: a text, or a list of blocks.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a text or a list of blocks")]
 pub enum Content {
-    /// Text.
+    /// A text.
     Text(String),
     /// Blocks, each with a `type`: `text`, `thinking`, `redacted_thinking`, `tool_use` or `tool_result`.
     Blocks(Vec<Value>),
@@ -112,83 +112,83 @@ pub enum Content {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tool {
-    /// `custom`, or nothing.
+    /// `custom`, or absent.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Its name.
+    /// Name of the tool.
     pub name: String,
-    /// What it does.
+    /// What the tool does.
     pub description: Option<String>,
-    /// JSON schema of what it takes.
+    /// JSON schema of the tool's arguments.
     #[schema(value_type = Option<Object>)]
     pub input_schema: Option<Map<String, Value>>,
-    /// Accepted, and nothing is done: a call always has a JSON object, and the schema binds it where a call is required.
+    /// Accepted and ignored: arguments are always a JSON object, and follow the schema where a call is required.
     pub strict: Option<bool>,
-    /// Accepted, and nothing is done: a call is told when it is complete.
+    /// Accepted and ignored: a call is sent when it is complete.
     pub eager_input_streaming: Option<bool>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     #[schema(value_type = Option<Object>)]
     pub cache_control: Option<Value>,
 }
 
-/// Which tools may or must be called.
+/// Which tools the model may or must call.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToolChoice {
-    /// The model chooses.
+    /// The model decides.
     Auto {
-        /// At most one.
+        /// Whether the answer has at most one call.
         disable_parallel_tool_use: Option<bool>,
     },
-    /// At least one.
+    /// The model must call at least one tool.
     Any {
-        /// At most one.
+        /// Whether the answer has at most one call.
         disable_parallel_tool_use: Option<bool>,
     },
-    /// This one.
+    /// The model must call this tool.
     Tool {
-        /// Its name.
+        /// Name of the tool.
         name: String,
-        /// At most one.
+        /// Whether the answer has at most one call.
         disable_parallel_tool_use: Option<bool>,
     },
-    /// None.
+    /// The model must not call a tool.
     None {},
 }
 
-/// Whether to think first.
+/// Whether the model reasons before it answers.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Thinking {
-    /// Yes.
+    /// The model reasons.
     Enabled {
-        /// Most tokens of thoughts.
+        /// Maximum number of reasoning tokens.
         #[schema(minimum = 1)]
         budget_tokens: usize,
     },
-    /// As long as it takes.
+    /// The model reasons without a limit of its own.
     Adaptive {},
-    /// No.
+    /// The model does not reason.
     Disabled {},
 }
 
-/// What an answer must look like, and how much effort to spend.
+/// Format of the answer, and reasoning effort.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputConfig {
-    /// For templates that know it.
+    /// Reasoning effort, for templates that use it.
     pub effort: Option<String>,
-    /// What the answer must look like.
+    /// Format of the answer.
     pub format: Option<OutputFormat>,
 }
 
-/// What an answer must look like.
+/// Format of an answer.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OutputFormat {
-    /// JSON that meets a schema.
+    /// JSON that follows a schema.
     JsonSchema {
-        /// The schema.
+        /// The JSON schema.
         #[schema(value_type = Object)]
         schema: Value,
     },
@@ -198,63 +198,63 @@ pub enum OutputFormat {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = anthropic::AnswerMessage)]
 pub struct AnswerMessage {
-    /// Its name.
+    /// Id of the answer.
     pub id: String,
-    /// `message`.
+    /// Always `message`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// `assistant`.
+    /// Always `assistant`.
     pub role: &'static str,
-    /// The model.
+    /// Name of the model.
     pub model: String,
-    /// What it says.
+    /// Content of the answer.
     pub content: Vec<Block>,
-    /// Why it ended: `end_turn`, `max_tokens`, `stop_sequence` or `tool_use`; null while it goes on.
+    /// Why the answer ended: `end_turn`, `max_tokens`, `stop_sequence` or `tool_use`. Null until it has ended.
     pub stop_reason: Option<&'static str>,
-    /// The text that ended it.
+    /// The stop sequence that ended the answer.
     pub stop_sequence: Option<String>,
-    /// What it took.
+    /// Token usage.
     pub usage: Usage,
 }
 
-/// A part of an answer.
+/// A content block of an answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Block {
-    /// Thoughts.
+    /// Reasoning.
     Thinking {
-        /// The text.
+        /// Text of the reasoning.
         thinking: String,
-        /// Nothing: thoughts are not signed here.
+        /// Always empty: reasoning is not signed.
         signature: &'static str,
     },
-    /// The answer itself.
+    /// Text.
     Text {
         /// The text.
         text: String,
     },
-    /// A call.
+    /// A tool call.
     ToolUse {
-        /// Its name, which its result refers to.
+        /// Id of the call, for its result.
         id: String,
-        /// The tool.
+        /// Name of the tool.
         name: String,
-        /// What it is given, as the model wrote it.
+        /// Arguments, as the model wrote them.
         #[schema(value_type = Object)]
         input: Box<RawValue>,
     },
 }
 
-/// What an answer took, in tokens.
+/// Token usage of an answer.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 #[schema(as = anthropic::Usage)]
 pub struct Usage {
-    /// Of the prompt, without those that the cache had.
+    /// Tokens of the prompt that the prefix cache did not contain.
     pub input_tokens: usize,
-    /// 0: what is kept in the cache costs nothing.
+    /// Always 0: caching is free.
     pub cache_creation_input_tokens: usize,
-    /// Of the prompt, those that the cache had.
+    /// Tokens of the prompt that the prefix cache contained.
     pub cache_read_input_tokens: usize,
-    /// Of the answer.
+    /// Tokens of the answer.
     pub output_tokens: usize,
 }

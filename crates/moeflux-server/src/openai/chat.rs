@@ -20,7 +20,7 @@ use crate::ids::unique;
 use crate::models::Lease;
 use crate::openapi::ErrorBody;
 
-/// Answers a chat, at once or in pieces.
+/// Answers a chat, at once or as a stream.
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",

@@ -29,38 +29,38 @@ use crate::openapi::ErrorBody;
 use crate::sse;
 use crate::work::{self, Size};
 
-/// A text, gone on with; also a piece of one.
+/// A text completion, or in a stream a part of one.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Completion {
-    /// Its name.
+    /// Id of the completion.
     pub id: String,
-    /// `text_completion`.
+    /// Always `text_completion`.
     pub object: &'static str,
-    /// Unix time.
+    /// Creation time, in Unix seconds.
     pub created: u64,
-    /// The model.
+    /// Name of the model.
     pub model: String,
-    /// For each prompt its samples, in order.
+    /// The completions of each prompt, in order.
     pub choices: Vec<TextChoice>,
-    /// What it took.
+    /// Token usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
 
-/// One continuation.
+/// One completion.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TextChoice {
-    /// Which.
+    /// Index of the completion.
     pub index: usize,
-    /// The new text, after the prompt if `echo` asked for it.
+    /// The new text, after the prompt if `echo` is set.
     pub text: String,
-    /// Log-probabilities, if they were asked for.
+    /// Log-probabilities, if they were requested.
     pub logprobs: Option<TextLogprobs>,
-    /// `stop` or `length`; null in pieces before the last.
+    /// Why the completion ended: `stop` or `length`. Null in a stream before the last part.
     pub finish_reason: Option<&'static str>,
 }
 
-/// Goes on with texts.
+/// Completes texts, at once or as a stream.
 #[utoipa::path(
     post,
     path = "/v1/completions",

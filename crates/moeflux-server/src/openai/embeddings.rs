@@ -17,77 +17,77 @@ use crate::openapi::ErrorBody;
 use crate::work::{self, Size};
 use moeflux::SubmitOptions;
 
-/// Texts to embed.
+/// A request for embeddings.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingsRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
-    /// Text or token ids, or a list of either.
+    /// One or several texts, as text or token ids.
     pub input: Prompts,
-    /// `float` or `base64` (little-endian float32).
+    /// Encoding of the numbers: `float`, or `base64` of little-endian float32.
     pub encoding_format: Option<EncodingFormat>,
-    /// Must be the model's own, if it is given.
+    /// Must equal the model's `hidden_size` if present.
     pub dimensions: Option<usize>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub user: Option<String>,
 }
 
-/// How numbers are written.
+/// Encoding of an embedding.
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EncodingFormat {
-    /// As a list.
+    /// A list of numbers.
     #[default]
     Float,
-    /// As the base64 of little-endian float32.
+    /// Base64 of little-endian float32.
     Base64,
 }
 
-/// The embeddings of texts.
+/// Embeddings of texts.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Embeddings {
-    /// `list`.
+    /// Always `list`.
     pub object: &'static str,
-    /// One for each text.
+    /// One embedding for each text.
     pub data: Vec<EmbeddingObject>,
-    /// The model.
+    /// Name of the model.
     pub model: String,
-    /// What it took.
+    /// Token usage.
     pub usage: EmbeddingUsage,
 }
 
-/// The embedding of a text.
+/// The embedding of one text.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct EmbeddingObject {
-    /// `embedding`.
+    /// Always `embedding`.
     pub object: &'static str,
-    /// Which text's.
+    /// Index of the text.
     pub index: usize,
-    /// The mean of the last hidden states, of length 1.
+    /// The mean of the last hidden states, scaled to length 1.
     pub embedding: Vector,
 }
 
-/// Numbers.
+/// An embedding.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Vector {
-    /// As a list.
+    /// As a list of numbers.
     Float(Vec<f32>),
     /// As base64.
     Base64(String),
 }
 
-/// Tokens of texts.
+/// Token usage of embeddings.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct EmbeddingUsage {
-    /// Of all texts.
+    /// Tokens of all texts.
     pub prompt_tokens: usize,
-    /// The same.
+    /// The same as `prompt_tokens`.
     pub total_tokens: usize,
 }
 
-/// Embeds texts.
+/// Computes the embeddings of texts.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",

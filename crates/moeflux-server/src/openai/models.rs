@@ -11,25 +11,25 @@ use crate::app::App;
 use crate::error::Failure;
 use crate::openapi::ErrorBody;
 
-/// The models that can be asked for.
+/// The models of the server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ModelList {
-    /// `list`.
+    /// Always `list`.
     pub object: &'static str,
-    /// In the order in which the server was told of them.
+    /// The models, in the order of the command line.
     pub data: Vec<Model>,
 }
 
-/// A model that can be asked for.
+/// A model of the server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Model {
-    /// What requests call it.
+    /// Name of the model in requests.
     pub id: String,
-    /// `model`.
+    /// Always `model`.
     pub object: &'static str,
-    /// Since when it is offered, Unix time.
+    /// Start of the server, in Unix seconds.
     pub created: u64,
-    /// `moeflux`.
+    /// Always `moeflux`.
     pub owned_by: &'static str,
 }
 
@@ -44,12 +44,12 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     Json(ModelList { object: "list", data: app.models().names().map(|name| model(&app, name)).collect() })
 }
 
-/// One model.
+/// Returns one model.
 #[utoipa::path(
     get,
     path = "/v1/models/{model}",
     tag = "OpenAI",
-    params(("model" = String, Path, description = "Its name")),
+    params(("model" = String, Path, description = "Name of the model")),
     responses((status = 200, body = Model), (status = "4XX", body = ErrorBody))
 )]
 pub async fn one(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Model>, Failure> {

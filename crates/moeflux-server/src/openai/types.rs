@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// One text or several.
+/// One text, or a list of texts.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany {
-    /// One.
+    /// One text.
     One(String),
-    /// Several.
+    /// A list of texts.
     Many(Vec<String>),
 }
 
@@ -27,160 +27,166 @@ impl OneOrMany {
     }
 }
 
-/// What a stream contains besides the answer.
+/// Options of a stream.
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
-    /// Whether to end with a chunk of the usage.
+    /// Whether the last chunk has the token usage.
     #[serde(default)]
     pub include_usage: Option<bool>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     #[serde(default)]
     pub include_obfuscation: Option<bool>,
 }
 
-/// A chat to answer.
+/// A chat completion request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatCompletionRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
     /// The conversation so far.
     #[schema(value_type = Vec<Object>, min_items = 1)]
     pub messages: Vec<Message>,
-    /// Tools that may be called.
+    /// Tools that the model may call.
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Vec<Value>>,
-    /// `none`, `auto`, `required`, or `{type: "function", function: {name}}`.
+    /// Which tools the model may or must call: `none`, `auto`, `required`, or `{type: "function", function: {name}}`.
     #[schema(value_type = Option<Object>)]
     pub tool_choice: Option<Value>,
-    /// Whether an answer may call several tools.
+    /// Whether one answer may call several tools.
     pub parallel_tool_calls: Option<bool>,
-    /// `{type: "text"}`, `{type: "json_object"}` or `{type: "json_schema", json_schema: {schema}}`.
+    /// Format of the answer: `{type: "text"}`, `{type: "json_object"}` or `{type: "json_schema", json_schema:
+    /// {schema}}`.
     #[schema(value_type = Option<Object>)]
     pub response_format: Option<Value>,
-    /// How much to think: `none`, `minimal`, `low`, `medium`, `high` or `xhigh`, as far as the template knows it.
+    /// Reasoning effort: `none`, `minimal`, `low`, `medium`, `high` or `xhigh`. `none` disables reasoning. The others
+    /// reach templates that use them.
     pub reasoning_effort: Option<String>,
-    /// Whether to think first.
+    /// Whether the model reasons before it answers.
     pub enable_thinking: Option<bool>,
-    /// Most tokens of thoughts.
+    /// Maximum number of reasoning tokens.
     pub reasoning_budget: Option<usize>,
-    /// More variables for the template.
+    /// Additional variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
-    /// How freely to choose; 0 always takes the likeliest token.
+    /// Sampling temperature. 0 always selects the most likely token.
     pub temperature: Option<f32>,
-    /// Choose among the likeliest tokens that have this probability together.
+    /// Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities add up to this.
     pub top_p: Option<f32>,
-    /// Choose among so many likeliest tokens.
+    /// Sample from the N most likely tokens. 0 disables this.
     pub top_k: Option<usize>,
-    /// Choose among tokens at least this likely, relative to the likeliest.
+    /// Sample from tokens whose probability is at least this share of the most likely token's.
     pub min_p: Option<f32>,
-    /// Divides the logits of tokens seen before.
+    /// Divides the positive logits and multiplies the negative logits of tokens that occur in the prompt or the answer.
+    /// 1 disables this.
     pub repetition_penalty: Option<f32>,
-    /// Taken off the logits of tokens that the answer has.
+    /// Subtracted from the logits of tokens that occur in the answer.
     pub presence_penalty: Option<f32>,
-    /// Taken off for each time that the answer has the token.
+    /// Subtracted from the logit of a token once for each time that it occurs in the answer.
     pub frequency_penalty: Option<f32>,
-    /// Added to logits, by token id.
+    /// Added to the logits of these tokens, by token id.
     pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// Same seed, same answer.
+    /// Seed of the sampler. The same seed gives the same answer.
     pub seed: Option<i64>,
-    /// Texts that end the answer.
+    /// Texts that end the answer. They are not part of it.
     pub stop: Option<OneOrMany>,
-    /// Most tokens of the answer, thoughts included.
+    /// Maximum number of tokens of the answer, reasoning included.
     pub max_tokens: Option<usize>,
-    /// The newer name of `max_tokens`.
+    /// Newer name of `max_tokens`.
     pub max_completion_tokens: Option<usize>,
-    /// Least tokens of the answer.
+    /// Minimum number of tokens of the answer.
     pub min_tokens: Option<usize>,
-    /// Whether to go on after the end of the turn.
+    /// Whether to continue after the end-of-turn token.
     pub ignore_eos: Option<bool>,
-    /// How many answers.
+    /// Number of answers.
     pub n: Option<usize>,
-    /// Whether to tell log-probabilities.
+    /// Whether to return log-probabilities of the answer's tokens.
     pub logprobs: Option<bool>,
-    /// Of how many of the likeliest tokens, at most 20.
+    /// Number of most likely tokens to return at each position, at most 20. Requires `logprobs`.
     pub top_logprobs: Option<usize>,
-    /// Who goes first: the highest.
+    /// Priority among the waiting requests of a caller. The highest runs first, and it rises while a request waits.
+    /// Default: 0.
     pub priority: Option<i32>,
-    /// Whether to answer in pieces.
+    /// Whether to stream the answer as server-sent events.
     pub stream: Option<bool>,
-    /// What the stream contains besides.
+    /// Options of the stream.
     pub stream_options: Option<StreamOptions>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub user: Option<String>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub safety_identifier: Option<String>,
-    /// Accepted, and nothing is done: what prompts have in common is found without it.
+    /// Accepted and ignored: common prefixes are found without it.
     pub prompt_cache_key: Option<String>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub service_tier: Option<String>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub verbosity: Option<String>,
-    /// Accepted if false: nothing is stored.
+    /// Must be false if present: answers are not stored.
     pub store: Option<bool>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
-    /// Accepted if it is `["text"]`.
+    /// Must be `["text"]` if present.
     pub modalities: Option<Vec<String>>,
 }
 
-/// A text to go on with.
+/// A text completion request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompletionRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
-    /// Text or token ids, or a list of either.
+    /// One or several prompts, as text or token ids.
     pub prompt: Prompts,
-    /// Whether to begin with the prompt.
+    /// Whether the returned text begins with the prompt.
     pub echo: Option<bool>,
-    /// Log-probabilities of the tokens, and of so many of the likeliest, at most 20.
+    /// Number of most likely tokens whose log-probabilities are returned at each position, at most 20.
     pub logprobs: Option<usize>,
-    /// Must be `n`, or 1.
+    /// Must equal `n`, or 1.
     pub best_of: Option<usize>,
-    /// Must be empty: models here write forwards.
+    /// Must be empty: insertion is not supported.
     pub suffix: Option<String>,
-    /// How freely to choose; 0 always takes the likeliest token.
+    /// Sampling temperature. 0 always selects the most likely token.
     pub temperature: Option<f32>,
-    /// Choose among the likeliest tokens that have this probability together.
+    /// Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities add up to this.
     pub top_p: Option<f32>,
-    /// Choose among so many likeliest tokens.
+    /// Sample from the N most likely tokens. 0 disables this.
     pub top_k: Option<usize>,
-    /// Choose among tokens at least this likely, relative to the likeliest.
+    /// Sample from tokens whose probability is at least this share of the most likely token's.
     pub min_p: Option<f32>,
-    /// Divides the logits of tokens seen before.
+    /// Divides the positive logits and multiplies the negative logits of tokens that occur in the prompt or the answer.
+    /// 1 disables this.
     pub repetition_penalty: Option<f32>,
-    /// Taken off the logits of tokens that the answer has.
+    /// Subtracted from the logits of tokens that occur in the answer.
     pub presence_penalty: Option<f32>,
-    /// Taken off for each time that the answer has the token.
+    /// Subtracted from the logit of a token once for each time that it occurs in the answer.
     pub frequency_penalty: Option<f32>,
-    /// Added to logits, by token id.
+    /// Added to the logits of these tokens, by token id.
     pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// Same seed, same text.
+    /// Seed of the sampler. The same seed gives the same text.
     pub seed: Option<i64>,
-    /// Texts that end it.
+    /// Texts that end the completion. They are not part of it.
     pub stop: Option<OneOrMany>,
-    /// Most new tokens; without it 16.
+    /// Maximum number of new tokens. Default: 16.
     pub max_tokens: Option<usize>,
-    /// Least new tokens.
+    /// Minimum number of new tokens.
     pub min_tokens: Option<usize>,
-    /// Whether to go on after the end of the text.
+    /// Whether to continue after the end-of-text token.
     pub ignore_eos: Option<bool>,
-    /// How many of each prompt.
+    /// Number of completions of each prompt.
     pub n: Option<usize>,
-    /// What the text must look like; see the chat.
+    /// Format of the text, as in a chat completion request.
     #[schema(value_type = Option<Object>)]
     pub response_format: Option<Value>,
-    /// Who goes first: the highest.
+    /// Priority among the waiting requests of a caller. The highest runs first, and it rises while a request waits.
+    /// Default: 0.
     pub priority: Option<i32>,
-    /// Whether to answer in pieces.
+    /// Whether to stream the text as server-sent events.
     pub stream: Option<bool>,
-    /// What the stream contains besides.
+    /// Options of the stream.
     pub stream_options: Option<StreamOptions>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub user: Option<String>,
 }
 
@@ -188,42 +194,42 @@ pub struct CompletionRequest {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a text, a list of token ids, or a list of either")]
 pub enum Prompts {
-    /// One text.
+    /// One prompt, as text.
     Text(String),
-    /// One, as token ids.
+    /// One prompt, as token ids.
     Tokens(Vec<u32>),
-    /// Several texts.
+    /// Several prompts, as texts.
     Texts(Vec<String>),
-    /// Several, as token ids.
+    /// Several prompts, as lists of token ids.
     TokenLists(Vec<Vec<u32>>),
 }
 
-/// What a request took, in tokens.
+/// Token usage of a request.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct Usage {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of all answers.
+    /// Tokens of all answers.
     pub completion_tokens: usize,
-    /// Both.
+    /// Sum of prompt and completion tokens.
     pub total_tokens: usize,
-    /// More about the prompt's.
+    /// Details of the prompt tokens.
     pub prompt_tokens_details: PromptDetails,
-    /// More about the answers'.
+    /// Details of the completion tokens.
     pub completion_tokens_details: CompletionDetails,
 }
 
-/// More about a prompt's tokens.
+/// Details of the prompt tokens.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct PromptDetails {
-    /// Those that the prefix cache had.
+    /// Tokens that the prefix cache contained.
     pub cached_tokens: usize,
 }
 
-/// More about an answer's tokens.
+/// Details of the completion tokens.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct CompletionDetails {
-    /// Those of thoughts.
+    /// Tokens of the reasoning.
     pub reasoning_tokens: usize,
 }
 
@@ -240,97 +246,97 @@ impl Usage {
     }
 }
 
-/// The answer to a chat.
+/// A chat completion.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatCompletion {
-    /// Its name.
+    /// Id of the completion.
     pub id: String,
-    /// `chat.completion`.
+    /// Always `chat.completion`.
     pub object: &'static str,
-    /// Unix time.
+    /// Creation time, in Unix seconds.
     pub created: u64,
-    /// The model.
+    /// Name of the model.
     pub model: String,
     /// The answers.
     pub choices: Vec<ChatChoice>,
-    /// What it took.
+    /// Token usage.
     pub usage: Usage,
 }
 
 /// One answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatChoice {
-    /// Which.
+    /// Index of the answer.
     pub index: usize,
-    /// What was said.
+    /// The message of the assistant.
     pub message: AnswerMessage,
-    /// Log-probabilities, if they were asked for.
+    /// Log-probabilities, if they were requested.
     pub logprobs: Option<ChatLogprobs>,
-    /// `stop`, `length`, `tool_calls`.
+    /// Why the answer ended: `stop`, `length` or `tool_calls`.
     pub finish_reason: &'static str,
 }
 
-/// What was said.
+/// A message of the assistant.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct AnswerMessage {
-    /// `assistant`.
+    /// Always `assistant`.
     pub role: &'static str,
-    /// The answer; null if only tools are called.
+    /// Text of the answer. Null if the answer consists of tool calls.
     pub content: Option<String>,
     /// Always null.
     #[schema(value_type = Option<String>)]
     pub refusal: Option<&'static str>,
-    /// The thoughts.
+    /// Text of the reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-    /// Calls of tools.
+    /// Tool calls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
 }
 
-/// A call of a tool, or a piece of one.
+/// A tool call, or in a stream a part of one.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ToolCall {
-    /// In streams: which call.
+    /// Index of the call. Only in streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// Its name, in a stream's first piece.
+    /// Id of the call. In a stream, only in its first part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `function`, in a stream's first piece.
+    /// Always `function`. In a stream, only in its first part.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
-    /// What is called.
+    /// The called function.
     pub function: FunctionCall,
 }
 
-/// What is called.
+/// A called function.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FunctionCall {
-    /// The tool, in a stream's first piece.
+    /// Name of the tool. In a stream, only in the first part of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// JSON text, or a piece of it.
+    /// Arguments as JSON text, or in a stream a part of it.
     pub arguments: String,
 }
 
-/// Log-probabilities of an answer's tokens.
+/// Log-probabilities of an answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatLogprobs {
-    /// Of each token.
+    /// Log-probability of each token.
     pub content: Vec<ChatLogprob>,
 }
 
-/// A token and what the model made of it.
+/// A token with its log-probability.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatLogprob {
-    /// Its text.
+    /// Text of the token.
     pub token: String,
-    /// Its log-probability.
+    /// Natural logarithm of the token's probability.
     pub logprob: f64,
-    /// Its bytes: part of a character has no text.
+    /// UTF-8 bytes of the token. A part of a character has bytes but no text.
     pub bytes: Option<Vec<u8>>,
-    /// The likeliest in its place.
+    /// The most likely tokens at this position.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
     pub top_logprobs: Option<Vec<ChatLogprob>>,

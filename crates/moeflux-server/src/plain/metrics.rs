@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::app::App;
 use crate::openapi::ErrorBody;
 
-/// Numbers about the server, in Prometheus's text format.
+/// Returns the server's metrics in the text format of Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",

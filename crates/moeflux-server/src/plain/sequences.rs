@@ -20,49 +20,49 @@ use crate::openai::{messages, tools};
 use crate::openapi::ErrorBody;
 use crate::work::{self, Size};
 
-/// What is to be read and kept: a prompt or a chat.
+/// A prompt or a chat to prefill and save.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaveRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
-    /// A text.
+    /// A prompt, as text.
     pub prompt: Option<String>,
     /// A chat, as in `/v1/chat/completions`, up to where the answer begins.
     #[schema(value_type = Option<Vec<Object>>, min_items = 1)]
     pub messages: Option<Vec<Message>>,
-    /// Its tools.
+    /// Tools of the chat.
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Vec<Value>>,
-    /// Whether it thinks first.
+    /// Whether the model reasons before it answers.
     pub enable_thinking: Option<bool>,
 }
 
-/// Which model is to have a sequence back.
+/// The model that loads a saved sequence.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
 }
 
-/// A sequence in the folder.
+/// A saved sequence.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SavedSequence {
-    /// Its name.
+    /// Id of the sequence.
     pub id: String,
-    /// How many tokens it has; null where only its file was looked at.
+    /// Number of tokens. Null if only the file was examined.
     pub tokens: Option<usize>,
-    /// Bytes of its file.
+    /// Size of the file, in bytes.
     pub bytes: u64,
 }
 
-/// Says whether a sequence is there.
+/// Returns whether a sequence is saved.
 #[utoipa::path(
     get,
     path = "/v1/sequences/{id}",
     tag = "Server",
-    params(("id" = String, Path, description = "Its name: letters, digits, `_`, `-` and `.`")),
+    params(("id" = String, Path, description = "Id: letters, digits, `_`, `-` and `.`")),
     responses((status = 200, body = SavedSequence), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub async fn show(
@@ -76,12 +76,12 @@ pub async fn show(
     .await
 }
 
-/// Reads a prompt or a chat and keeps what the model made of it; a sequence of that name is replaced.
+/// Prefills a prompt or a chat and saves its state. A saved sequence of this id is replaced.
 #[utoipa::path(
     put,
     path = "/v1/sequences/{id}",
     tag = "Server",
-    params(("id" = String, Path, description = "Its name: letters, digits, `_`, `-` and `.`")),
+    params(("id" = String, Path, description = "Id: letters, digits, `_`, `-` and `.`")),
     request_body = SaveRequest,
     responses((status = 200, body = SavedSequence), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
@@ -123,12 +123,12 @@ pub async fn save(
     .await
 }
 
-/// Has a sequence back: prompts and chats that begin with its tokens go on from there.
+/// Loads a saved sequence. Prompts and chats that begin with its tokens continue from its state.
 #[utoipa::path(
     post,
     path = "/v1/sequences/{id}/restore",
     tag = "Server",
-    params(("id" = String, Path, description = "Its name: letters, digits, `_`, `-` and `.`")),
+    params(("id" = String, Path, description = "Id: letters, digits, `_`, `-` and `.`")),
     request_body = RestoreRequest,
     responses((status = 200, body = SavedSequence), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
@@ -154,12 +154,12 @@ pub async fn restore(
     Ok(JsonAnswer(SavedSequence { id, tokens: Some(restored.tokens.len()), bytes }))
 }
 
-/// Removes a sequence's file.
+/// Deletes a saved sequence.
 #[utoipa::path(
     delete,
     path = "/v1/sequences/{id}",
     tag = "Server",
-    params(("id" = String, Path, description = "Its name: letters, digits, `_`, `-` and `.`")),
+    params(("id" = String, Path, description = "Id: letters, digits, `_`, `-` and `.`")),
     responses((status = 204), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode, Failure> {

@@ -17,34 +17,34 @@ use crate::openai::{messages, tools};
 use crate::openapi::ErrorBody;
 use crate::work::{self, Size};
 
-/// A text.
+/// A text to tokenize.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizeRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
     /// The text. Names of special tokens in it become those tokens.
     pub text: String,
 }
 
-/// A text's tokens.
+/// Tokens of a text.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Tokens {
-    /// Their ids.
+    /// Ids of the tokens.
     pub tokens: Vec<u32>,
-    /// How many.
+    /// Number of tokens.
     pub count: usize,
-    /// How many the model takes at most.
+    /// Context length of the model, in tokens.
     pub context_length: usize,
 }
 
-/// Tokens.
+/// Tokens to turn into text.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DetokenizeRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
-    /// Their ids.
+    /// Ids of the tokens.
     pub tokens: Vec<u32>,
 }
 
@@ -55,33 +55,33 @@ pub struct Text {
     pub text: String,
 }
 
-/// A chat.
+/// A chat to render.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyTemplateRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
     /// The conversation so far, as in `/v1/chat/completions`.
     #[schema(value_type = Vec<Object>, min_items = 1)]
     pub messages: Vec<Message>,
-    /// Tools that may be called.
+    /// Tools that the model may call.
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Vec<Value>>,
-    /// Whether to think first.
+    /// Whether the model reasons before it answers.
     pub enable_thinking: Option<bool>,
-    /// More variables for the template.
+    /// Additional variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
 }
 
-/// What the model's template makes of a chat.
+/// A chat rendered by the chat template.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Rendered {
-    /// The text that the model would go on with.
+    /// Text of the prompt.
     pub prompt: String,
 }
 
-/// Splits a text into tokens.
+/// Turns a text into tokens.
 #[utoipa::path(
     post,
     path = "/tokenize",
@@ -101,7 +101,7 @@ pub async fn tokenize(
     .await
 }
 
-/// Joins tokens to a text.
+/// Turns tokens into text.
 #[utoipa::path(
     post,
     path = "/detokenize",
@@ -121,7 +121,7 @@ pub async fn detokenize(
     .await
 }
 
-/// Renders a chat as the text that the model would go on with.
+/// Renders a chat with the model's chat template.
 #[utoipa::path(
     post,
     path = "/apply-template",

@@ -13,12 +13,12 @@ use crate::auth::Caller;
 use crate::error::Failure;
 use crate::openapi::ErrorBody;
 
-/// A response that is kept.
+/// Returns a stored response.
 #[utoipa::path(
     get,
     path = "/v1/responses/{id}",
     tag = "OpenAI",
-    params(("id" = String, Path, description = "Its name")),
+    params(("id" = String, Path, description = "Id of the response")),
     responses((status = 200, body = Response), (status = "4XX", body = ErrorBody))
 )]
 pub(crate) async fn show(
@@ -29,12 +29,12 @@ pub(crate) async fn show(
     app.responses().response(&id, caller).map(Json).ok_or_else(|| not_found(&id, "id"))
 }
 
-/// Forgets a response.
+/// Deletes a stored response.
 #[utoipa::path(
     delete,
     path = "/v1/responses/{id}",
     tag = "OpenAI",
-    params(("id" = String, Path, description = "Its name")),
+    params(("id" = String, Path, description = "Id of the response")),
     responses((status = 200, body = Deleted), (status = "4XX", body = ErrorBody))
 )]
 pub(crate) async fn remove(

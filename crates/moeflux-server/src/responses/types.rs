@@ -4,64 +4,64 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// A conversation to go on with.
+/// A responses request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResponsesRequest {
-    /// The model; without it the server's first.
+    /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
-    /// What is said.
+    /// Input of the model.
     pub input: Input,
-    /// What the model is told first. It is not part of what later responses go on from.
+    /// System prompt. Later responses that continue this one do not inherit it.
     pub instructions: Option<String>,
-    /// The response to go on from.
+    /// Id of the response to continue.
     pub previous_response_id: Option<String>,
-    /// Whether later responses may go on from this one; yes if nothing is said.
+    /// Whether later responses can continue this one. Default: true.
     pub store: Option<bool>,
-    /// Whether to answer as events.
+    /// Whether to stream the response as events.
     pub stream: Option<bool>,
-    /// What a stream contains.
+    /// Options of the stream.
     #[schema(value_type = Option<Object>)]
     pub stream_options: Option<Map<String, Value>>,
-    /// Most tokens of the answer, thoughts included.
+    /// Maximum number of tokens of the answer, reasoning included.
     #[schema(minimum = 1)]
     pub max_output_tokens: Option<usize>,
-    /// How far from the likeliest.
+    /// Sampling temperature. 0 always selects the most likely token.
     pub temperature: Option<f32>,
-    /// The likeliest tokens that have this probability together are chosen from.
+    /// Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities add up to this.
     pub top_p: Option<f32>,
-    /// Tools that may be called: `{type: "function", name, description, parameters}`.
+    /// Tools that the model may call: `{type: "function", name, description, parameters}`.
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Vec<Value>>,
-    /// `none`, `auto`, `required`, or `{type: "function", name}`.
+    /// Which tools the model may or must call: `none`, `auto`, `required`, or `{type: "function", name}`.
     #[schema(value_type = Option<Object>)]
     pub tool_choice: Option<Value>,
-    /// Whether an answer may call several tools.
+    /// Whether one answer may call several tools.
     pub parallel_tool_calls: Option<bool>,
-    /// What the answer must look like.
+    /// Format of the answer.
     pub text: Option<TextOptions>,
-    /// Whether to think first.
+    /// Reasoning effort.
     pub reasoning: Option<ReasoningOptions>,
-    /// Kept with the response.
+    /// Stored with the response.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
-    /// `disabled`: what is too long for the model is refused.
+    /// Must be `disabled` if present: an input that exceeds the context is refused.
     pub truncation: Option<String>,
-    /// What to tell besides: `reasoning.encrypted_content` is accepted, and nothing is done, since thoughts are plain here.
+    /// Additional output. `reasoning.encrypted_content` is accepted and ignored: reasoning is not encrypted.
     pub include: Option<Vec<String>>,
-    /// Accepted if false.
+    /// Must be false if present.
     pub background: Option<bool>,
-    /// Accepted, and nothing is done: prefixes are always cached.
+    /// Accepted and ignored: prefixes are always cached.
     pub prompt_cache_key: Option<String>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub safety_identifier: Option<String>,
-    /// Accepted, and nothing is done.
+    /// Accepted and ignored.
     pub user: Option<String>,
-    /// Accepted, and nothing is done: there is one tier.
+    /// Accepted and ignored.
     pub service_tier: Option<String>,
 }
 
-/// What is said.
+/// Input of the model: a text, or a list of items.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a text or a list of items")]
 pub enum Input {
@@ -71,200 +71,200 @@ pub enum Input {
     Items(Vec<Value>),
 }
 
-/// What the answer must look like.
+/// Format of the answer.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextOptions {
     /// `{type: "text"}`, `{type: "json_object"}` or `{type: "json_schema", name, schema}`.
     #[schema(value_type = Option<Object>)]
     pub format: Option<Value>,
-    /// For templates that know it.
+    /// Verbosity, for templates that use it.
     pub verbosity: Option<String>,
 }
 
-/// Whether to think first.
+/// Reasoning effort.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasoningOptions {
-    /// `none`, `minimal`, `low`, `medium`, `high` or `xhigh`.
+    /// `none`, `minimal`, `low`, `medium`, `high` or `xhigh`. `none` disables reasoning.
     pub effort: Option<String>,
-    /// Accepted, and nothing is done: thoughts are told as they are.
+    /// Accepted and ignored: reasoning is returned unabridged.
     pub summary: Option<String>,
 }
 
-/// An answer, or what there is of it.
+/// A response, complete or in progress.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Response {
-    /// Its name.
+    /// Id of the response.
     pub id: String,
-    /// `response`.
+    /// Always `response`.
     pub object: &'static str,
-    /// When it began, Unix time.
+    /// Creation time, in Unix seconds.
     pub created_at: u64,
     /// `in_progress`, `completed`, `incomplete` or `failed`.
     pub status: &'static str,
-    /// False.
+    /// Always false.
     pub background: bool,
-    /// Why it failed.
+    /// Why the response failed.
     pub error: Option<ResponseError>,
-    /// Why it is incomplete.
+    /// Why the response is incomplete.
     pub incomplete_details: Option<IncompleteDetails>,
-    /// As asked for.
+    /// The value of the request.
     pub instructions: Option<String>,
-    /// As asked for.
+    /// The value of the request.
     pub max_output_tokens: Option<usize>,
-    /// As asked for.
+    /// The value of the request.
     #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
-    /// The model.
+    /// Name of the model.
     pub model: String,
-    /// What it says.
+    /// Output of the model.
     pub output: Vec<Item>,
-    /// As asked for.
+    /// The value of the request.
     pub parallel_tool_calls: bool,
-    /// As asked for.
+    /// The value of the request.
     pub previous_response_id: Option<String>,
-    /// As asked for.
+    /// The value of the request.
     #[schema(value_type = Object)]
     pub reasoning: Value,
-    /// As asked for.
+    /// The value of the request.
     pub store: bool,
-    /// As asked for.
+    /// The value of the request.
     pub temperature: Option<f32>,
-    /// As asked for.
+    /// The value of the request.
     #[schema(value_type = Object)]
     pub text: Value,
-    /// As asked for.
+    /// The value of the request.
     #[schema(value_type = Value)]
     pub tool_choice: Value,
-    /// As asked for.
+    /// The value of the request.
     #[schema(value_type = Vec<Object>)]
     pub tools: Vec<Value>,
-    /// As asked for.
+    /// The value of the request.
     pub top_p: Option<f32>,
-    /// `disabled`.
+    /// Always `disabled`.
     pub truncation: &'static str,
-    /// What it took; null while it goes on.
+    /// Token usage. Null while the response is in progress.
     pub usage: Option<Usage>,
 }
 
 /// Why a response failed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ResponseError {
-    /// What kind of failure.
+    /// Kind of the failure.
     pub code: &'static str,
-    /// For people.
+    /// Message for people.
     pub message: String,
 }
 
 /// Why a response is incomplete.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct IncompleteDetails {
-    /// `max_output_tokens`.
+    /// Always `max_output_tokens`.
     pub reason: &'static str,
 }
 
-/// A part of an answer.
+/// An output item.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Item {
-    /// Thoughts.
+    /// Reasoning.
     Reasoning {
-        /// Its name.
+        /// Id of the item.
         id: String,
-        /// Empty: thoughts are told as they are.
+        /// Always empty: reasoning is returned unabridged.
         #[schema(value_type = Vec<Object>)]
         summary: Vec<Value>,
-        /// The thoughts.
+        /// The reasoning.
         content: Vec<Part>,
         /// `in_progress`, `completed` or `incomplete`.
         status: &'static str,
     },
-    /// The answer itself.
+    /// A message.
     Message {
-        /// Its name.
+        /// Id of the item.
         id: String,
-        /// `assistant`.
+        /// Always `assistant`.
         role: &'static str,
-        /// What it says.
+        /// Content of the message.
         content: Vec<Part>,
         /// `in_progress`, `completed` or `incomplete`.
         status: &'static str,
     },
-    /// A call.
+    /// A tool call.
     FunctionCall {
-        /// Its name.
+        /// Id of the item.
         id: String,
-        /// Its name, which its output refers to.
+        /// Id of the call, for its output.
         call_id: String,
-        /// The tool.
+        /// Name of the tool.
         name: String,
-        /// The text of a JSON object.
+        /// Arguments: JSON text of an object.
         arguments: String,
         /// `in_progress`, `completed` or `incomplete`.
         status: &'static str,
     },
 }
 
-/// A part of thoughts or of a message.
+/// A part of reasoning or of a message.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Part {
-    /// Thoughts.
+    /// Reasoning.
     ReasoningText {
         /// The text.
         text: String,
     },
-    /// The answer itself.
+    /// Text of a message.
     OutputText {
         /// The text.
         text: String,
-        /// Empty.
+        /// Always empty.
         #[schema(value_type = Vec<Object>)]
         annotations: Vec<Value>,
-        /// Empty.
+        /// Always empty.
         #[schema(value_type = Vec<Object>)]
         logprobs: Vec<Value>,
     },
 }
 
-/// What a response took, in tokens.
+/// Token usage of a response.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[schema(as = responses::Usage)]
 pub struct Usage {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub input_tokens: usize,
-    /// Of these.
+    /// Details of the prompt tokens.
     pub input_tokens_details: InputTokens,
-    /// Of the answer, thoughts included.
+    /// Tokens of the answer, reasoning included.
     pub output_tokens: usize,
-    /// Of these.
+    /// Details of the output tokens.
     pub output_tokens_details: OutputTokens,
-    /// Both.
+    /// Sum of input and output tokens.
     pub total_tokens: usize,
 }
 
-/// Tokens of a prompt.
+/// Details of the prompt tokens.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct InputTokens {
-    /// Those that the cache had.
+    /// Tokens that the prefix cache contained.
     pub cached_tokens: usize,
 }
 
-/// Tokens of an answer.
+/// Details of the output tokens.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct OutputTokens {
-    /// Those of thoughts.
+    /// Tokens of the reasoning.
     pub reasoning_tokens: usize,
 }
 
-/// A response that is no more.
+/// A deleted response.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Deleted {
-    /// Its name.
+    /// Id of the response.
     pub id: String,
-    /// `response`.
+    /// Always `response`.
     pub object: &'static str,
-    /// True.
+    /// Always true.
     pub deleted: bool,
 }
