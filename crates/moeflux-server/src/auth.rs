@@ -60,18 +60,19 @@ fn admitted(app: &App, request: &Request) -> Result<Caller, Failure> {
     } else {
         let key = given_key(request.headers()).ok_or_else(|| {
             let message =
-                "this server asks for a key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
+                "this server requires a key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
             Failure::new(FailureKind::Unauthorized, message)
         })?;
         let known = app
             .keys()
             .find(key)
-            .ok_or_else(|| Failure::new(FailureKind::Unauthorized, "the key is not one of this server's"))?;
+            .ok_or_else(|| Failure::new(FailureKind::Unauthorized, "the key is not valid for this server"))?;
         Caller::Key(known)
     };
     let is_asked = request.uri().path() == "/metrics";
     if request.extensions().get::<Arc<Place>>().is_some_and(|place| place.is_reserved()) && !is_asked {
-        let message = "the server has as many connections as it takes, from here or from all; try again";
+        let message =
+            "the server has reached its limit of connections, from this address or in all; try again";
         return Err(Failure::new(FailureKind::Unavailable, message).retry_after(SOON));
     }
     if request.method() != Method::GET && app.memory().sheds() {

@@ -148,8 +148,7 @@ pub(crate) fn from_error(error: &Error) -> Failure {
 pub(crate) fn from_submit(error: SubmitError) -> Failure {
     match error {
         SubmitError::QueueFull { limit } => {
-            let message =
-                format!("{limit} requests wait already, as many as the server lets wait; try again");
+            let message = format!("{limit} requests are waiting, which is the server's limit; try again");
             Failure::new(FailureKind::QueueFull, message).retry_after(SOON)
         }
         SubmitError::ShuttingDown => shutting_down(),

@@ -20,9 +20,7 @@ pub(crate) async fn check(State(app): State<Arc<App>>, request: Request, next: N
     if is_known(app.config(), host) {
         return next.run(request).await;
     }
-    let message = format!(
-        "the server does not go by the name {host:?}; its option `hosts` names those that it goes by"
-    );
+    let message = format!("the server does not accept the host name {host:?}; `--host` adds a name");
     Failure::invalid(message).into_response()
 }
 

@@ -145,8 +145,11 @@ impl Models {
         };
         index.ok_or_else(|| {
             let known: Vec<&str> = self.names().collect();
-            let message =
-                format!("model: {:?} is not served here; there is {}", name.unwrap_or(""), known.join(", "));
+            let message = format!(
+                "model: {:?} is not served here; available: {}",
+                name.unwrap_or(""),
+                known.join(", ")
+            );
             Failure { param: Some("model".to_owned()), ..Failure::new(FailureKind::ModelNotFound, message) }
         })
     }
@@ -269,7 +272,8 @@ impl Models {
                 tracing::info!(model = model.name, "model unloaded");
                 self.end([model], Duration::ZERO).await;
             } else if start.elapsed() > PATIENCE {
-                let message = "the models in memory are busy, and there is no room for another; try again";
+                let message =
+                    "all models in memory are in use, and there is no memory for another one; try again";
                 return Err(
                     Failure::new(FailureKind::Unavailable, message).retry_after(Duration::from_secs(10))
                 );

@@ -162,7 +162,7 @@ async fn slow() -> Result<SemaphorePermit<'static>, Failure> {
 }
 
 fn busy() -> Failure {
-    let message = "too many large requests wait already; try again";
+    let message = "too many large requests are waiting; try again";
     Failure::new(FailureKind::QueueFull, message).retry_after(Duration::from_secs(2))
 }
 

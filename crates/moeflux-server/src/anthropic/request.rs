@@ -24,7 +24,8 @@ impl MessagesRequest {
         if let Some(Thinking::Enabled { budget_tokens }) = self.thinking
             && budget_tokens >= self.max_tokens
         {
-            let message = "thinking.budget_tokens: expected less than max_tokens, which thoughts are part of";
+            let message =
+                "thinking.budget_tokens: expected less than max_tokens, which includes the reasoning";
             return Err(Failure::field("thinking.budget_tokens", message));
         }
         let conversation = CountTokensRequest {
@@ -88,7 +89,7 @@ fn tools(tools: Vec<Tool>) -> Result<Vec<Value>, Failure> {
     let tool = |(index, tool): (usize, Tool)| {
         if tool.kind.as_ref().is_some_and(|kind| kind != "custom") {
             let param = format!("tools[{index}].type");
-            let message = format!("{param}: expected custom, since this server has no tools of its own");
+            let message = format!("{param}: expected custom: this server has no built-in tools");
             return Err(Failure::field(param, message));
         }
         let Some(schema) = tool.input_schema else {
@@ -147,7 +148,7 @@ fn messages(system: Option<Content>, messages: Vec<InputMessage>) -> Result<Vec<
     }
     if messages.last().is_some_and(|message| message.role == Role::Assistant) {
         let message =
-            "messages: expected the last one to be the user's: an answer can't be begun for the model";
+            "messages: expected the last message to be the user's: prefilling the answer is not supported";
         return Err(Failure::field("messages", message));
     }
     let mut tools = BTreeMap::new();

@@ -38,7 +38,7 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
         }
         let forced = format.constraint(model.tokenizer(), &tools, &tool_choice, input.parallel_tool_calls);
         if forced.is_none() && matches!(tool_choice, ToolChoice::Required | ToolChoice::Named(_)) {
-            let message = "it is not known how this model writes calls, so none can be made certain";
+            let message = "the format of this model's tool calls is unknown, so a call cannot be required";
             return Err(Failure::field("tool_choice", message));
         }
         let mut request = request(model.tokenizer(), tokens, &controls, &limits, cancel)?;

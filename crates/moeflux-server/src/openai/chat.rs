@@ -39,7 +39,10 @@ pub async fn create(
     let options = request.stream_options.unwrap_or_default();
     let streams = request.stream.unwrap_or(false);
     if request.stream_options.is_some() && !streams {
-        return Err(Failure::field("stream_options", "stream_options: expected `stream` to be true with it"));
+        return Err(Failure::field(
+            "stream_options",
+            "stream_options: expected only together with `stream: true`",
+        ));
     }
     let name = request.model.clone();
     let input = request.into_input()?;

@@ -129,7 +129,8 @@ pub async fn create(
         .await?;
         let found = pending.await.map_err(|error| from_request(&error))?;
         if request.dimensions.is_some_and(|dimensions| dimensions != found.values.len()) {
-            let message = format!("dimensions: expected {}, what the model has", found.values.len());
+            let message =
+                format!("dimensions: expected {}, the dimensions of this model", found.values.len());
             return Err(Failure::field("dimensions", message));
         }
         tokens += found.tokens;

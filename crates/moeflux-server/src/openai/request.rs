@@ -37,14 +37,17 @@ impl ChatCompletionRequest {
     /// What it asks for.
     pub(super) fn into_input(mut self) -> Result<ChatInput, Failure> {
         if self.store == Some(true) {
-            return Err(Failure::field("store", "store: this server stores no chats"));
+            return Err(Failure::field("store", "store: expected false: answers are not stored"));
         }
         if self.modalities.as_ref().is_some_and(|kinds| kinds.iter().any(|kind| kind != "text")) {
-            return Err(Failure::field("modalities", "modalities: models here answer in text alone"));
+            return Err(Failure::field(
+                "modalities",
+                "modalities: expected [\"text\"]: other modalities are not supported",
+            ));
         }
         let logprobs = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
             (false, Some(1..)) => {
-                let message = "top_logprobs: expected `logprobs` to be true with it";
+                let message = "top_logprobs: expected only together with `logprobs: true`";
                 return Err(Failure::field("top_logprobs", message));
             }
             (asked, top) => asked.then(|| top.unwrap_or(0)),
@@ -84,10 +87,13 @@ impl CompletionRequest {
     /// How to choose tokens.
     pub(super) fn take_controls(&mut self) -> Result<Controls, Failure> {
         if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
-            return Err(Failure::field("best_of", "best_of: expected the same as n: nothing is chosen here"));
+            return Err(Failure::field(
+                "best_of",
+                "best_of: expected the value of n: selection among answers is not supported",
+            ));
         }
         if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
-            return Err(Failure::field("suffix", "suffix: expected none, since models here write forwards"));
+            return Err(Failure::field("suffix", "suffix: expected none: insertion is not supported"));
         }
         Ok(Controls {
             max_tokens: Some(self.max_tokens.unwrap_or(16)),
@@ -112,7 +118,7 @@ fn logit_bias(bias: Option<BTreeMap<String, f32>>) -> Result<BTreeMap<u32, f32>,
         Ok(token) => Ok((token, bias)),
         Err(_) => Err(Failure::field(
             "logit_bias",
-            format!("logit_bias: expected token ids as names, found {token:?}"),
+            format!("logit_bias: expected token ids as keys, found {token:?}"),
         )),
     };
     bias.unwrap_or_default().into_iter().map(token).collect()
@@ -197,7 +203,7 @@ pub(crate) fn tools(tools: Vec<Value>) -> Result<Vec<Value>, Failure> {
             return Err(wrong("function.name: expected 1 to 64 letters, digits, `_`, `-` and `.`"));
         }
         if names.contains(&name) {
-            return Err(wrong("function.name: another tool has the same"));
+            return Err(wrong("function.name: another tool has the same name"));
         }
         if function.get("parameters").is_some_and(|schema| !schema.is_object() && !schema.is_null()) {
             return Err(wrong("function.parameters: expected a JSON schema"));
@@ -227,9 +233,9 @@ pub(crate) fn tool_choice(choice: Option<Value>, tools: &[Value]) -> Result<Tool
     };
     match &choice {
         ToolChoice::Named(name) if !tools.iter().any(|tool| tool["function"]["name"] == name.as_str()) => {
-            wrong("there is no tool of that name among `tools`")
+            wrong("`tools` has no tool of this name")
         }
-        _ if tools.is_empty() => wrong("a call can't be required without `tools`"),
+        _ if tools.is_empty() => wrong("a call cannot be required without `tools`"),
         _ => Ok(choice),
     }
 }

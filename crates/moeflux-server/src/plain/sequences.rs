@@ -106,7 +106,7 @@ pub async fn save(
                 };
                 chat_prompt(&model, &input)?
             }
-            _ => return Err(Failure::field("prompt", "prompt: expected either it or `messages`")),
+            _ => return Err(Failure::field("prompt", "prompt: expected either `prompt` or `messages`")),
         };
         let mut tokens = Prompt::Text(prompt).tokens(&model, cancel)?;
         // The same prompt is to go on from it, and for that has to have a token more.
@@ -146,7 +146,7 @@ pub async fn restore(
         // The file is there; then it is another model's, or damaged.
         moeflux::RequestError::Failed(cause) if matches!(**cause, moeflux::Error::Snapshot { .. }) => {
             tracing::warn!(%cause, "a sequence cannot be restored");
-            let message = format!("the sequence {id:?} is not one that this model can go on from");
+            let message = format!("this model cannot load the sequence {id:?}");
             Failure::new(FailureKind::Conflict, message)
         }
         error => from_request(error),
@@ -174,7 +174,7 @@ pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>) -> Resu
 /// The file of a sequence. A name is one plain name, so that it leads nowhere else.
 fn file(app: &App, id: &str) -> Result<PathBuf, Failure> {
     let Some(folder) = &app.config().sequences else {
-        let message = "this server keeps no sequences: its option `sequences` names the folder for them";
+        let message = "this server does not save sequences: start it with `--sequences FOLDER`";
         return Err(Failure::new(FailureKind::NotFound, message));
     };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);

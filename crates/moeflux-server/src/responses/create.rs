@@ -109,6 +109,6 @@ impl Running {
 
 /// There is no response of this name, or it is somebody else's.
 pub(super) fn not_found(id: &str, param: &str) -> Failure {
-    let message = format!("{param}: there is no response {id:?}; it may have been forgotten");
+    let message = format!("{param}: there is no response {id:?}; it may have been evicted");
     Failure { param: Some(param.to_owned()), ..Failure::new(FailureKind::NotFound, message) }
 }

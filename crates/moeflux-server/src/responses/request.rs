@@ -100,19 +100,19 @@ impl ResponsesRequest {
     fn refuse(&self) -> Result<(), Failure> {
         let wrong = |field: &str, message: &str| Err(Failure::field(field, format!("{field}: {message}")));
         if self.background == Some(true) {
-            return wrong("background", "this server answers in the foreground only");
+            return wrong("background", "expected false: background responses are not supported");
         }
         if self.max_output_tokens == Some(0) {
             return wrong("max_output_tokens", "expected at least 1, found 0");
         }
         if self.truncation.as_ref().is_some_and(|how| how != "disabled") {
-            return wrong("truncation", "expected disabled: nothing is left out of a conversation here");
+            return wrong("truncation", "expected disabled: truncation is not supported");
         }
         if self.include.iter().flatten().any(|what| what != "reasoning.encrypted_content") {
-            return wrong("include", "expected nothing but reasoning.encrypted_content");
+            return wrong("include", "expected only reasoning.encrypted_content");
         }
         if self.stream_options.is_some() && self.stream != Some(true) {
-            return wrong("stream_options", "expected `stream` to be true with it");
+            return wrong("stream_options", "expected only together with `stream: true`");
         }
         Ok(())
     }
