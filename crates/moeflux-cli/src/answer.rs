@@ -90,7 +90,7 @@ pub(crate) fn answer(
         .zip(before_on_gpu)
         .map(|(tally, before)| GpuStats::between(&before, &tally.counters(), started.elapsed()));
     let AnswerWriter { text, reasoning, .. } = writer;
-    let outcome = outcome.context("the engine ended an answer without saying why")?;
+    let outcome = outcome.context("the engine ended an answer without an outcome")?;
     Ok(Answer { text, reasoning, tokens, prompt_logprobs, logprobs, outcome, to_first_token, experts, gpu })
 }
 

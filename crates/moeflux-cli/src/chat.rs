@@ -15,31 +15,31 @@ use crate::stats::Stats;
 use crate::terminal::{note, show_dim};
 
 const HELP: &str = r#"/retry         answer the last message again
-/undo          take back the last message and its answer
-/reset         forget the conversation, but not the system message
-/system TEXT   set the system message; without TEXT there is none
-/think on|off  let the model think before it answers
-/stats         what the last answer took
+/undo          remove the last message and its answer
+/reset         remove all messages except the system prompt
+/system TEXT   set the system prompt; without TEXT, remove it
+/think on|off  let the model reason before it answers
+/stats         print times, rates and memory of the last answer
 /save FILE     write the conversation as JSON
-/load FILE     go on with a saved conversation
-/quit          end (so does Ctrl-D)
-A message may span lines: end a line with \, or put it between """ and """.
+/load FILE     continue a saved conversation
+/quit          end the program, as Ctrl-D does
+A message can have several lines: end a line with \, or put the message between """ and """.
 Ctrl-C stops the answer."#;
 
 /// Arguments of `chat`.
 #[derive(Args)]
 pub(crate) struct ChatArgs {
-    /// Model folder, or name of a pulled model [default: the demo in models/demo]
+    /// Model folder, GGUF file, or name of a pulled model [default: the demo in models/demo]
     #[arg(value_name = "MODEL")]
     argument: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// What the model is told before the conversation
+    /// System prompt
     #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
     system: Option<String>,
-    /// Let the model think before it answers; the thoughts go to stderr
+    /// Let the model reason before it answers. The reasoning goes to stderr
     #[arg(long, help_heading = "Prompt")]
     think: bool,
     #[command(flatten)]
@@ -123,9 +123,9 @@ impl Chat<'_> {
             ("system", text) => {
                 self.conversation.set_system(text);
                 self.done(if text.is_empty() {
-                    "there is no system message now"
+                    "the system prompt is removed"
                 } else {
-                    "the system message is set"
+                    "the system prompt is set"
                 });
             }
             ("think", "on") => {

@@ -8,7 +8,7 @@ use clap_complete::{Shell, generate};
 
 #[derive(Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell that is to complete
+    /// Shell that the script is for
     #[arg(value_enum)]
     shell: Shell,
 }

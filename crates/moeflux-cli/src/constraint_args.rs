@@ -12,13 +12,13 @@ use moeflux::sampling::Constraint;
 #[group(multiple = false)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct ConstraintArgs {
-    /// Answer in JSON that meets this schema: a file, or the schema itself
+    /// Constrain the answer to JSON that follows this schema: a file, or the schema itself
     #[arg(long, value_name = "FILE|JSON")]
     json_schema: Option<String>,
-    /// Answer in text that this regular expression matches as a whole
+    /// Constrain the answer to text that this regular expression matches as a whole
     #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
     regex: Option<String>,
-    /// Answer in text of this grammar, in Lark's syntax
+    /// Constrain the answer to this grammar: a file in the syntax of Lark
     #[arg(long, value_name = "FILE")]
     grammar: Option<PathBuf>,
 }

@@ -97,7 +97,7 @@ impl Conversation {
 
     /// Takes back the last question and its answer.
     pub(crate) fn undo(&mut self) -> Result<()> {
-        let question = self.last_question().context("there is no message to take back")?;
+        let question = self.last_question().context("there is no message to remove")?;
         self.messages.truncate(question);
         Ok(())
     }

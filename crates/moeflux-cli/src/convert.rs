@@ -17,28 +17,29 @@ use crate::terminal::note;
 /// Arguments of `convert`.
 #[derive(Args)]
 pub(crate) struct ConvertArgs {
-    /// Model to convert: a folder, a GGUF file, or a pulled model's name
+    /// Model to convert: a folder, a GGUF file, or the name of a pulled model
     #[arg(value_name = "SRC")]
     source: PathBuf,
-    /// Folder to make; until it is whole everything lies in DST.partial
+    /// Folder to create. Until the pack is complete, everything is in DST.partial
     #[arg(value_name = "DST")]
     target: PathBuf,
-    /// Quantise all linear maps: 2, 3, 4, 5, 6 or 8 bits, mxfp4, or bf16 for none; routers keep 8 bits
+    /// Quantise all linear maps to 2, 3, 4, 5, 6 or 8 bits, to mxfp4, or not at all (bf16). Routers have 8 bits
     #[arg(long, value_name = "WIDTH", value_parser = ["2", "3", "4", "5", "6", "8", "mxfp4", "bf16"], help_heading = "Encoding")]
     bits: Option<String>,
-    /// Weights that share a scale: 32, 64 or 128
+    /// Number of weights that share a scale: 32, 64 or 128
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Encoding")]
     group: usize,
-    /// Widths part by part, or a recipe's name; the last entry that matches decides, and what none matches is copied
+    /// Widths of parts, or the name of a recipe. The last entry that matches a tensor decides; a tensor without a match
+    /// is copied
     #[arg(long, value_name = "RECIPE", help_heading = "Encoding", long_help = recipe_help())]
     recipe: Option<String>,
-    /// Say what would be done, and stop
+    /// Print the plan and stop
     #[arg(long)]
     dry_run: bool,
-    /// Throw away unfinished work in DST.partial instead of going on with it
+    /// Delete unfinished work in DST.partial instead of continuing it
     #[arg(long)]
     restart: bool,
-    /// Threads that work; the result does not depend on them [default: one a core]
+    /// Number of threads. The result does not depend on it [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
         .follow(|tell| convert::run(&plan, model.checkpoint(), &args.target, &options, tell));
     let seconds = started.elapsed().as_secs_f64();
     match outcome? {
-        Outcome::AlreadyThere => note(format!("{} is there already", args.target.display())),
+        Outcome::AlreadyThere => note(format!("{} exists already", args.target.display())),
         Outcome::Made { resumed } => {
             let written = plan.bytes().saturating_sub(resumed);
             let rate = Bytes((written as f64 / seconds) as u64);

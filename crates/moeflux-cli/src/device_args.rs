@@ -51,12 +51,13 @@ impl fmt::Display for DeviceArg {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct DeviceArgs {
-    /// What computes: cpu, gpu (the first that `moeflux devices` lists), gpu:N, or auto: a GPU that has room for the
-    /// whole model, else the CPU
+    /// Device that computes: cpu, gpu (the first device of `moeflux devices`), gpu:N, or auto (a GPU with room for the
+    /// whole model, otherwise the CPU)
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceArg,
-    /// Memory of the GPU for weights, experts and states, such as 24G, or 25% of all experts and whatever else is needed;
-    /// experts for which there is no room are brought as they are wanted [default: what is free]
+    /// GPU memory for weights, experts and states: a size such as 24G, or slots for a share of the experts such as 25%
+    /// and whatever else is needed. Experts without a slot are copied to the GPU when a router chooses them [default:
+    /// the free memory]
     #[arg(long, value_name = "SIZE")]
     gpu_memory: Option<Amount>,
 }
@@ -105,7 +106,7 @@ impl DeviceArgs {
     fn index(&self, model: &Model, limits_memory: bool) -> Result<Option<usize>> {
         match self.device {
             DeviceArg::Cpu if self.gpu_memory.is_some() => {
-                anyhow::bail!("--gpu-memory is of no use with --device cpu: leave one of them out")
+                anyhow::bail!("--gpu-memory has no effect with --device cpu: remove one of them")
             }
             DeviceArg::Cpu => Ok(None),
             DeviceArg::Gpu(index) => Ok(Some(index)),
@@ -128,9 +129,7 @@ fn on_gpu(index: usize, model: Model, options: &EngineOptions, memory: Option<Am
 
 #[cfg(not(feature = "gpu"))]
 fn on_gpu(index: usize, _: Model, _: &EngineOptions, _: Option<Amount>) -> Result<Engine> {
-    anyhow::bail!(
-        "--device gpu:{index}: this program was built without GPUs (`cargo build --features gpu` has them)"
-    )
+    anyhow::bail!("--device gpu:{index}: this program was built without GPUs; build it with `--features gpu`")
 }
 
 #[cfg(feature = "gpu")]

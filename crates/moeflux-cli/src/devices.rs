@@ -20,7 +20,7 @@ pub(crate) struct DevicesArgs {
 /// Runs the command.
 #[cfg(not(feature = "gpu"))]
 pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
-    terminal::note("this program was built without GPUs (`cargo build --features gpu` has them)");
+    terminal::note("this program was built without GPUs; build it with `--features gpu`");
     if args.json {
         terminal::show(&terminal::json(&[0; 0])?)?;
     }
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
         return Ok(terminal::show(&terminal::json(&devices)?)?);
     }
     if devices.is_empty() {
-        terminal::note("no GPU: Vulkan, Metal or DirectX 12 is needed");
+        terminal::note("no GPU found: moeflux needs a driver for Vulkan, Metal or DirectX 12");
     }
     Ok(terminal::show(&devices.iter().map(JsonDevice::lines).collect::<String>())?)
 }

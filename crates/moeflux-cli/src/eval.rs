@@ -20,19 +20,19 @@ const SCORED_AT_ONCE: usize = 64;
 #[derive(Args)]
 #[command(override_usage = "moeflux eval [OPTIONS] [MODEL] FILE")]
 pub(crate) struct EvalArgs {
-    /// The text, UTF-8, after the model (a folder or a name) if that is not the demo; special tokens in the text are
-    /// recognised, none is added
+    /// The text, in UTF-8, after the model (a folder, a GGUF file or a name) if it is not the demo. Special tokens in
+    /// the text are recognised; none is added
     #[arg(value_names = ["MODEL", "FILE"], num_args = 1..=2, required = true)]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Tokens that the model sees at once [default: 2048, or the model's context if that is shorter]
+    /// Number of tokens that the model reads at once [default: 2048, or the model's context if it is shorter]
     #[arg(long, value_name = "N", help_heading = "Scoring")]
     window: Option<usize>,
-    /// Tokens from one window's start to the next; each token is scored once, in the first window that has it
-    /// [default: half the window]
+    /// Number of tokens from the start of one window to the next. Each token is scored once, in the first window that
+    /// contains it [default: half the window]
     #[arg(long, value_name = "N", help_heading = "Scoring")]
     stride: Option<usize>,
     /// Print one JSON object
@@ -65,7 +65,8 @@ struct Window {
 
 /// Runs the command.
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
-    let (text, model) = args.paths.split_last().context("no text is named, as in `moeflux eval FILE`")?;
+    let (text, model) =
+        args.paths.split_last().context("no text is given: name a file, as in `moeflux eval FILE`")?;
     let mut engine = args.engine.engine(args.model.open(model.first().map(PathBuf::as_path))?)?;
     let tokens = read_tokens(text, &engine)?;
     let context = engine.model().context_length();

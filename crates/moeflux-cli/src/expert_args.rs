@@ -19,38 +19,40 @@ use crate::terminal::note;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Memory")]
 pub(crate) struct ExpertArgs {
-    /// Memory for the whole process, such as 8G or 500M; experts that do not fit are streamed from disk
-    /// [default: what is free]
+    /// Memory limit of the whole process, such as 8G or 500M. Experts that do not fit are streamed from disk [default:
+    /// the free memory]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
-    /// Memory for streamed experts, such as 4G, or 25% of all experts [default: what --memory leaves]
+    /// Memory for streamed experts: a size such as 4G, or a share of all experts such as 25% [default: what --memory
+    /// leaves]
     #[arg(long, value_name = "SIZE")]
     expert_budget: Option<Amount>,
-    /// How experts are read: past the page cache, through it, or mapped (then the system decides what stays in memory)
+    /// How experts are read: past the page cache, through the page cache, or mapped (the system then decides what stays
+    /// in memory)
     #[arg(long, value_enum, default_value = "auto")]
     io: IoArg,
     /// Which experts stay in memory
     #[arg(long, value_enum, default_value = "lfru")]
     policy: PolicyArg,
-    /// Guesses that start reads before the router has spoken
+    /// How experts are predicted, so that reads start before the router has chosen
     #[arg(long, value_enum, default_value = "auto")]
     hints: HintArg,
-    /// For a GPU that has not room for all experts: a copy of them in memory of the host that it reads by itself. That is
-    /// faster than sending them, but locks so much memory, and opening a model takes longer
+    /// Whether all experts are copied to host memory that the GPU reads, if the GPU has no room for them. This is
+    /// faster than sending them, but it locks that much memory, and opening the model takes longer
     #[arg(long, value_enum, default_value = "auto")]
     gpu_host_copy: HostCopyArg,
-    /// Start with the experts that were used most when the program last ran with this file, and note in it what is used
-    /// now; `auto` is a file of the model's own in the cache folder
+    /// Start with the experts that were used most in earlier runs with this file, and update the file at the end.
+    /// `auto` is a file for each model in the cache folder
     #[arg(long, value_name = "FILE")]
     warm: Option<PathBuf>,
-    /// Compare the checksums of what is read, where the model has them (packs do)
+    /// Verify the checksums of experts when they are read, if the model has checksums (packs have)
     #[arg(long)]
     verify_reads: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum IoArg {
-    /// Direct if the file system takes it, else buffered
+    /// Direct if the file system supports it, otherwise buffered
     Auto,
     Direct,
     Buffered,
@@ -59,15 +61,15 @@ enum IoArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PolicyArg {
-    /// What was used least recently goes
+    /// Evict the least recently used expert
     Lru,
-    /// What was used least often, lately, goes
+    /// Evict the expert that was used least often, recent uses counting more
     Lfru,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum HostCopyArg {
-    /// Where there is room
+    /// If the host has room
     Auto,
     Always,
     Never,
@@ -78,9 +80,9 @@ enum HintArg {
     Off,
     /// What the last token chose
     Last,
-    /// What the next layer's router says of this layer's input
+    /// What the next layer's router chooses for this layer's input
     Lookahead,
-    /// Look ahead while it helps
+    /// Lookahead while it helps
     Auto,
 }
 
@@ -153,7 +155,10 @@ impl ExpertArgs {
                 if !self.warm_is_auto() {
                     return Err(error.into());
                 }
-                note(format!("{}: starts cold: {error}", path.display()));
+                note(format!(
+                    "{}: the file is ignored, and no expert is loaded in advance: {error}",
+                    path.display()
+                ));
             }
         }
         Ok(())
@@ -208,7 +213,7 @@ impl ExpertArgs {
         if !self.warm_is_auto() {
             return Ok(self.warm.clone());
         }
-        let cache = cache_folder().context("--warm auto: there is no cache folder; name a file")?;
+        let cache = cache_folder().context("--warm auto: the user has no cache folder; name a file")?;
         Ok(Some(cache.join("moeflux/heat").join(heat_name(model.checkpoint().path()))))
     }
 }

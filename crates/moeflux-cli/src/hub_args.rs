@@ -15,11 +15,10 @@ use crate::store_args::variable;
 #[derive(Args)]
 #[command(next_help_heading = "Hub")]
 pub(crate) struct HubArgs {
-    /// Address of the hub, which also gets the access token
-    /// [default: $HF_ENDPOINT, or https://huggingface.co]
+    /// Address of the hub. It receives the access token [default: $HF_ENDPOINT, or https://huggingface.co]
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
-    /// Files that are downloaded at once
+    /// Number of files that are downloaded at once
     #[arg(long, value_name = "N", default_value_t = HubOptions::default().parallel)]
     parallel: usize,
 }
@@ -54,7 +53,9 @@ fn token() -> Result<Option<String>> {
     };
     let token = text.trim();
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        bail!("{source}: expected an access token, found something with spaces or other signs");
+        bail!(
+            "{source}: expected an access token, found spaces or other characters that a token does not have"
+        );
     }
     Ok((!token.is_empty()).then(|| token.to_owned()))
 }

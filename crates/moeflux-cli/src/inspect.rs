@@ -16,7 +16,7 @@ use crate::terminal;
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// Model folder, or name of a pulled model [default: the demo in models/demo]
+    /// Model folder, GGUF file, or name of a pulled model [default: the demo in models/demo]
     #[arg(value_name = "MODEL")]
     argument: Option<PathBuf>,
     #[command(flatten)]

@@ -64,7 +64,7 @@ impl LineReader {
                 None => self.while_continued(line)?,
             };
             let Some(message) = message else {
-                note("(the message is dropped)");
+                note("(the message is discarded)");
                 continue;
             };
             self.remember(&message);

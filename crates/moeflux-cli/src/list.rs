@@ -53,7 +53,10 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
         return Ok(terminal::show(&terminal::json(&models)?)?);
     }
     if models.is_empty() {
-        note(format_args!("no models in {}: `moeflux pull OWNER/NAME` brings one", store.root().display()));
+        note(format_args!(
+            "no models in {}: `moeflux pull OWNER/NAME` downloads one",
+            store.root().display()
+        ));
         return Ok(());
     }
     Ok(terminal::show(&table(&models))?)

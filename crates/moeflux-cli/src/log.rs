@@ -15,17 +15,17 @@ use crate::telemetry::Telemetry;
 #[derive(Args)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct LogArgs {
-    /// Say more on stderr; -vv and -vvv say more still
+    /// Log more to stderr; -vv and -vvv log still more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// Say this on stderr, such as `moeflux=debug`
+    /// Log what this filter selects, such as `moeflux=debug`
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
-    /// How to say it
+    /// Format of the log
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Send spans of requests to the OpenTelemetry collector at this address, such as http://localhost:4318
-    /// (OTLP over HTTP); for programs built with `--features otel`
+    /// Send spans of requests to the OpenTelemetry collector at this address, such as http://localhost:4318 (OTLP over
+    /// HTTP). Only for programs built with `--features otel`
     #[arg(long, global = true, value_name = "URL")]
     otel_endpoint: Option<String>,
 }

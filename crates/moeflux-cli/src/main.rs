@@ -58,20 +58,20 @@ use crate::terminal::note;
 
 /// Runs mixture-of-experts language models that are larger than memory.
 ///
-/// Answers go to stdout, everything else (thoughts, progress, statistics, errors) to stderr.
+/// Answers go to stdout. Everything else (reasoning, progress, statistics, errors) goes to stderr.
 #[derive(Parser)]
 #[command(
     name = "moeflux",
     version,
     max_term_width = 100,
     after_help = "\
-Exit status: 0 success, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit status: 0 success, 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
 
 Examples:
   moeflux run \"What is 17 + 25?\"          ask the demo model
-  moeflux run path/to/model \"Hello\"       ask another one
+  moeflux run path/to/model \"Hello\"       ask another model
   moeflux chat path/to/model              hold a conversation
-  moeflux inspect path/to/model           see where each byte is
+  moeflux inspect path/to/model           print where each byte is
   moeflux pull OWNER/NAME                 download a model; then `moeflux run NAME`"
 )]
 struct Cli {
@@ -93,13 +93,13 @@ Examples:
   echo \"What is the capital of Norway?\" | moeflux run
   moeflux run --raw \"Once upon a time\" --max-tokens 50")]
     Run(run::RunArgs),
-    /// Hold a conversation in the terminal
+    /// Chat in the terminal
     #[command(after_help = "\
 Examples:
   moeflux chat
   moeflux chat models/demo --system \"Answer briefly.\" --temperature 0.5")]
     Chat(chat::ChatArgs),
-    /// Say what a model is: parameters, bytes per token, where each byte is
+    /// Describe a model: parameters, bytes per token, where each byte is
     #[command(after_help = "\
 Examples:
   moeflux inspect models/demo
@@ -112,42 +112,42 @@ Examples:
   moeflux eval models/demo tests/data/heldout.txt
   moeflux eval text.txt --window 512 --stride 256 --json")]
     Eval(eval::EvalArgs),
-    /// Convert a model into a pack: the layout made for streaming experts, quantised as you like
+    /// Convert a model to a pack, the layout for streaming experts, and quantise it
     #[command(after_help = "\
-An interrupted conversion goes on where it was when the same command runs again.
+An interrupted conversion continues when the same command runs again.
 
 Examples:
-  moeflux convert path/to/model pack                      the same weights, laid out anew
-  moeflux convert path/to/bf16 pack --bits 4              as mlx_lm.convert quantises
+  moeflux convert path/to/model pack                      the same weights in another layout
+  moeflux convert path/to/bf16 pack --bits 4              quantised as mlx_lm.convert does
   moeflux convert path/to/bf16 pack --recipe experts=4,router=8,lm_head=6,embed=8,mtp=8
   moeflux convert path/to/bf16 pack --recipe compact --dry-run")]
     Convert(convert::ConvertArgs),
     /// Check a model's files: a pack's checksums, other models' shards and known hashes
     #[command(after_help = "\
-Of a folder from a hub: that every shard holds the tensors of the index and is as long as its header says, and that each
-file whose hash a download left beside it has that hash.
+In a folder from a hub, every shard must contain the tensors of the index and be as long as its header says, and each file
+must have the hash that a download recorded.
 
 Examples:
   moeflux verify path/to/model
   moeflux verify pack
   moeflux verify pack --against path/to/bf16 --tensors")]
     Verify(verify::VerifyArgs),
-    /// Say whether and how fast a model will run here, and what would help
+    /// Predict whether and how fast a model will run here, and what would help
     #[command(after_help = "\
-Measures disk and memory for about two seconds; what it expects is worked out from that, and said.
+Measures disk and memory for about two seconds, and computes the expected speed from that.
 
 Examples:
   moeflux plan path/to/model
   moeflux plan path/to/model --memory 8G
   moeflux plan path/to/model --memory 8G --heat heat.json --json")]
     Plan(plan::PlanArgs),
-    /// Find out how experts are used, and what memory for them would do
+    /// Record which experts are used, and replay that with other budgets and policies
     #[command(subcommand)]
     Trace(trace::TraceCommand),
-    /// Measure speed, and that all ways to compute give the same bits
+    /// Measure speed, and check that streaming changes no bit
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Serve models over HTTP: the APIs of OpenAI and Anthropic, and a page for a browser
+    /// Serve models over HTTP: OpenAI's and Anthropic's APIs, and a web page
     #[command(after_help = "\
 Examples:
   moeflux serve                                       the demo, at http://127.0.0.1:8080/
@@ -155,7 +155,7 @@ Examples:
   moeflux serve small=path/to/one large=path/to/other
   moeflux serve --config moeflux.toml")]
     Serve(Box<serve::ServeArgs>),
-    /// Download a model from a hub; the commands then take its name
+    /// Download a model from a hub. Other commands then take its name
     #[command(after_help = "\
 Examples:
   moeflux pull Qwen/Qwen3.5-35B-A3B --dry-run
@@ -163,15 +163,15 @@ Examples:
   moeflux run Qwen3.5-35B-A3B \"Hello\"
   moeflux pull unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M
 
-Interrupted and run again, it goes on. For gated and private models set HF_TOKEN.")]
+An interrupted download continues when the same command runs again. Set HF_TOKEN for gated and private models.")]
     Pull(pull::PullArgs),
     /// List the GPUs: memory, limits, measured bandwidth
     Devices(devices::DevicesArgs),
-    /// List the models that were pulled
+    /// List the pulled models
     List(list::ListArgs),
-    /// Remove a model that was pulled
+    /// Remove a pulled model
     Rm(rm::RmArgs),
-    /// Print what a shell needs to complete commands and flags
+    /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
   moeflux completions bash > ~/.local/share/bash-completion/completions/moeflux
@@ -190,7 +190,7 @@ fn main() -> ExitCode {
     };
     match parse().and_then(run) {
         Ok(code) => code,
-        // Whoever read the output has seen enough.
+        // A broken pipe is no error: the reader of the output has closed it, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             note(one_line(&error));

@@ -18,10 +18,11 @@ use crate::store_args::StoreArgs;
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// Model folder, GGUF file, or name of a pulled model; same as the argument MODEL [default: the demo in models/demo]
+    /// Model folder, GGUF file, or name of a pulled model; the same as the argument MODEL [default: the demo in
+    /// models/demo]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// A field of config.json that is unknown and may be ignored, such as text_config.novelty; repeatable
+    /// Ignore this unknown field of config.json, such as text_config.novelty; may be repeated
     #[arg(long = "ignore-config-field", value_name = "FIELD")]
     ignored_config_fields: Vec<String>,
     #[command(flatten)]
@@ -32,10 +33,10 @@ pub(crate) struct ModelArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct EngineArgs {
-    /// Threads that compute, at most 1024; the output does not depend on them [default: one a core]
+    /// Number of threads that compute, at most 1024. The output does not depend on it [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Numbers that products of quantised weights are computed with: fast rounds activations to 12 or 8 bits, exact keeps
+    /// Precision of products with quantised weights: fast rounds activations to 12 or 8 bits, exact keeps them in
     /// float32
     #[arg(long, value_name = "NUMBERS", value_enum, default_value_t = NumbersArg::Fast)]
     numbers: NumbersArg,
@@ -76,13 +77,13 @@ impl ModelArgs {
     pub(crate) fn folder(&self, argument: Option<&Path>) -> Result<PathBuf> {
         match (argument, self.model.as_deref()) {
             (Some(argument), Some(flag)) => bail!(
-                "two models are named, {} and --model {}: leave one of them out",
+                "two models are given, {} and --model {}: remove one of them",
                 argument.display(),
                 flag.display()
             ),
             (Some(named), None) | (None, Some(named)) => Ok(named.to_owned()),
             (None, None) => find_demo().context(
-                "no model is named, and the demo is neither in models/demo nor beside the program: \
+                "no model is given, and the demo is neither in models/demo nor beside the program: \
                  name a model folder, as in `moeflux run path/to/model \"Hello\"`",
             ),
         }

@@ -11,23 +11,23 @@ use crate::count::count;
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// Stop after N tokens [default: when the context is full]
+    /// Maximum number of tokens of an answer [default: what the context leaves]
     #[arg(long, value_name = "N", value_parser = count(1 << 40))]
     max_tokens: Option<usize>,
-    /// Go on for at least N tokens
+    /// Minimum number of tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     min_tokens: usize,
-    /// Stop before this text; may be given more than once
+    /// Stop before this text; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
-    /// Go on when the model says that it has ended
+    /// Continue after the end-of-sequence token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
-    /// Think for at most N tokens
+    /// Maximum number of reasoning tokens
     #[arg(long, value_name = "N")]
     reasoning_budget: Option<usize>,
-    /// Guess tokens to be faster, which changes no text: off, auto (as it pays), ngram (what followed before), mtp or
-    /// mtp:DEPTH (the model's own layer for it)
+    /// Speculative decoding, which changes no text: off, ngram (drafts from earlier text), mtp or mtp:DEPTH (drafts
+    /// from the model's multi-token-prediction layer), or auto (whichever pays)
     #[arg(long, value_name = "HOW", default_value_t = Speculate::Off)]
     speculate: Speculate,
     #[command(flatten)]

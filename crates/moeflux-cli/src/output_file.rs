@@ -10,7 +10,7 @@ pub(crate) fn check(flag: &str, path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!("{flag} {}: expected a file, found a folder", path.display());
     }
-    let named = || format!("{flag} {}: nothing can be written there", path.display());
+    let named = || format!("{flag} {}: the file cannot be written", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // What is written goes beside the file first, and then takes its place.
     let probe = folder.join(format!(".moeflux-{}", std::process::id()));

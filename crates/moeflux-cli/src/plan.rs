@@ -28,7 +28,7 @@ pub(crate) struct PlanArgs {
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Expect experts to be used as a heat file of `--warm` has it, rather than all alike
+    /// Assume that experts are used as in this heat file, which `--warm` writes, instead of all alike
     #[arg(long, value_name = "FILE", help_heading = "Memory")]
     heat: Option<PathBuf>,
     /// Print one JSON object

@@ -10,20 +10,20 @@ use clap::Args;
 
 use crate::model_args::ModelArgs;
 
-const NO_PROMPT: &str = "no prompt: ask something, as in `moeflux run \"What is 17 + 25?\"`, \
+const NO_PROMPT: &str = "no prompt is given: add one, as in `moeflux run \"What is 17 + 25?\"`, \
                          or use --file or a pipe; `moeflux chat` holds a conversation";
 
 /// `[MODEL] [PROMPT]` and `--file`.
 #[derive(Args)]
 pub(crate) struct PromptArgs {
-    /// Model folder, or name of a pulled model; may be left out: a lone argument that is neither is the
-    /// prompt [default: the demo in models/demo]
+    /// Model folder, GGUF file, or name of a pulled model. It may be left out: a single argument that is none of these
+    /// is the prompt [default: the demo in models/demo]
     #[arg(value_name = "MODEL")]
     first: Option<OsString>,
-    /// The question; `-` reads it from stdin, as does leaving it out
+    /// The prompt. Without it, or with `-`, the prompt is read from stdin
     #[arg(value_name = "PROMPT")]
     second: Option<OsString>,
-    /// Read the prompt from a file
+    /// Read the prompt from this file
     #[arg(short, long, value_name = "FILE", help_heading = "Prompt")]
     file: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ impl PromptArgs {
     fn text(&self, argument: Option<&OsStr>) -> Result<String> {
         match (argument, &self.file) {
             (Some(_), Some(_)) => {
-                bail!("the prompt is given twice, as an argument and by --file: leave one out")
+                bail!("the prompt is given twice, as an argument and by --file: remove one of them")
             }
             (None, Some(path)) => fs::read_to_string(path)
                 .with_context(|| format!("reading the prompt from {}", path.display())),

@@ -17,14 +17,14 @@ use crate::terminal::{self, note};
 /// Arguments of `pull`.
 #[derive(Args)]
 pub(crate) struct PullArgs {
-    /// What to pull: OWNER/NAME, OWNER/NAME@REVISION, OWNER/NAME:FILE.gguf
+    /// Model to download: OWNER/NAME, OWNER/NAME@REVISION, or OWNER/NAME:FILE.gguf
     #[arg(value_name = "REPO")]
     name: ModelName,
-    /// Which weights, where there are several: a file, a part of its name such as Q4_K_M, or a pattern with *
-    /// and ?; same as :FILE
+    /// Weights to download, if there are several: a file, a part of its name such as Q4_K_M, or a pattern with * and ?;
+    /// the same as :FILE
     #[arg(long, value_name = "PATTERN")]
     file: Option<String>,
-    /// Say what would be downloaded, and download nothing
+    /// Print what would be downloaded and stop
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub(crate) struct PullArgs {
 pub(crate) fn run(args: &PullArgs) -> Result<()> {
     let name = match (args.name.file(), &args.file) {
         (Some(one), Some(other)) => {
-            bail!("the weights are named twice, :{one} and --file {other}: leave one of them out")
+            bail!("the weights are given twice, :{one} and --file {other}: remove one of them")
         }
         (_, None) => args.name.clone(),
         (None, file) => args.name.with_file(file.clone()),
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &PullArgs) -> Result<()> {
     ctrlc::set_handler(move || {
         // Nothing has to be put in order: the store bears being killed.
         let _ = bars.clear();
-        note("stopped; what is there is kept, and the same command goes on");
+        note("stopped; the downloaded part is kept, and the same command continues");
         process::exit(i32::from(EXIT_INTERRUPTED));
     })
     .context("installing the Ctrl-C handler")?;

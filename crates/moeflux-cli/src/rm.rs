@@ -12,10 +12,10 @@ use crate::terminal::{note, show_dim};
 /// Arguments of `rm`.
 #[derive(Args)]
 pub(crate) struct RmArgs {
-    /// The model, as `moeflux list` names it
+    /// Name of the model, as `moeflux list` prints it
     #[arg(value_name = "NAME")]
     name: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &RmArgs) -> Result<()> {
     let model = args.store.find(&args.name)?;
     let what = format!("{}, {}", model.name, Bytes(model.there));
     if !args.yes && !is_confirmed(&what)? {
-        bail!("{} stays", model.name);
+        bail!("{} was not removed", model.name);
     }
     args.store.store()?.remove(&model)?;
     note(format_args!("removed {what}"));
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &RmArgs) -> Result<()> {
 
 fn is_confirmed(what: &str) -> Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("nobody can be asked whether to remove {what}: say --yes");
+        bail!("stdin is no terminal, so the removal of {what} cannot be confirmed: add --yes");
     }
     show_dim(&format!("remove {what}? [y/N] "));
     let mut answer = String::new();

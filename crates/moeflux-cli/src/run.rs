@@ -37,26 +37,26 @@ pub(crate) struct RunArgs {
     /// Continue the text as it is, without the chat template
     #[arg(long, help_heading = "Prompt", conflicts_with_all = ["system", "think", "tools"])]
     raw: bool,
-    /// What the model is told before the question
+    /// System prompt
     #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
     system: Option<String>,
-    /// Let the model think first; the thoughts go to stderr
+    /// Let the model reason before it answers. The reasoning goes to stderr
     #[arg(long, help_heading = "Prompt")]
     think: bool,
-    /// Go on from a state that --save wrote: what it has read of the prompt is not read again
+    /// Continue from a state that --save wrote. The part of the prompt that it contains is not prefilled again
     #[arg(long, value_name = "FILE", help_heading = "Prompt", conflicts_with = "prompt_logprobs")]
     resume: Option<PathBuf>,
-    /// Write the state after the answer, for --resume
+    /// Write the state after the answer to this file, for --resume
     #[arg(long, value_name = "FILE", help_heading = "Output", conflicts_with = "samples")]
     save: Option<PathBuf>,
-    /// Offer tools: a file with a JSON list of them, as in OpenAI's API
+    /// Offer tools to the model: a file with a JSON list of tools, as in OpenAI's API
     #[arg(long, value_name = "FILE", help_heading = "Prompt")]
     tools: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// Give N answers, with seeds that count on; the prompt is read once
+    /// Generate N answers, with consecutive seeds. The prompt is prefilled once
     #[arg(
         long = "n",
         value_name = "N",
@@ -66,13 +66,13 @@ pub(crate) struct RunArgs {
         help_heading = "Output"
     )]
     samples: u64,
-    /// Print one JSON object when all is complete, instead of text: `schema_version` and `answers`, a list
+    /// Print one JSON object at the end instead of text: `schema_version` and `answers`, a list
     #[arg(long, help_heading = "Output")]
     json: bool,
-    /// With --json: each token's log-probability, and those of the N likeliest in its place
+    /// With --json: print the log-probability of each token, and of the N most likely tokens at its position
     #[arg(long, value_name = "N", help_heading = "Output", requires = "json")]
     logprobs: Option<usize>,
-    /// The same for the tokens of the prompt
+    /// With --json: print the same for the tokens of the prompt
     #[arg(long, value_name = "N", help_heading = "Output", requires = "json", conflicts_with = "samples")]
     prompt_logprobs: Option<usize>,
 }

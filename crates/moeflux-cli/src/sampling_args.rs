@@ -6,59 +6,60 @@ use clap::Args;
 use moeflux::sampling::SamplingOptions;
 use moeflux::text::GenerationDefaults;
 
-/// Flags for sampling. What is not given comes from the model.
+/// Flags for sampling. A flag that is absent has the model's default.
 #[derive(Args)]
 #[command(next_help_heading = "Sampling (defaults: the model's generation_config.json)")]
 pub(crate) struct SamplingArgs {
-    /// How freely to choose: 0 always takes the likeliest token
+    /// Sampling temperature; 0 always selects the most likely token
     #[arg(short, long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Choose among the N likeliest tokens; 0 = all
+    /// Sample from the N most likely tokens; 0 = off
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Choose among the likeliest tokens that have this probability together
+    /// Sample from the smallest set of most likely tokens whose probabilities add up to P; 1 = off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Choose among tokens at least this likely, relative to the likeliest
+    /// Sample from tokens whose probability is at least P times the most likely token's; 0 = off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
-    /// Choose among the tokens closest to what was to be expected that have this probability together
+    /// Sample from the tokens whose information content is closest to the expected one, until their probabilities add
+    /// up to P; 1 = off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     typical_p: Option<f32>,
-    /// XTC: how often to exclude the likeliest tokens; 0 = never
+    /// XTC: probability of excluding the most likely tokens; 0 = off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     xtc_probability: Option<f32>,
-    /// XTC: exclude tokens at least this likely, but for the last of them [default: 0.1]
+    /// XTC: exclude the tokens with at least this probability, except the least likely of them [default: 0.1]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     xtc_threshold: Option<f32>,
-    /// Divide the logits of tokens seen before by this; 1 = off
+    /// Divide positive logits and multiply negative logits of tokens in the prompt or the answer by X; 1 = off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
-    /// Subtract this from the logits of tokens that the answer has
+    /// Subtract X from the logits of tokens that occur in the answer; 0 = off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
-    /// Subtract this for each time that the answer has the token
+    /// Subtract X from the logit of a token once for each time that it occurs in the answer; 0 = off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
-    /// Let penalties and DRY see the last N tokens only; 0 = all
+    /// Apply penalties and DRY to the last N tokens only; 0 = all
     #[arg(long, value_name = "N")]
     penalty_window: Option<usize>,
-    /// DRY: subtract this for going on with a repetition; 0 = off
+    /// DRY: subtract X from the logit of a token that continues a repetition; 0 = off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dry_multiplier: Option<f32>,
-    /// DRY: times this for each token that the repetition is longer [default: 1.75]
+    /// DRY: multiply the penalty by X for each further token of the repetition [default: 1.75]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dry_base: Option<f32>,
-    /// DRY: length from which a repetition counts, in tokens [default: 2]
+    /// DRY: minimum length of a repetition, in tokens [default: 2]
     #[arg(long, value_name = "N")]
     dry_allowed_length: Option<usize>,
-    /// DRY: text that ends a repetition; may be given more than once [default: line break, : " *]
+    /// DRY: text that ends a repetition; may be repeated [default: line break, : " *]
     #[arg(long, value_name = "TEXT")]
     dry_sequence_breaker: Vec<String>,
-    /// Add VALUE to a token's logit; may be given more than once
+    /// Add VALUE to the logit of token ID; may be repeated
     #[arg(long, value_name = "ID=VALUE", value_parser = parse_logit_bias)]
     logit_bias: Vec<(u32, f32)>,
-    /// Same seed, same text [default: random; --stats and --json say which]
+    /// Seed of the sampler: the same seed gives the same text [default: random; --stats and --json print it]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }

@@ -26,18 +26,19 @@ use crate::terminal::note;
 /// Arguments of `serve`.
 #[derive(Args, Clone)]
 pub(crate) struct ServeArgs {
-    /// Model folders, GGUF files or names of pulled models; NAME=MODEL gives one another name for requests
-    /// [default: the demo in models/demo]
+    /// Model folders, GGUF files or names of pulled models. NAME=MODEL sets the name that requests use [default: the
+    /// demo in models/demo]
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// A file of these flags, in TOML: `listen = "0.0.0.0:8080"`; what is given here goes before it
+    /// Read flags from this TOML file, such as `listen = "0.0.0.0:8080"`. Flags of the command line take precedence
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     config: Option<PathBuf>,
-    /// Where to listen: an address and a port such as 127.0.0.1:8080 or [::1]:8080, `localhost:8080`, or a port alone
+    /// Address to listen on: an address and a port such as 127.0.0.1:8080 or [::1]:8080, `localhost:8080`, or a port
+    /// alone
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
@@ -46,41 +47,42 @@ pub(crate) struct ServeArgs {
         help_heading = "Server"
     )]
     listen: SocketAddr,
-    /// A key of which requests must have one; repeatable. Others on this machine can see it: a file is better
+    /// Require this key of requests; may be repeated. Other users of the machine can see it: a file is safer
     #[arg(long, value_name = "KEY", help_heading = "Server")]
     api_key: Vec<String>,
-    /// A file of such keys, one a line
+    /// Require one of the keys of this file, which has one key in each line
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     api_keys_file: Option<PathBuf>,
-    /// Let pages of this origin use the API, such as https://chat.example; repeatable, * is all
+    /// Let web pages of this origin use the API, such as https://chat.example; may be repeated, * is every origin
     #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
     cors_origin: Vec<String>,
-    /// A name that this server goes by, where it listens to this machine alone and asks for no key; repeatable, * is any
+    /// Accept requests with this host name, if the server listens on this machine alone and requires no key; may be
+    /// repeated, * is every name
     #[arg(long, value_name = "NAME", help_heading = "Server")]
     host: Vec<String>,
-    /// Certificate chain for TLS, a PEM file
+    /// Certificate chain for TLS: a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Server")]
     tls_cert: Option<PathBuf>,
-    /// Its private key, a PEM file
+    /// Private key of the certificate: a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Server")]
     tls_key: Option<PathBuf>,
-    /// Keep sequences that clients save in this folder
+    /// Folder of the sequences that clients save
     #[arg(long, value_name = "FOLDER", help_heading = "Server")]
     sequences: Option<PathBuf>,
-    /// Memory of the process, such as 12G, beyond which requests are refused until there is less; mapped weights don't
-    /// count [default: 7/8 of what the machine or the control group leaves]
+    /// Memory limit of the process, such as 12G. Beyond it requests are refused; mapped weights do not count [default:
+    /// 7/8 of what the machine or the control group leaves]
     #[arg(long, value_name = "SIZE", help_heading = "Server")]
     memory_limit: Option<Size>,
-    /// Models in memory at once; of more, the one used least recently is unloaded
+    /// Maximum number of models in memory. The least recently used model is unloaded for another one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1024), help_heading = "Server")]
     max_loaded: usize,
-    /// Log what requests say
+    /// Log the text of requests
     #[arg(long, help_heading = "Server")]
     log_text: bool,
-    /// Seconds that running answers may go on after SIGTERM
+    /// Seconds that running answers may continue after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Server")]
     drain: u64,
-    /// Seconds of silence after which a stream gets a comment
+    /// Seconds without output after which a stream sends a comment
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Server")]
     keep_alive: u64,
     #[command(flatten)]
@@ -93,20 +95,20 @@ pub(crate) struct ServeArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Requests at once")]
 struct SchedulerArgs {
-    /// Answers that are computed at once
+    /// Maximum number of answers that are computed at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = count(4096))]
     max_running: usize,
-    /// Requests that may wait; more are told to come again
+    /// Maximum number of waiting requests. Further requests get status 429
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(65_536))]
     max_queued: usize,
-    /// Tokens of prompts in a step in which others answer: fewer keep answers flowing, more read prompts faster
+    /// Maximum number of prompt tokens in a step in which other requests decode. Fewer tokens shorten the pauses of
+    /// running answers, more tokens prefill prompts faster
     #[arg(long, value_name = "N")]
     mixed_tokens: Option<usize>,
-    /// Memory for what models have read, of running answers and of prompts that are kept [default: a share of what is
-    /// free]
+    /// Memory for the states of running requests and for the prefix cache [default: a share of the free memory]
     #[arg(long, value_name = "SIZE")]
     state_memory: Option<Size>,
-    /// Read every prompt from its beginning
+    /// Prefill every prompt from its beginning
     #[arg(long)]
     no_prefix_cache: bool,
 }
@@ -115,37 +117,37 @@ struct SchedulerArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Connections at once; a new one takes the place of one that has sent no request for a second
+    /// Maximum number of connections. A new one replaces one that has sent no request for a second
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count(65_536))]
     max_connections: usize,
-    /// Connections at once of one address; behind a proxy all are of one
+    /// Maximum number of connections of one address. Behind a proxy, all have one address
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(65_536))]
     max_connections_per_address: usize,
-    /// Bytes of a request's headers
+    /// Maximum size of a request's headers
     #[arg(long, value_name = "SIZE", default_value = "64K")]
     max_headers: Size,
-    /// Seconds in which they must have come
+    /// Seconds within which the headers must arrive
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     header_timeout: u64,
-    /// Bytes of a request's body
+    /// Maximum size of a request's body
     #[arg(long, value_name = "SIZE", default_value = "16M")]
     max_body: Size,
-    /// Seconds in which it must have come
+    /// Seconds within which the body must arrive
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     body_timeout: u64,
-    /// Seconds that an answer may take
+    /// Maximum duration of an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     request_timeout: u64,
-    /// Seconds after which an answer that nobody reads ends
+    /// Seconds after which an answer that the client does not read is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     unread_timeout: u64,
-    /// Tokens of an answer, and never more than the model's context leaves
+    /// Maximum number of tokens of an answer. The model's context limits it too
     #[arg(long, value_name = "N", default_value_t = 32_768, value_parser = count(1 << 30))]
     max_tokens: usize,
-    /// Answers to one request
+    /// Maximum number of answers to one request
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = count(4096))]
     max_samples: usize,
-    /// Requests a minute of each key, or of each address where there are no keys [default: as many as come]
+    /// Maximum number of requests a minute for each key, or for each address if there are no keys [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate_limit: Option<u32>,
 }
@@ -178,7 +180,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         }
         let server = Server::bind(Arc::clone(&app)).await?;
         if !args.listen.ip().is_loopback() && args.api_key.is_empty() && args.api_keys_file.is_none() {
-            note("warning: whoever reaches this address may use the server: --api-keys-file makes it ask for a key");
+            note("warning: everyone who can reach this address can use the server; --api-keys-file requires a key");
         }
         let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
         note(format_args!("serving {} at {scheme}://{}/", names.join(", "), server.address()?));
@@ -215,7 +217,7 @@ impl ServeArgs {
         for (name, path) in named {
             if name.is_empty() || !seen.insert(name.clone()) {
                 bail!(
-                    "{name:?} names more than one model, or none: give each a name, as in NAME={}",
+                    "the name {name:?} is empty, or two models have it: give each model a name, as in NAME={}",
                     path.display()
                 );
             }
@@ -252,7 +254,7 @@ impl ServeArgs {
             let before = keys.len();
             keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
             if keys.len() == before {
-                bail!("{}: expected keys, one a line, found none", path.display());
+                bail!("{}: expected one key in each line, found none", path.display());
             }
         }
         if keys.iter().any(String::is_empty) {

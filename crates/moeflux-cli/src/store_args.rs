@@ -13,8 +13,7 @@ use moeflux_hub::{Model, Store};
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct StoreArgs {
-    /// Where pulled models are
-    /// [default: $MOEFLUX_MODELS, or moeflux/models in the user's data folder]
+    /// Folder of pulled models [default: $MOEFLUX_MODELS, or moeflux/models in the user's data folder]
     #[arg(long, value_name = "FOLDER")]
     models_dir: Option<PathBuf>,
 }

@@ -14,13 +14,13 @@ use crate::{terminal, trace_record};
 /// Subcommands of `trace`.
 #[derive(Subcommand)]
 pub(crate) enum TraceCommand {
-    /// Answer a prompt, and write down which experts each step uses
+    /// Answer a prompt, and record which experts each step uses
     #[command(after_help = "\
 Examples:
   moeflux trace record path/to/model \"Tell me a story.\" --max-tokens 200 -o trace.jsonl
   moeflux trace record path/to/model --file text.txt --raw --max-tokens 1 -o trace.jsonl --memory 8G")]
     Record(Box<trace_record::RecordArgs>),
-    /// Print the hit rates that policies would have had, and the best that any could have had
+    /// Print the hit rate of each policy, and the best that any policy could reach
     #[command(after_help = "\
 A hit rate is the share of uses that found their expert in memory. The optimum is Belady's: it
 knows the future, and no policy can do better.
@@ -34,7 +34,7 @@ Examples:
 /// Arguments of `trace replay`.
 #[derive(Args)]
 pub(crate) struct ReplayArgs {
-    /// The trace
+    /// Trace file
     #[arg(value_name = "FILE")]
     trace: PathBuf,
     /// Budgets, in percent of all experts

@@ -33,7 +33,7 @@ pub(crate) struct RecordArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// The trace to write
+    /// Trace file to write
     #[arg(short = 'o', long = "out", value_name = "FILE", help_heading = "Output")]
     target: PathBuf,
 }
@@ -75,6 +75,6 @@ pub(crate) fn run(args: &RecordArgs) -> Result<()> {
     })?;
     recorder.finish()?;
     let (read, written) = (answer.outcome.prompt_tokens, answer.outcome.completion_tokens);
-    note(format_args!("{}: {read} tokens read, {written} written", args.target.display()));
+    note(format_args!("{}: {read} tokens prefilled, {written} generated", args.target.display()));
     args.engine.finish(&engine)
 }

@@ -17,16 +17,16 @@ use crate::terminal::{self, note};
 /// Arguments of `verify`.
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
-    /// Pack, or other model, to check
+    /// Pack, or another model, to check
     #[arg(value_name = "MODEL")]
     pack: PathBuf,
-    /// Also compare its weights with those of the model that it was made from
+    /// Also compare its weights with those of the model that it was converted from
     #[arg(long, value_name = "SRC")]
     against: Option<PathBuf>,
-    /// With --against: list every tensor, not only the sums by encoding
+    /// With --against: list every tensor, not only a summary of each encoding
     #[arg(long, requires = "against")]
     tensors: bool,
-    /// Threads that work [default: one a core]
+    /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     let model = args.store.open(&args.pack, &ModelOptions::default())?;
     if !model.checkpoint().is_pack() {
         if args.against.is_some() {
-            bail!("{}: no pack, so it was made from nothing; --against is for packs", args.pack.display());
+            bail!("{}: --against needs a pack, and this is none", args.pack.display());
         }
         return files(&model);
     }
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
         }
         bail!("{}: {} damaged; copy or convert it again", args.pack.display(), parts(damage.len()));
     }
-    let mut page = format!("{}: every checksum is right\n", args.pack.display());
+    let mut page = format!("{}: all checksums match\n", args.pack.display());
     if let Some(source) = &args.against {
         let source = args.store.open(source, &ModelOptions::default())?;
         let differences =

@@ -28,7 +28,7 @@ pub(crate) struct BatchArgs {
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Sequences at once, one measurement each
+    /// Numbers of sequences that run at once; each is measured
     #[arg(
         short,
         long,
@@ -38,10 +38,10 @@ pub(crate) struct BatchArgs {
         help_heading = "Measurement"
     )]
     sequences: Vec<usize>,
-    /// Tokens of each prompt, all different
+    /// Tokens of each prompt. Prompts differ
     #[arg(short, long, value_name = "N", default_value_t = 32, help_heading = "Measurement")]
     prompt: usize,
-    /// Tokens of each answer, sampled with a temperature of 1
+    /// Tokens of each answer, sampled at temperature 1
     #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = "Measurement")]
     decode: usize,
     /// Print one JSON object
@@ -65,7 +65,7 @@ struct Batch {
 /// Runs the command.
 pub(crate) fn run(args: &BatchArgs) -> Result<()> {
     let most = args.sequences.iter().copied().max().unwrap_or(0);
-    ensure!(!args.sequences.contains(&0) && most > 0, "--sequences: expected numbers from 1 on");
+    ensure!(!args.sequences.contains(&0) && most > 0, "--sequences: expected numbers of at least 1");
     ensure!(args.prompt > 0, "--prompt: expected at least 1 token, found 0");
     ensure!(args.decode > 2, "--decode: expected at least 3 tokens, found {}", args.decode);
     let model = args.model.open(args.folder.as_deref())?;

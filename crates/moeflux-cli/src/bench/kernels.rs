@@ -15,22 +15,22 @@ use crate::terminal;
 /// Arguments of `bench kernels`.
 #[derive(Args)]
 pub(crate) struct KernelsArgs {
-    /// Threads that compute [default: one a core]
+    /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Shape of the weights, outputs by inputs; repeatable
+    /// Shape of the weights, outputs by inputs; may be repeated
     #[arg(long = "shape", value_name = "ROWSxCOLS", default_value = "2048x2048")]
     shapes: Vec<String>,
-    /// Tokens of a product; repeatable
+    /// Number of tokens of a product; may be repeated
     #[arg(long = "tokens", value_name = "N", default_values_t = [1, 16, 512])]
     tokens: Vec<usize>,
-    /// Only encodings whose name has this in it, such as q4 or affine
+    /// Measure only encodings whose name contains this, such as q4 or affine
     #[arg(long, value_name = "NAME")]
     encoding: Option<String>,
-    /// Only instruction sets whose name has this in it, such as avx
+    /// Measure only instruction sets whose name contains this, such as avx
     #[arg(long, value_name = "NAME")]
     instruction_set: Option<String>,
-    /// Measure exact numbers [default: fast ones where an encoding has them]
+    /// Measure exact products [default: fast ones, if the encoding has them]
     #[arg(long)]
     exact: bool,
 }

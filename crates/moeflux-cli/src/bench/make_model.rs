@@ -23,28 +23,28 @@ use crate::terminal::note;
 /// Arguments of `make-model`.
 #[derive(Args)]
 pub(crate) struct MakeModelArgs {
-    /// Folder to make
+    /// Folder to create
     #[arg(value_name = "DST")]
     target: PathBuf,
-    /// The family of models
+    /// Model family
     #[arg(long, value_name = "NAME", default_value = "qwen3_5_moe", value_parser = ["qwen3_5_moe"])]
     family: String,
-    /// Whose shapes it has
+    /// Model whose shapes it has
     #[arg(long, value_name = "NAME", default_value = "35b-a3b", value_parser = NAMES)]
     shape: String,
-    /// Layers, if not as many as the real one's
+    /// Number of layers [default: as many as that model has]
     #[arg(long, value_name = "N")]
     layers: Option<NonZeroUsize>,
-    /// Width of weights; routers have 8 bits, as in MLX
+    /// Bits of a weight. Routers have 8 bits, as in MLX
     #[arg(long, value_name = "WIDTH", default_value = "4", value_parser = ["2", "3", "4", "5", "6", "8", "bf16"])]
     bits: String,
-    /// How unevenly experts are chosen; see below
+    /// How unevenly routers choose experts; see below
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     router_skew: f32,
-    /// Which noise
+    /// Seed of the random weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Make a pack instead of an MLX checkpoint; takes twice the disk meanwhile
+    /// Write a pack instead of an MLX checkpoint. This takes twice the disk space meanwhile
     #[arg(long)]
     pack: bool,
 }
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &MakeModelArgs) -> Result<()> {
     if !(0.0..=10.0).contains(&args.router_skew) {
         bail!("--router-skew: expected a number from 0 to 10, found {}", args.router_skew);
     }
-    let demo = find_demo().context("the tokenizer is that of models/demo, which is not found")?;
+    let demo = find_demo().context("the tokenizer comes from models/demo, which was not found")?;
     let mut shape = Shape::named(&args.shape).context("a shape of that name")?;
     let layers = args.layers.map_or(shape.num_hidden_layers, NonZeroUsize::get);
     shape.num_hidden_layers = layers;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &MakeModelArgs) -> Result<()> {
         .collect();
     let total: u64 =
         shards.iter().flatten().flat_map(|spec| writer.tensors(spec)).map(|tensor| tensor.bytes()).sum();
-    note(format!("{}: {} of noise", args.target.display(), Bytes(total)));
+    note(format!("{}: {} of random weights", args.target.display(), Bytes(total)));
 
     let partial = partial_folder(&args.target);
     if partial.exists() {

@@ -28,16 +28,16 @@ pub(crate) struct SameBitsArgs {
     folder: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Prompts, each decoded and compared under a way of streaming of its own
+    /// Number of prompts. Each is decoded and compared under a random way of streaming
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Comparison")]
     runs: u64,
-    /// Most tokens of a prompt
+    /// Maximum number of tokens of a prompt
     #[arg(short, long, value_name = "N", default_value_t = 24, help_heading = "Comparison")]
     prompt: usize,
-    /// Tokens decoded after it, one by one
+    /// Number of tokens decoded after a prompt, one by one
     #[arg(short, long, value_name = "N", default_value_t = 4, help_heading = "Comparison")]
     tokens: usize,
-    /// Which prompts and which ways
+    /// Seed of the prompts and the ways of streaming
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Comparison")]
     seed: u64,
     /// Print one JSON object

@@ -28,7 +28,7 @@ pub(crate) struct SpeedArgs {
     engine: EngineArgs,
     #[command(flatten)]
     workload: WorkloadArgs,
-    /// Tokens decoded after the prompt, one by one; which ones does not depend on the logits
+    /// Number of tokens decoded after the prompt, one by one. They do not depend on the logits
     #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = "Measurement")]
     decode: usize,
     /// Print one JSON object

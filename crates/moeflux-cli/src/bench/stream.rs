@@ -33,22 +33,22 @@ pub(crate) struct StreamArgs {
     /// Shares of the experts that are held in memory, in percent [default: 10,25,50,100, or what --memory allows]
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Measurement")]
     budgets: Vec<f64>,
-    /// Tokens of the prompt
+    /// Number of tokens of the prompt
     #[arg(short, long, value_name = "N", default_value_t = 512, help_heading = "Measurement")]
     prompt: usize,
-    /// Tokens decoded after it, one by one; which ones does not depend on the logits
+    /// Number of tokens decoded after the prompt, one by one. They do not depend on the logits
     #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = "Measurement")]
     tokens: usize,
-    /// Take the tokens from a text instead of noise
+    /// Use the tokens of this text instead of random ones
     #[arg(long, value_name = "FILE", help_heading = "Measurement")]
     text: Option<PathBuf>,
-    /// Have the plan beside expect experts to be used as a heat file of `--warm` has it, rather than all alike
+    /// Let the plan assume that experts are used as in this heat file, which `--warm` writes, instead of all alike
     #[arg(long, value_name = "FILE", help_heading = "Measurement")]
     heat: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     json: bool,
-    /// Draw tokens a second over budgets into an SVG file
+    /// Draw tokens/s over budgets into this SVG file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     plot: Option<PathBuf>,
 }
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
         let plan = Plan::new(&model, &decision, &facts, &hits, args.prompt)?;
         let mut engine = args.engine.engine_with(model, &options)?;
         let Some(store) = engine.experts().cloned() else {
-            note("all experts fit into memory and are mapped: name --budgets to stream them");
+            note("all experts fit into memory and are mapped: set --budgets to stream them");
             continue;
         };
         if let Some(percent) = percent {

@@ -12,16 +12,16 @@ use crate::model_args::EngineArgs;
 #[derive(Args)]
 #[command(next_help_heading = "Measurement")]
 pub(crate) struct WorkloadArgs {
-    /// Tokens of a prompt
+    /// Number of tokens of a prompt
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     pub(crate) prompt: usize,
-    /// Positions in the sequence before the prompt; their states are noise rather than computed, which takes no time
+    /// Number of positions before the prompt. Their states are random, not computed
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub(crate) context: usize,
-    /// Measurements, of which the median counts
+    /// Number of measurements. The median counts
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     pub(crate) repeat: usize,
-    /// Most tokens of the prompt in one step [default: the engine's choice]
+    /// Maximum number of prompt tokens in one step [default: the engine's choice]
     #[arg(long, value_name = "N")]
     pub(crate) prefill_chunk: Option<usize>,
 }

@@ -52,7 +52,7 @@ fn messages_are_taken_back_and_answered_again() -> Result<()> {
     assert_eq!(finished.stdout, [oslo, answer, answer].concat());
     assert!(finished.stderr.contains("were there already"), "{finished:?}");
     chat("/retry\n")?.fails_with(&["no message to answer again"]);
-    chat("/undo\n")?.fails_with(&["no message to take back"]);
+    chat("/undo\n")?.fails_with(&["no message to remove"]);
     Ok(())
 }
 

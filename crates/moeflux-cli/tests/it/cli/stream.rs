@@ -76,7 +76,7 @@ fn heat_is_kept_in_the_cache_folder_if_asked() -> Result<()> {
     // What another model left is no reason not to start.
     fs::write(files[0].path(), "{}")?;
     let finished = auto()?;
-    assert!(finished.notes().contains("starts cold") && !finished.stdout.is_empty(), "{finished:?}");
+    assert!(finished.notes().contains("the file is ignored") && !finished.stdout.is_empty(), "{finished:?}");
     auto()?.text();
     Ok(())
 }
@@ -176,7 +176,7 @@ fn a_recorded_trace_can_be_replayed() -> Result<()> {
         let args = ["trace", "record", "What is 17 + 25?", "-t", "0", "--max-tokens", "4", "-o", path];
         let recorded = moeflux(&[&args, more].concat())?;
         assert!(
-            recorded.code == Some(0) && recorded.stderr.contains("tokens read, 4 written"),
+            recorded.code == Some(0) && recorded.stderr.contains("tokens prefilled, 4 generated"),
             "{recorded:?}"
         );
         let steps: Vec<u64> = fs::read_to_string(path)?

@@ -103,7 +103,10 @@ fn ctrl_c_keeps_what_is_there() -> Result<()> {
     let output = child.wait_with_output()?;
     assert_eq!(output.status.code(), Some(130));
     let stderr = String::from_utf8(output.stderr)?;
-    assert!(stderr.ends_with("stopped; what is there is kept, and the same command goes on\n"), "{stderr}");
+    assert!(
+        stderr.ends_with("stopped; the downloaded part is kept, and the same command continues\n"),
+        "{stderr}"
+    );
 
     let run = bench.moeflux(&["run", "-m", "demo-48m", QUESTION])?;
     run.fails_with(&["owner/Demo-48M is not complete", "of 27627", "`moeflux pull owner/Demo-48M` goes on"]);

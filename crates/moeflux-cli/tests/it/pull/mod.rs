@@ -110,7 +110,7 @@ fn pulled_listed_run_and_removed() -> Result<()> {
     assert_eq!(bench.moeflux(&["run", "-m", "Demo-48M", QUESTION, "--temperature", "0"])?.output(), ANSWER);
     assert!(bench.moeflux(&["inspect", "demo-48m"])?.output().contains("qwen3_5_moe"));
 
-    bench.moeflux(&["rm", "demo-48m"])?.fails_with(&["nobody can be asked", "owner/Demo-48M", "--yes"]);
+    bench.moeflux(&["rm", "demo-48m"])?.fails_with(&["cannot be confirmed", "owner/Demo-48M", "--yes"]);
     let removed = bench.moeflux(&["rm", "demo-48m", "--yes"])?;
     assert_eq!((removed.output(), removed.stderr.as_str()), ("", "removed owner/Demo-48M, 27.63 MB\n"));
     assert!(!folder.exists());

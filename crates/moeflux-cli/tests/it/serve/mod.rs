@@ -149,7 +149,7 @@ fn what_cannot_be_served_is_said_at_the_start() {
     let pem = file("bad.pem", "no certificate\n");
     for (args, words) in [
         (&["no/such/model"][..], "no/such/model"),
-        (&["models/demo", "models/demo"], "more than one model"),
+        (&["models/demo", "models/demo"], "two models have it"),
         (&["--config", &unknown], "listne"),
         (&["--config", &broken], "broken.toml"),
         (&["--config", &nested], "server"),
