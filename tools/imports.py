@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = {
     "moeflux": [
         "chat",
-        "engine convert",
+        "engine convert devices",
         "error",
         "summary",
         "backend",

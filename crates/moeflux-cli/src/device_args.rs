@@ -1,18 +1,26 @@
 //! Which device computes.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use moeflux::{Engine, EngineOptions, Model};
+use moeflux::devices::{self, Candidate, Device, Measurements, Question};
+#[cfg(feature = "gpu")]
+use moeflux::gpu;
+use moeflux::placement::{GpuMemory, Hits};
+use moeflux::{Engine, EngineOptions, Model, kernels};
 
+use crate::cache;
 use crate::size::Amount;
 
 /// What `--device` names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum DeviceArg {
-    /// A GPU that has room for the whole model, else the CPU.
+    /// The one that is expected to be the fastest.
     #[default]
     Auto,
     Cpu,
@@ -51,8 +59,8 @@ impl fmt::Display for DeviceArg {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct DeviceArgs {
-    /// Device that computes: cpu, gpu (the first device of `moeflux devices`), gpu:N, or auto (a GPU with room for the
-    /// whole model, otherwise the CPU)
+    /// Device that computes: cpu, gpu (the first device of `moeflux devices`), gpu:N, or auto (the device that is expected to
+    /// be the fastest; `moeflux plan` compares them)
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceArg,
     /// GPU memory for weights, experts and states: a size such as 24G, or slots for a share of the experts such as 25%
@@ -65,8 +73,8 @@ pub(crate) struct DeviceArgs {
 impl DeviceArgs {
     /// Whether it is a GPU for this model; `limits_memory` says that a flag limits the host's memory, so that `auto` is not
     /// to take a GPU that would do without.
-    pub(crate) fn is_gpu(&self, model: &Model, limits_memory: bool) -> Result<bool> {
-        Ok(self.index(model, limits_memory)?.is_some())
+    pub(crate) fn is_gpu(&self, model: &Model, options: &EngineOptions, limits_memory: bool) -> Result<bool> {
+        Ok(self.index(model, options, limits_memory)?.is_some())
     }
 
     /// An engine there.
@@ -76,9 +84,12 @@ impl DeviceArgs {
         options: &EngineOptions,
         limits_memory: bool,
     ) -> Result<Engine> {
-        match self.index(&model, limits_memory)? {
+        match self.index(&model, options, limits_memory)? {
             None => Ok(Engine::new(model, options)?),
-            Some(index) => on_gpu(index, model, options, self.gpu_memory),
+            Some(index) => {
+                let memory = self.memory(&model)?;
+                on_gpu(index, model, options, memory)
+            }
         }
     }
 
@@ -88,22 +99,55 @@ impl DeviceArgs {
     }
 
     /// Bytes a second that the device reads from its own memory: the processor with so many threads.
-    pub(crate) fn read_bandwidth(&self, model: &Model, limits_memory: bool, threads: usize) -> Result<f64> {
-        match self.index(model, limits_memory)? {
+    pub(crate) fn read_bandwidth(
+        &self,
+        model: &Model,
+        options: &EngineOptions,
+        limits_memory: bool,
+    ) -> Result<f64> {
+        match self.index(model, options, limits_memory)? {
             Some(index) => gpu_bandwidth(index),
-            None => Ok(moeflux_kernels::read_bandwidth(&moeflux_kernels::ThreadPool::new(threads)?)),
+            None => Ok(kernels::read_bandwidth(&kernels::ThreadPool::new(options.threads)?)),
         }
     }
 
     /// Bytes a second that come to the GPU from the host's memory: what it is able to read and copy by itself, if there is a
-    /// copy of experts for that, or what so many threads send.
-    pub(crate) fn host_bandwidth(&self, model: &Model, threads: usize, has_copy: bool) -> Result<f64> {
-        let index = self.index(model, false)?.context("a GPU has experts brought")?;
-        host_bandwidth(index, threads, has_copy)
+    /// copy of experts for that, or what threads of the host send.
+    pub(crate) fn host_bandwidth(
+        &self,
+        model: &Model,
+        options: &EngineOptions,
+        has_copy: bool,
+    ) -> Result<f64> {
+        let index = self.index(model, options, false)?.context("a GPU has experts brought")?;
+        host_bandwidth(index, options.threads, has_copy)
+    }
+
+    /// How much of a GPU's memory a model may take.
+    pub(crate) fn memory(&self, model: &Model) -> Result<GpuMemory> {
+        Ok(match self.gpu_memory {
+            None => GpuMemory::Free,
+            Some(Amount::Bytes(bytes)) => GpuMemory::Bytes(bytes),
+            Some(share @ Amount::Percent(_)) => GpuMemory::Experts(share.of(bytes_of_experts(model)?)),
+        })
+    }
+
+    /// The devices that these flags allow, the fastest first.
+    pub(crate) fn candidates(
+        &self,
+        model: &Model,
+        question: &Question<'_>,
+        known: &mut Measurements,
+    ) -> Result<Vec<Candidate>> {
+        match self.device {
+            DeviceArg::Cpu => Ok(vec![devices::on_cpu(model, question, known)?]),
+            DeviceArg::Gpu(index) => Ok(vec![candidate_on_gpu(index, model, question, known)?]),
+            DeviceArg::Auto => Ok(devices::candidates(model, question, known)?),
+        }
     }
 
     /// The GPU, if it is one.
-    fn index(&self, model: &Model, limits_memory: bool) -> Result<Option<usize>> {
+    fn index(&self, model: &Model, options: &EngineOptions, limits_memory: bool) -> Result<Option<usize>> {
         match self.device {
             DeviceArg::Cpu if self.gpu_memory.is_some() => {
                 anyhow::bail!("--gpu-memory has no effect with --device cpu: remove one of them")
@@ -111,66 +155,105 @@ impl DeviceArgs {
             DeviceArg::Cpu => Ok(None),
             DeviceArg::Gpu(index) => Ok(Some(index)),
             DeviceArg::Auto if limits_memory && self.gpu_memory.is_none() => Ok(None),
-            DeviceArg::Auto => with_room(model, self.gpu_memory.is_some()),
+            DeviceArg::Auto if self.gpu_memory.is_some() => Ok(devices::first_gpu()),
+            DeviceArg::Auto => self.fastest(model, options),
         }
+    }
+
+    /// The GPU that is expected to be faster than the processor and other GPUs, by what was measured now or before. A
+    /// process decides once for a model.
+    fn fastest(&self, model: &Model, options: &EngineOptions) -> Result<Option<usize>> {
+        static DECIDED: Mutex<BTreeMap<PathBuf, Option<usize>>> = Mutex::new(BTreeMap::new());
+        if devices::first_gpu().is_none() {
+            return Ok(None);
+        }
+        let mut decided = DECIDED.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = model.checkpoint().path();
+        if let Some(known) = decided.get(path) {
+            return Ok(*known);
+        }
+        let question = Question { options, memory: self.memory(model)?, hits: &Hits::Even, prompt: PROMPT };
+        let mut known: Measurements = cache::load(SPEEDS);
+        let found = match devices::fastest(model, &question, &mut known)? {
+            Device::Cpu => None,
+            Device::Gpu(index) => Some(index),
+        };
+        cache::save(SPEEDS, &known);
+        decided.insert(path.to_owned(), found);
+        Ok(found)
     }
 }
 
+/// Tokens of the prompt that devices are compared by.
+const PROMPT: usize = 512;
+
+/// The file of what was measured.
+const SPEEDS: &str = "speeds.json";
+
 #[cfg(feature = "gpu")]
-fn on_gpu(index: usize, model: Model, options: &EngineOptions, memory: Option<Amount>) -> Result<Engine> {
-    use moeflux::backend::gpu::{GpuMemory, bytes_of_experts};
-    let memory = match memory {
-        None => GpuMemory::Free,
-        Some(Amount::Bytes(bytes)) => GpuMemory::Bytes(bytes),
-        Some(share @ Amount::Percent(_)) => GpuMemory::Experts(share.of(bytes_of_experts(&model)?)),
-    };
-    Ok(Engine::on_gpu(model, moeflux_gpu::Device::open(index)?, memory, options)?)
+fn bytes_of_experts(model: &Model) -> Result<u64> {
+    Ok(moeflux::backend::gpu::bytes_of_experts(model)?)
 }
 
 #[cfg(not(feature = "gpu"))]
-fn on_gpu(index: usize, _: Model, _: &EngineOptions, _: Option<Amount>) -> Result<Engine> {
-    anyhow::bail!("--device gpu:{index}: this program was built without GPUs; build it with `--features gpu`")
+fn bytes_of_experts(_: &Model) -> Result<u64> {
+    without_gpus()
+}
+
+#[cfg(feature = "gpu")]
+fn candidate_on_gpu(
+    index: usize,
+    model: &Model,
+    question: &Question<'_>,
+    known: &mut Measurements,
+) -> Result<Candidate> {
+    Ok(devices::on_gpu(index, model, question, known)?)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn candidate_on_gpu(_: usize, _: &Model, _: &Question<'_>, _: &mut Measurements) -> Result<Candidate> {
+    without_gpus()
+}
+
+#[cfg(not(feature = "gpu"))]
+fn without_gpus<T>() -> Result<T> {
+    anyhow::bail!("this program was built without GPUs; build it with `--features gpu`")
+}
+
+#[cfg(feature = "gpu")]
+fn on_gpu(index: usize, model: Model, options: &EngineOptions, memory: GpuMemory) -> Result<Engine> {
+    Ok(Engine::on_gpu(model, gpu::Device::open(index)?, memory, options)?)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn on_gpu(index: usize, _: Model, _: &EngineOptions, _: GpuMemory) -> Result<Engine> {
+    anyhow::bail!(
+        "--device gpu:{index}: this program was built without GPUs; build it with `--features gpu`"
+    )
 }
 
 #[cfg(feature = "gpu")]
 fn gpu_bandwidth(index: usize) -> Result<f64> {
-    Ok(moeflux_gpu::read_bandwidth(&moeflux_gpu::Device::open(index)?)?)
+    Ok(gpu::read_bandwidth(&gpu::Device::open(index)?)?)
 }
 
 #[cfg(not(feature = "gpu"))]
 fn gpu_bandwidth(_: usize) -> Result<f64> {
-    anyhow::bail!("this program was built without GPUs")
+    without_gpus()
 }
 
 #[cfg(feature = "gpu")]
 fn host_bandwidth(index: usize, threads: usize, has_copy: bool) -> Result<f64> {
-    let device = moeflux_gpu::Device::open(index)?;
+    let device = gpu::Device::open(index)?;
     if has_copy {
-        return Ok(moeflux_gpu::link_bandwidth(&device)?.most());
+        return Ok(gpu::link_bandwidth(&device)?.most());
     }
-    Ok(moeflux_gpu::upload_bandwidth(&device, &moeflux_kernels::ThreadPool::new(threads)?)?)
+    Ok(gpu::upload_bandwidth(&device, &kernels::ThreadPool::new(threads)?)?)
 }
 
 #[cfg(not(feature = "gpu"))]
 fn host_bandwidth(_: usize, _: usize, _: bool) -> Result<f64> {
-    anyhow::bail!("this program was built without GPUs")
-}
-
-/// The first device other than the processor whose memory is known and has room for all weights, and a fifth of it for
-/// activations and states; if `any_room` will do, the first one at all.
-#[cfg(feature = "gpu")]
-fn with_room(model: &Model, any_room: bool) -> Result<Option<usize>> {
-    let needed: u64 = model.summary()?.files.iter().map(|file| file.bytes).sum();
-    let has_room = |device: &moeflux_gpu::DeviceInfo| {
-        !device.is_cpu && (any_room || device.memory.is_some_and(|memory| needed <= memory / 5 * 4))
-    };
-    Ok(moeflux_gpu::devices().iter().position(has_room))
-}
-
-#[cfg(not(feature = "gpu"))]
-#[allow(clippy::unnecessary_wraps)] // as with GPUs
-fn with_room(_: &Model, _: bool) -> Result<Option<usize>> {
-    Ok(None)
+    without_gpus()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 #[cfg(feature = "gpu")]
+use moeflux::gpu;
+#[cfg(feature = "gpu")]
 use serde::Serialize;
 
 #[cfg(feature = "gpu")]
@@ -54,12 +56,12 @@ struct JsonDevice {
 #[cfg(feature = "gpu")]
 pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
     let mut devices = Vec::new();
-    for (index, info) in moeflux_gpu::devices().into_iter().enumerate() {
-        let device = known(index, moeflux_gpu::Device::open(index));
+    for (index, info) in gpu::devices().into_iter().enumerate() {
+        let device = known(index, gpu::Device::open(index));
         let device = device.as_ref();
-        let bandwidth = device.and_then(|device| known(index, moeflux_gpu::read_bandwidth(device)));
+        let bandwidth = device.and_then(|device| known(index, gpu::read_bandwidth(device)));
         let link = device.filter(|_| info.reads_host);
-        let link = link.and_then(|device| known(index, moeflux_gpu::link_bandwidth(device)));
+        let link = link.and_then(|device| known(index, gpu::link_bandwidth(device)));
         devices.push(JsonDevice {
             device: format!("gpu:{index}"),
             name: info.name,
@@ -87,7 +89,7 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
 
 /// What a device gave; otherwise why it did not is said.
 #[cfg(feature = "gpu")]
-fn known<T>(index: usize, found: Result<T, moeflux_gpu::GpuError>) -> Option<T> {
+fn known<T>(index: usize, found: Result<T, gpu::GpuError>) -> Option<T> {
     found.inspect_err(|error| terminal::note(format_args!("gpu:{index}: {error}"))).ok()
 }
 

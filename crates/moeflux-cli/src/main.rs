@@ -3,6 +3,7 @@
 mod allocator;
 mod answer;
 mod bench;
+mod cache;
 mod chat;
 mod completions;
 mod constraint_args;
@@ -11,7 +12,6 @@ mod convert;
 mod count;
 mod device_args;
 mod devices;
-mod disk;
 mod eval;
 mod expert_args;
 mod expert_stats;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use moeflux::checkpoint::OpenOptions;
+use moeflux::devices::{self, Candidate, Measurements, Question};
 use moeflux::experts::ExpertStore;
+use moeflux::placement::GpuMemory;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 
+use crate::cache;
 use crate::device_args::DeviceArgs;
-use crate::disk;
 use crate::expert_args::ExpertArgs;
 use crate::store_args::StoreArgs;
 
@@ -28,6 +30,9 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     store: StoreArgs,
 }
+
+/// The file of the speeds of disks.
+const DISKS: &str = "disks.json";
 
 /// How to compute.
 #[derive(Args, Clone)]
@@ -137,8 +142,11 @@ impl EngineArgs {
         }
         options.numbers = self.numbers();
         // Of what a GPU takes as a whole each byte is read once.
-        if self.limits_memory() || !self.device.is_gpu(model, false)? {
-            disk::tune(model, &mut options)?;
+        if self.limits_memory() || !self.device.is_gpu(model, &options, false)? {
+            let mut disks: devices::Disks = cache::load(DISKS);
+            if disks.tune(model, &mut options)? {
+                cache::save(DISKS, &disks);
+            }
         }
         Ok(options)
     }
@@ -164,12 +172,27 @@ impl EngineArgs {
 
     /// Bytes a second that the device of these flags reads from its own memory.
     pub(crate) fn read_bandwidth(&self, model: &Model) -> Result<f64> {
-        self.device.read_bandwidth(model, self.limits_memory(), self.threads())
+        self.device.read_bandwidth(model, &self.options(model)?, self.limits_memory())
     }
 
     /// Bytes a second that come to the GPU of these flags from the host, where it reads a copy of experts or is sent them.
     pub(crate) fn host_bandwidth(&self, model: &Model, has_copy: bool) -> Result<f64> {
-        self.device.host_bandwidth(model, self.threads(), has_copy)
+        self.device.host_bandwidth(model, &self.options(model)?, has_copy)
+    }
+
+    /// How much of a GPU's memory a model may take.
+    pub(crate) fn gpu_memory(&self, model: &Model) -> Result<GpuMemory> {
+        self.device.memory(model)
+    }
+
+    /// The devices that the flags allow, the fastest first.
+    pub(crate) fn candidates(
+        &self,
+        model: &Model,
+        question: &Question<'_>,
+        known: &mut Measurements,
+    ) -> Result<Vec<Candidate>> {
+        self.device.candidates(model, question, known).map_err(|error| self.experts.in_human_units(error))
     }
 
     /// Bytes for experts, if a flag says so much.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use moeflux_experts::{PolicyKind, Replayed, Trace};
+use moeflux::experts::{PolicyKind, Replayed, Trace};
 use serde::Serialize;
 
 use crate::stats::Bytes;

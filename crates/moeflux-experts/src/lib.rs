@@ -61,7 +61,7 @@ pub use layout::{LayerLayout, Layout, Piece};
 pub use measure::{DiskSpeed, measure};
 pub use options::{Io, StoreOptions, Through};
 pub use places::Places;
-pub use policy::{Policy, PolicyKind};
+pub use policy::{Policy, PolicyKind, is_prompt_sized};
 pub use replay::Replayed;
 pub use store::ExpertStore;
 pub use trace::{Recorder, Trace, TraceEntry, TraceLayer};

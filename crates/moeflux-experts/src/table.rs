@@ -11,7 +11,7 @@ mod schedule;
 use crate::counters::Counters;
 use crate::error::StoreError;
 use crate::plan::{Plan, RangeRead};
-use crate::policy::Ranking;
+use crate::policy::{Ranking, is_prompt_sized};
 use crate::slots::{Address, Slot, Slots};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -195,8 +195,7 @@ impl Table {
     /// Begins a fetch of experts of one layer, which are distinct and in file order. Returns its serial.
     pub(crate) fn fetch(&mut self, layer: u32, wanted: Vec<u32>) -> u64 {
         let of_layer = self.plan.layer(layer);
-        // A prompt reads most of a layer: that says nothing of what decoding will use.
-        let scan = wanted.len() * 2 > of_layer.len();
+        let scan = is_prompt_sized(wanted.len(), of_layer.len());
         self.serial += 1;
         for &id in &wanted {
             let expert = &mut self.experts[id as usize];

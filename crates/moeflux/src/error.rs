@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::backend::{BackendError, OpenError};
+use crate::backend::{BackendError, MeasureError, OpenError};
 use crate::experts::StoreError;
 use crate::graph::GraphError;
 use crate::model::ModelError;
@@ -188,6 +188,15 @@ impl From<OpenError> for Error {
             OpenError::Graph(error) => Error::Graph(error),
             OpenError::Experts(error) => Error::Experts(error),
             OpenError::Threads { threads, source } => Error::Threads { threads, source },
+        }
+    }
+}
+
+impl From<MeasureError> for Error {
+    fn from(error: MeasureError) -> Self {
+        match error {
+            MeasureError::Graph(error) => Error::Graph(error),
+            MeasureError::Backend(error) => Error::Backend(error),
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod backend;
 pub mod background;
 mod cancel;
 pub mod convert;
+pub mod devices;
 pub mod engine;
 mod error;
 pub mod experts;
@@ -50,6 +51,9 @@ pub use engine::{
 pub use error::Error;
 pub use model::{Model, ModelError, ModelOptions};
 pub use moeflux_checkpoint as checkpoint;
+#[cfg(feature = "gpu")]
+pub use moeflux_gpu as gpu;
+pub use moeflux_kernels as kernels;
 pub use moeflux_kernels::Numbers;
 pub use options::{ComputeOptions, EngineOptions, OptionError};
 pub use sampling::SamplingOptions;

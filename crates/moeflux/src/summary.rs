@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::graph::{Graph, GraphError, NamedMatrix, Op, StepShape, WeightRead, WeightTable};
 use crate::model::Model;
+use crate::placement::weight_cost;
 pub use crate::sequence::SequenceBytes;
 
 /// What [`Model::summary`] found.
@@ -293,28 +294,15 @@ fn parts(model: &Model) -> Vec<PartSize> {
 fn token_cost(graph: &Graph, table: &WeightTable) -> (u64, TokenBytes) {
     let (mut active, mut bytes) = (0, TokenBytes { dense: 0, experts: 0 });
     for read in graph.ops().iter().flat_map(Op::weights) {
+        let visited = match read {
+            WeightRead::Experts { k, .. } => k as u64,
+            _ => 0,
+        };
+        let cost = weight_cost(&read, table, 1, visited);
+        active += cost.parameters;
         match read {
-            WeightRead::Matrix(id) => {
-                let matrix = &table.matrices()[id].matrix;
-                active += matrix.parameters();
-                bytes.dense += matrix.bytes();
-            }
-            WeightRead::Row(id) => {
-                let matrix = &table.matrices()[id].matrix;
-                active += matrix.cols as u64;
-                bytes.dense += matrix.bytes() / matrix.rows as u64;
-            }
-            WeightRead::Vector(id) => {
-                let len = table.vectors()[id].values.len() as u64;
-                active += len;
-                bytes.dense += 4 * len;
-            }
-            WeightRead::Experts { experts, k } => {
-                if let Some(expert) = table.experts()[experts].experts.first() {
-                    active += k as u64 * expert.parameters();
-                    bytes.experts += k as u64 * expert.bytes();
-                }
-            }
+            WeightRead::Experts { .. } => bytes.experts += cost.bytes,
+            _ => bytes.dense += cost.bytes,
         }
     }
     (active, bytes)

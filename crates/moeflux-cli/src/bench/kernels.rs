@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use moeflux_kernels::limits::read_bandwidth;
-use moeflux_kernels::{
+use moeflux::kernels::limits::read_bandwidth;
+use moeflux::kernels::{
     Encoding, Float, Ggml, InstructionSet, Int8Scratch, Matrix, ThreadPool, has_int8_products, int8_linear,
     linear, set_instruction_set,
 };

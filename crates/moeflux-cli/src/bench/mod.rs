@@ -2,7 +2,6 @@
 
 mod batch;
 mod brought;
-mod cost;
 mod kernels;
 mod make_model;
 mod noise;

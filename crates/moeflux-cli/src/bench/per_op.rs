@@ -9,11 +9,11 @@ use anyhow::Result;
 use clap::Args;
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Graph, Op, StepShape, TensorId, TensorInfo};
+use moeflux::kernels::{ThreadPool, float_rate, integer_rate, read_bandwidth};
+use moeflux::placement::{Cost, StepFacts, cost};
 use moeflux::{Engine, Input, Numbers};
-use moeflux_kernels::{ThreadPool, float_rate, integer_rate, read_bandwidth};
 use serde::Serialize;
 
-use super::cost::{Cost, StepFacts, cost};
 use super::workload::{self, WorkloadArgs, median};
 use crate::model_args::{EngineArgs, ModelArgs};
 use crate::stats::Bytes;
@@ -181,7 +181,7 @@ fn measure(engine: &mut Engine, machine: &Machine, first: usize, n: usize, repea
     let whole = seconds_of("");
     let mut ops: Vec<Kind> = kinds
         .into_iter()
-        .map(|(op, (calls, Cost { bytes, operations, integer_operations }))| {
+        .map(|(op, (calls, Cost { bytes, operations, integer_operations, .. }))| {
             let seconds = seconds_of(op);
             let integer_rate = machine.integer_rate.unwrap_or(f64::INFINITY);
             let limit = (bytes as f64 / machine.bandwidth)

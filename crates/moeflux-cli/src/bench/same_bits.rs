@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use moeflux::experts::faults::{Fault, Faults};
-use moeflux::experts::{self, Counters, ExpertOptions, HintMode, Io, PolicyKind, StoreOptions, Through};
+use moeflux::experts::{Counters, ExpertOptions, HintMode, Io, PolicyKind, StoreOptions, Through};
 use moeflux::placement::{MemoryRequest, needs};
 use moeflux::{Engine, EngineOptions, Model, Numbers};
 use serde::Serialize;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use moeflux::devices::{self, Measurements};
 use moeflux::experts::{self, DiskSpeed};
-use moeflux::placement::{Machine, MemoryRequest, Placement, needs};
+use moeflux::placement::{Forecast, Hits, Machine, MemoryRequest, Placement, Speeds, needs};
 use moeflux::{Engine, Model, Sequence};
 use serde::Serialize;
 
@@ -16,7 +17,6 @@ use super::plot;
 use super::workload;
 use crate::expert_stats::ExpertStats;
 use crate::model_args::{EngineArgs, ModelArgs};
-use crate::plan::{Facts, Hits, Plan};
 use crate::stats::Bytes;
 use crate::terminal::{self, note};
 
@@ -108,8 +108,12 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
     let io = args.engine.options(&model)?.experts.store.io;
     let disk = experts::measure(&experts::layout(&model), io, Duration::from_secs(1))?;
     let dense_seconds = touch_dense(&model);
-    let facts = Facts::measure(&model, &args.engine.options(&model)?, args.prompt)?;
-    let hits = Hits::load(args.heat.as_deref())?;
+    let hits = args.heat.as_deref().map_or(Ok(Hits::Even), Hits::load)?;
+    let options = args.engine.options(&model)?;
+    // Longer steps take as long for each token, but for attention.
+    let chunk = options.prefill_chunk.unwrap_or(usize::MAX).min(args.prompt).min(512);
+    let speeds = devices::cpu_speeds(&model, &options, chunk, &mut Measurements::default())?;
+    let speeds = Speeds { link: disk.bytes_per_second, ..speeds };
     // What it has touched counts as resident.
     drop(model);
 
@@ -122,7 +126,7 @@ pub(crate) fn run(args: &StreamArgs) -> Result<()> {
             options.experts.memory = MemoryRequest { process: None, experts: Some(budget) };
         }
         let decision = Placement::decide(&model, &options)?;
-        let plan = Plan::new(&model, &decision, &facts, &hits, args.prompt)?;
+        let plan = Forecast::new(&model, decision.share(), &speeds, &hits, args.prompt)?;
         let mut engine = args.engine.engine_with(model, &options)?;
         let Some(store) = engine.experts().cloned() else {
             note("all experts fit into memory and are mapped: set --budgets to stream them");

@@ -76,3 +76,9 @@ impl std::fmt::Display for PolicyKind {
         f.write_str(self.name())
     }
 }
+
+/// Whether a step reads a prompt as far as a layer's experts are concerned: it wants more than half of them, distinct ones.
+/// That says nothing of what decoding will use, so it does not count as a use, and whole ranges are worth reading.
+pub fn is_prompt_sized(wanted: usize, of_layer: usize) -> bool {
+    2 * wanted > of_layer
+}

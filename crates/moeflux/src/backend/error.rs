@@ -57,3 +57,15 @@ impl From<StoreError> for OpenError {
         OpenError::Experts(Box::new(error))
     }
 }
+
+/// A step cannot be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// The graph of a step cannot be made.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// An operation did not run.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}

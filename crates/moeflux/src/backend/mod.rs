@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use moeflux_experts::ExpertStore;
 
-pub use self::error::{BackendError, OpenError};
+pub use self::error::{BackendError, MeasureError, OpenError};
 
 pub use crate::cancel::CancelToken;
 use crate::experts::DeviceTally;

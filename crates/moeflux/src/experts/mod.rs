@@ -10,8 +10,8 @@ pub(crate) use hints::Hints;
 pub use layout::layout;
 pub(crate) use layout::{bytes, weights};
 pub use moeflux_experts::{
-    Counters, DiskSpeed, ExpertStore, Heat, Io, Layout, PolicyKind, Recorder, StoreError, StoreOptions,
-    Through, faults, measure,
+    Counters, DiskSpeed, ExpertStore, Heat, Io, Layout, PolicyKind, Recorder, Replayed, StoreError,
+    StoreOptions, Through, Trace, faults, measure,
 };
 
 pub use crate::options::{ExpertOptions, HintMode, HostCopy};

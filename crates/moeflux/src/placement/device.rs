@@ -1,5 +1,6 @@
 //! A device's memory: all of a model, or as many of its experts as a budget allows while the host has the others.
 
+use super::tiers::{LargerChunk, larger_chunk};
 use super::{Machine, MemoryRequest, Needs, Placement, PlacementError, Reserve, Residence, Sizes, residence};
 use crate::graph::{Graph, StepShape};
 use crate::model::Model;
@@ -112,11 +113,6 @@ pub struct ExpertClass {
 
 /// Tokens of a prompt in one step where all experts are on the device.
 const RESIDENT_CHUNK: usize = 512;
-/// The same where they are brought, if there is room for the buffers: a chunk wants nearly every expert.
-const STREAMED_CHUNKS: [usize; 2] = [2048, 1024];
-/// What a larger chunk's buffers may take of what is left for experts.
-const CHUNK_SHARE: u64 = 8;
-
 /// Bytes for a device whose driver tells nothing.
 const UNKNOWN: u64 = 4 << 30;
 
@@ -167,15 +163,18 @@ impl DevicePlacement {
         if chunk.is_some() {
             return Ok(found);
         }
-        for prefill_chunk in STREAMED_CHUNKS.into_iter().filter(|&chunk| chunk <= model.context_length()) {
-            let needs = needs(prefill_chunk)?;
-            let extra = needs.transient.saturating_sub(least.transient);
-            let mut classes = found.classes.clone().unwrap_or_default();
-            if extra <= budget / CHUNK_SHARE && share(&mut classes, budget - extra).is_ok() {
-                return Ok(DevicePlacement { needs, classes: Some(classes), prefill_chunk, ..found });
+        let all = found.classes.clone().unwrap_or_default();
+        let mut larger = all.clone();
+        let fits = |extra| {
+            larger.clone_from(&all);
+            share(&mut larger, budget - extra).is_ok()
+        };
+        Ok(match larger_chunk(model, budget, &least, needs, fits)? {
+            None => found,
+            Some(LargerChunk { needs, prefill_chunk, .. }) => {
+                DevicePlacement { needs, classes: Some(larger), prefill_chunk, ..found }
             }
-        }
-        Ok(found)
+        })
     }
 
     /// Bytes of all slots for experts; all experts where they stay.

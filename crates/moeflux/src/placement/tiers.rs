@@ -49,6 +49,7 @@ pub struct MemoryError {
 
 /// Thread stacks, the allocator's slack, pages that are touched beside dense weights.
 const RUNTIME: u64 = 48 << 20;
+
 /// What a measured limit leaves to others: a share of what is free, and at least so many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reserve {
@@ -120,6 +121,33 @@ const SMALLEST_CHUNK: usize = 256;
 /// What a larger chunk's buffers may take of the experts' budget.
 const CHUNK_SHARE: u64 = 8;
 
+/// Steps of a prompt that are larger than the least, and what they take.
+pub(super) struct LargerChunk {
+    pub(super) needs: Needs,
+    pub(super) prefill_chunk: usize,
+    /// Bytes of buffers beyond those of the least steps.
+    pub(super) extra: u64,
+}
+
+/// The largest steps of a prompt whose buffers the experts' budget has room for, if `fits` says so of the bytes that they
+/// take of it: a step reads nearly every expert, so fewer steps read less.
+pub(super) fn larger_chunk(
+    model: &Model,
+    budget: u64,
+    least: &Needs,
+    needs: impl Fn(usize) -> Result<Needs, GraphError>,
+    mut fits: impl FnMut(u64) -> bool,
+) -> Result<Option<LargerChunk>, GraphError> {
+    for prefill_chunk in STREAMED_CHUNKS.into_iter().filter(|&chunk| chunk <= model.context_length()) {
+        let needs = needs(prefill_chunk)?;
+        let extra = needs.transient.saturating_sub(least.transient);
+        if extra <= budget / CHUNK_SHARE && fits(extra) {
+            return Ok(Some(LargerChunk { needs, prefill_chunk, extra }));
+        }
+    }
+    Ok(None)
+}
+
 /// Where a model's experts live in the memory of the host, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
@@ -154,38 +182,22 @@ impl Placement {
         let prefill_chunk = options.prefill_chunk.unwrap_or(SMALLEST_CHUNK);
         let least = needs(prefill_chunk)?;
         let residence = self::residence(&experts.memory, &least, &machine)?;
-        let found = Placement { needs: least, machine, residence, prefill_chunk, states };
-        let Residence::Streamed { budget } = residence else { return Ok(found) };
-        let found = match options.prefill_chunk {
-            Some(_) => found,
-            None => found.with_larger_chunk(model, budget, &experts.memory, needs)?,
+        let Residence::Streamed { budget } = residence else {
+            return Ok(Placement { needs: least, machine, residence, prefill_chunk, states });
         };
-        Ok(found.sharing(&experts.memory))
-    }
-
-    /// The same with larger steps of a prompt, if the experts' budget has room for their buffers.
-    fn with_larger_chunk(
-        self,
-        model: &Model,
-        budget: u64,
-        memory: &MemoryRequest,
-        needs: impl Fn(usize) -> Result<Needs, GraphError>,
-    ) -> Result<Self, GraphError> {
-        for prefill_chunk in STREAMED_CHUNKS.into_iter().filter(|&chunk| chunk <= model.context_length()) {
-            let needs = needs(prefill_chunk)?;
-            let extra = needs.transient.saturating_sub(self.needs.transient);
-            if extra <= budget / CHUNK_SHARE {
+        let found = match options.prefill_chunk {
+            Some(_) => None,
+            None => larger_chunk(model, budget, &least, needs, |_| true)?,
+        };
+        Ok(match found {
+            None => Placement { needs: least, machine, residence, prefill_chunk, states },
+            Some(LargerChunk { needs, prefill_chunk, extra }) => {
                 // A budget that was asked for is kept whole.
-                let budget = if memory.experts.is_some() { budget } else { budget - extra };
-                return Ok(Placement {
-                    needs,
-                    residence: Residence::Streamed { budget },
-                    prefill_chunk,
-                    ..self
-                });
+                let budget = if experts.memory.experts.is_some() { budget } else { budget - extra };
+                Placement { needs, residence: Residence::Streamed { budget }, prefill_chunk, machine, states }
             }
         }
-        Ok(self)
+        .sharing(&experts.memory))
     }
 
     /// The same where states may take of the experts' budget, unless that was asked for.
@@ -219,6 +231,16 @@ impl StateRoom {
     pub fn share(&self, store: &ExpertStore, states: u64) -> Result<(), StoreError> {
         store.resize(self.budget.saturating_sub(states.saturating_sub(self.reserved)))
     }
+}
+
+/// Bytes for the states of all sequences where no budget is shared with experts: half of the memory that would be left
+/// beside the model's weights, or an eighth of what is free if that is more.
+pub fn free_states(model: &Model) -> Result<u64, GraphError> {
+    /// Where the system does not tell.
+    const UNKNOWN: u64 = 4 << 30;
+    let Some(free) = Machine::measure().free() else { return Ok(UNKNOWN) };
+    let needs = super::needs(model, 1, 0)?;
+    Ok((free.saturating_sub(needs.dense + needs.experts) / 2).max(free / 8))
 }
 
 #[cfg(test)]

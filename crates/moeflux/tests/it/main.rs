@@ -21,6 +21,7 @@ mod numbers;
 mod pack;
 mod pack_damage;
 mod parity;
+mod placement;
 mod programs;
 #[path = "../../../../tests/property.rs"]
 mod property;

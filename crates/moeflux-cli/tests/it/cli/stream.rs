@@ -161,9 +161,14 @@ fn plan_says_whether_it_fits() -> Result<()> {
         assert!(streams[phase]["read_bytes"].as_f64() > fits[phase]["read_bytes"].as_f64(), "{streams}");
     }
     let text = moeflux(&["plan", "--expert-budget", "25%"])?;
-    for piece in ["streams ", "hit rate ", "decode ", "tokens/s"] {
+    for piece in ["streams ", "hit rate ", "decode ", "tokens/s", "choices ", "best      --device "] {
         assert!(text.text().contains(piece), "{text:?}");
     }
+    let choices = fits["choices"].as_array().ok_or("choices")?;
+    assert!(choices.iter().any(|choice| choice["device"] == "cpu"), "{fits}");
+    assert_eq!(fits["best"], format!("--device {}", fits["device"].as_str().ok_or("a device")?));
+    let cpu = moeflux(&["plan", "--device", "cpu", "--json"])?.json()?;
+    assert_eq!((&cpu["device"], cpu["choices"].as_array().map(Vec::len)), (&"cpu".into(), Some(1)));
     Ok(())
 }
 

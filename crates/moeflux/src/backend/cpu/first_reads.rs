@@ -1,6 +1,7 @@
 //! Experts in mapped files that nobody has read yet.
 
 use moeflux_checkpoint::{Checkpoint, Matrix};
+use moeflux_experts::is_prompt_sized;
 
 use super::loading::Loading;
 use crate::graph::NamedExperts;
@@ -34,7 +35,7 @@ impl FirstReads {
         first.sort_unstable();
         let matrices = first.iter().flat_map(|&id| named.experts[id].matrices()).map(|(_, matrix)| matrix);
         if let Some(loading) = &self.loading {
-            if 2 * first.len() > told.len() {
+            if is_prompt_sized(first.len(), told.len()) {
                 return loading.want(matrices.flat_map(Matrix::spans));
             }
             // Its large ranges would be mostly of others, and these few are all that the step waits for.

@@ -7,6 +7,7 @@
 mod arena;
 mod first_reads;
 mod loading;
+mod measure;
 pub(super) mod rope;
 mod streamed;
 

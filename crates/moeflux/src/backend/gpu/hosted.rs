@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use moeflux_experts::{ExpertStore, Io, Places, StoreOptions};
+use moeflux_experts::{ExpertStore, Io, Places, StoreOptions, is_prompt_sized};
 use moeflux_gpu::{
     self as kernels, Device, Encoder, ExpertScratch, GpuError, GpuExperts, HostExperts, HostedExperts,
     HostedScratch, Landings, NOBODY, PlaceTable, Uploads, View, chosen_words,
@@ -218,7 +218,8 @@ impl Hosted {
     ) -> Result<(), GpuError> {
         let &Mixture { layer: index, x, ids, weights, k, activation, y } = mixture;
         let Layer { class, count, host, places, holders, .. } = self.layer(index);
-        let counts = 2 * ids.len() <= *count;
+        // The device finds out which of the choices are distinct; all of them are at most so many.
+        let counts = !is_prompt_sized(ids.len(), *count);
         let offered = if counts { places.count } else { holders.free() };
         let order = holders.in_order().flat_map(|(place, expert)| [place, expert.unwrap_or(NOBODY)]);
         let first = index * self.words;

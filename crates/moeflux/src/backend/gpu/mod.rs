@@ -10,6 +10,7 @@ mod arena;
 mod fuse;
 mod hosted;
 mod inputs;
+mod measure;
 mod pool;
 mod sizes;
 mod states;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moeflux_experts::{ExpertStore, Places, PolicyKind};
+use moeflux_experts::{ExpertStore, Places, PolicyKind, is_prompt_sized};
 use moeflux_gpu::{
     self as kernels, Device, Encoder, ExpertScratch, GpuError, GpuExperts, PlacedChoices, Uploads, View,
 };
@@ -134,7 +134,7 @@ impl Streamed {
         let mut wanted = work.chosen.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
-        let is_prompt = 2 * wanted.len() > ids.len();
+        let is_prompt = is_prompt_sized(wanted.len(), ids.len());
         let places = &mut self.classes[class].places;
         for &expert in &wanted {
             places.hold(ids.start + expert, !is_prompt);

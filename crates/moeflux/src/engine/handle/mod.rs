@@ -26,7 +26,7 @@ use crate::backend::CancelToken;
 use crate::error::Error;
 use crate::experts::ExpertStore;
 use crate::model::Model;
-use crate::placement::{Machine, needs};
+use crate::placement::free_states;
 use crate::sampling::GrammarCompiler;
 use crate::sequence::KvType;
 use crate::sequence::snapshot::{Expected, Snapshot};
@@ -152,7 +152,7 @@ impl EngineHandle {
             Some(bytes) => bytes,
             None => match runner.state_room() {
                 Some(bytes) => bytes,
-                None => free_share(&model)?,
+                None => free_states(&model)?,
             },
         };
         let limits = Limits {
@@ -291,13 +291,4 @@ impl Drop for Inner {
         self.shared.drain(Duration::ZERO);
         self.shared.stop();
     }
-}
-
-/// Half of the memory that would be left beside the model's weights, or an eighth of what is free if that is more.
-fn free_share(model: &Model) -> Result<u64, Error> {
-    /// Where the system does not tell.
-    const UNKNOWN: u64 = 4 << 30;
-    let Some(free) = Machine::measure().free() else { return Ok(UNKNOWN) };
-    let needs = needs(model, 1, 0)?;
-    Ok((free.saturating_sub(needs.dense + needs.experts) / 2).max(free / 8))
 }

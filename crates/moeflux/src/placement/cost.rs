@@ -1,60 +1,52 @@
-//! What an operation must read, write and compute.
+//! Cost: what an operation must read, write and compute. One function from [`Op`] to bytes and operations.
 
 use std::collections::HashMap;
 
-use moeflux::Numbers;
-use moeflux::checkpoint::Expert;
-use moeflux::graph::{Graph, Op, StateSpec, TensorId, WeightRead, WeightTable};
-use moeflux_kernels::{Encoding, has_int8_products};
+use moeflux_checkpoint::Expert;
+use moeflux_kernels::{Encoding, Numbers, has_int8_products};
+
+use crate::graph::{Graph, Op, StateSpec, TensorId, WeightRead, WeightTable};
 
 /// The least that an operation needs.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cost {
+pub struct Cost {
     /// Weights, states and tensors, each read or written once.
-    pub(super) bytes: u64,
+    pub bytes: u64,
+    /// Of those, the weights.
+    pub weights: u64,
     /// Multiplications and additions of matrix products, attention, recurrences and convolutions; of anything else one
     /// for each value that it reads or writes.
-    pub(super) operations: u64,
+    pub operations: u64,
     /// Multiplications and additions of products whose activations are rounded to integers.
-    pub(super) integer_operations: u64,
+    pub integer_operations: u64,
 }
 
 /// What the costs of a step depend on besides its graph.
-pub(super) struct StepFacts<'a> {
+pub struct StepFacts<'a> {
     /// Positions in the sequence before the step.
-    pub(super) first: usize,
+    pub first: usize,
     /// Bytes of an element of a cache of keys and values or of latents.
-    pub(super) cache_element: usize,
+    pub cache_element: usize,
     /// What products are computed with.
-    pub(super) numbers: Numbers,
+    pub numbers: Numbers,
     /// Distinct experts visited, by the tensor that the choice was written to.
-    pub(super) visited: &'a HashMap<TensorId, usize>,
+    pub visited: &'a HashMap<TensorId, usize>,
 }
 
 /// The cost of one operation of a step.
-pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFacts<'_>) -> Cost {
+pub fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFacts<'_>) -> Cost {
     let n = graph.shape().n_tokens as u64;
     let len = |id: TensorId| graph.tensor(id).len() as u64;
     let values: u64 = op.reads().into_iter().chain(op.writes()).map(len).sum();
-    let mut cost = Cost { bytes: 4 * values, operations: values, integer_operations: 0 };
+    let mut cost = Cost { bytes: 4 * values, operations: values, ..Cost::default() };
     for read in op.weights() {
-        cost.bytes += match read {
-            WeightRead::Matrix(id) => table.matrices()[id].matrix.bytes(),
-            WeightRead::Row(id) => {
-                let matrix = &table.matrices()[id].matrix;
-                n * matrix.bytes() / matrix.rows as u64
-            }
-            WeightRead::Vector(id) => 4 * table.vectors()[id].values.len() as u64,
-            WeightRead::Experts { experts, .. } => {
-                let visited = match op {
-                    Op::Experts { ids, .. } => facts.visited.get(ids).copied().unwrap_or(0),
-                    _ => 0,
-                };
-                let expert = table.experts()[experts].experts.first();
-                visited as u64 * expert.map_or(0, Expert::bytes)
-            }
+        let visited = match op {
+            Op::Experts { ids, .. } => facts.visited.get(ids).copied().unwrap_or(0),
+            _ => 0,
         };
+        cost.weights += weight_cost(&read, table, n, visited as u64).bytes;
     }
+    cost.bytes += cost.weights;
     // Positions that the step's tokens see, all together.
     let seen = |window: Option<usize>| -> u64 {
         let of = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX)) as u64;
@@ -97,6 +89,39 @@ pub(super) fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFact
         _ => {}
     }
     cost
+}
+
+/// Weights that a step reads, once each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WeightCost {
+    /// As the files have them; vectors are held as float32.
+    pub bytes: u64,
+    /// Numbers of weights.
+    pub parameters: u64,
+}
+
+/// The cost of one read of weights in a step of `n` tokens that visits `visited` distinct experts of the layer.
+pub fn weight_cost(read: &WeightRead, table: &WeightTable, n: u64, visited: u64) -> WeightCost {
+    match *read {
+        WeightRead::Matrix(id) => {
+            let matrix = &table.matrices()[id].matrix;
+            WeightCost { bytes: matrix.bytes(), parameters: matrix.parameters() }
+        }
+        WeightRead::Row(id) => {
+            let matrix = &table.matrices()[id].matrix;
+            WeightCost { bytes: n * matrix.bytes() / matrix.rows as u64, parameters: n * matrix.cols as u64 }
+        }
+        WeightRead::Vector(id) => {
+            let parameters = table.vectors()[id].values.len() as u64;
+            WeightCost { bytes: 4 * parameters, parameters }
+        }
+        WeightRead::Experts { experts, .. } => match table.experts()[experts].experts.first() {
+            Some(expert) => {
+                WeightCost { bytes: visited * expert.bytes(), parameters: visited * expert.parameters() }
+            }
+            None => WeightCost::default(),
+        },
+    }
 }
 
 impl StepFacts<'_> {

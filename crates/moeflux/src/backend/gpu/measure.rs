@@ -1,0 +1,99 @@
+//! What a step takes on a GPU, from three measurements: how long a dispatch takes that does next to nothing, how fast the
+//! device reads its memory, and how fast it multiplies.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use moeflux_gpu::{self as kernels, Device, Encoder, GpuError, GpuMatrix, View, read_bandwidth};
+use moeflux_kernels::Numbers;
+
+use super::GpuBackend;
+use crate::backend::{BackendError, MeasureError};
+use crate::graph::{Graph, Op, StepShape};
+use crate::model::Model;
+use crate::placement::{StepFacts, cost};
+
+/// Of a step's operations each takes as long as two dispatches that do nothing: some are several dispatches, and most do more
+/// than nothing (`docs/gpu.md`: 5.9 ms for 837 dispatches of 3 µs and 1.7 GB at 4.5 TB/s).
+const DISPATCHES_OF_ONE: f64 = 2.0;
+/// Of the rate of large products, what experts reach, whose tiles are not full.
+const EXPERT_SHARE: f64 = 0.5;
+/// How long a measurement goes on.
+const TIME: Duration = Duration::from_millis(100);
+
+impl GpuBackend {
+    /// Seconds that a step of `n` tokens after `after` positions takes where all weights are on the device.
+    pub fn measure(device: &Device, model: &Model, n: usize, after: usize) -> Result<f64, MeasureError> {
+        let graph = model.graph(StepShape { n_tokens: n, n_outputs: 1 })?;
+        let bandwidth = read_bandwidth(device).map_err(BackendError::from)?;
+        let dispatch = DISPATCHES_OF_ONE * dispatch_seconds(device).map_err(BackendError::from)?;
+        let products = product_rate(device, model, n).map_err(BackendError::from)?;
+        let visited = visited(&graph, model, n);
+        let facts = StepFacts { first: after, cache_element: 4, numbers: Numbers::Exact, visited: &visited };
+        let of_one = |op: &Op| {
+            let cost = cost(op, &graph, model.weights(), &facts);
+            let rate = if matches!(op, Op::Experts { .. }) { products * EXPERT_SHARE } else { products };
+            let operations = match op {
+                Op::Linear { .. } | Op::HeadLinear { .. } | Op::Experts { .. } => cost.operations,
+                _ => 0,
+            };
+            dispatch + (cost.bytes as f64 / bandwidth).max(operations as f64 / rate)
+        };
+        Ok(graph.ops().iter().map(of_one).sum())
+    }
+}
+
+/// Distinct experts that the tokens of a step choose, if all are chosen alike.
+fn visited(graph: &Graph, model: &Model, n: usize) -> HashMap<crate::graph::TensorId, usize> {
+    let of_op = |op: &Op| match *op {
+        Op::Experts { ids, experts, k, .. } => {
+            let count = model.weights().experts()[experts].experts.len() as f64;
+            let missed = (1.0 - k as f64 / count.max(1.0)).max(0.0).powi(n as i32);
+            Some((ids, (count * (1.0 - missed)).ceil() as usize))
+        }
+        _ => None,
+    };
+    graph.ops().iter().filter_map(of_op).collect()
+}
+
+/// Seconds of one dispatch among many that wait for each other.
+fn dispatch_seconds(device: &Device) -> Result<f64, GpuError> {
+    let [a, b, c] = [device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?];
+    Ok(fastest(device, 128, |enc| {
+        kernels::add(enc, &a, &b, &c);
+        kernels::add(enc, &c, &b, &a);
+    })? / 2.0)
+}
+
+/// Multiplications and additions a second of a product with `n` rows, on the largest matrix within a layer.
+fn product_rate(device: &Device, model: &Model, n: usize) -> Result<f64, GpuError> {
+    let table = model.weights();
+    // Embedding and output projection are the ones as long as the vocabulary.
+    let inner = table.matrices().iter().filter(|named| named.matrix.rows < model.vocab_size());
+    let Some(named) = inner.max_by_key(|named| named.matrix.parameters()) else { return Ok(f64::INFINITY) };
+    let matrix = model.checkpoint().view(&named.matrix);
+    let on_device = GpuMatrix::upload(device, &named.name, &matrix)?;
+    let x = device.upload(WHAT, &vec![0.5f32; n * matrix.cols()])?;
+    let y: View = device.alloc(WHAT, n * matrix.rows())?;
+    let seconds = fastest(device, 8, |enc| kernels::linear(enc, &on_device, None, &x, &y))?;
+    Ok(2.0 * (n * matrix.rows() * matrix.cols()) as f64 / seconds)
+}
+
+/// What the memory is for.
+const WHAT: &str = "a measurement";
+
+/// Seconds of one of `times` recordings that are submitted together, the least of several such submissions.
+fn fastest(device: &Device, times: usize, record: impl Fn(&mut Encoder<'_>)) -> Result<f64, GpuError> {
+    let (start, mut best) = (Instant::now(), f64::INFINITY);
+    let mut rounds = 0;
+    while rounds < 2 || start.elapsed() < TIME {
+        let mut enc = device.encoder();
+        (0..times).for_each(|_| record(&mut enc));
+        let start = Instant::now();
+        enc.submit()?;
+        device.wait(WHAT)?;
+        best = best.min(start.elapsed().as_secs_f64() / times as f64);
+        rounds += 1;
+    }
+    Ok(best)
+}
