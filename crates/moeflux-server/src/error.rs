@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use moeflux::Error;
+use moeflux::chat::ChatError;
 use moeflux::sampling::{ConstraintError, SamplingError};
 use moeflux::text::TextError;
 
@@ -142,6 +143,22 @@ pub(crate) fn from_error(error: &Error) -> Failure {
         | Error::Text(_) => Failure::invalid(error.to_string()),
         error => internal(error),
     }
+}
+
+/// What an error of a conversation says about the request.
+pub(crate) fn from_chat(error: &ChatError) -> Failure {
+    let field = match error {
+        ChatError::Engine(error) => return from_error(error),
+        ChatError::NoMessages => "messages",
+        ChatError::Tool { .. } => "tools",
+        ChatError::UnknownTool { .. } | ChatError::NoTools | ChatError::UnknownCalls => "tool_choice",
+        ChatError::ConstraintWithTools => "response_format",
+        error => {
+            tracing::error!(%error, "a request failed");
+            return Failure::internal();
+        }
+    };
+    Failure::field(field, error.to_string())
 }
 
 /// Why the engine did not take a request.

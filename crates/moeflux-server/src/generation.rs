@@ -6,9 +6,9 @@ mod run;
 use std::collections::BTreeMap;
 
 use moeflux::PromptLogprob;
+use moeflux::chat::{ChatOptions, Delta};
 use moeflux::sampling::{Constraint, TokenLogprob};
 use moeflux::text::Message;
-use serde_json::{Map, Value};
 
 pub use prepare::{chat, chat_prompt, text};
 pub use run::{Answer, Generation};
@@ -18,21 +18,13 @@ pub use run::{Answer, Generation};
 pub struct ChatInput {
     /// The conversation, in the form of OpenAI's chat API.
     pub messages: Vec<Message>,
-    /// Tools in the form of OpenAI's chat API: `{type: "function", function: {name, description, parameters}}`.
-    pub tools: Vec<Value>,
-    /// Which of them may or must be called.
-    pub tool_choice: ToolChoice,
-    /// Whether an answer may call several tools.
-    pub parallel_tool_calls: bool,
+    /// Tools, and how the conversation is rendered.
+    pub options: ChatOptions,
     /// What the answer must look like. It leaves no room for calls, so it can't be had together with tools that may be
     /// called.
     pub constraint: Option<Constraint>,
-    /// Whether to think first; `None` leaves it to the template.
-    pub enable_thinking: Option<bool>,
     /// Most tokens of thoughts.
     pub reasoning_budget: Option<usize>,
-    /// More variables for the template, such as `reasoning_effort`.
-    pub template_variables: Map<String, Value>,
     /// How to choose tokens, how many, and what to tell of them.
     pub controls: Controls,
 }
@@ -57,20 +49,6 @@ pub enum Prompt {
     Text(String),
     /// Token ids.
     Tokens(Vec<u32>),
-}
-
-/// Which tools may or must be called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ToolChoice {
-    /// The model chooses.
-    #[default]
-    Auto,
-    /// None.
-    None,
-    /// At least one, whichever.
-    Required,
-    /// This one.
-    Named(String),
 }
 
 /// How to choose tokens, how many, and what to tell of them. What is `None` comes from the model's own recommendation or
@@ -109,29 +87,6 @@ pub struct Controls {
     pub logprobs: Option<usize>,
     /// Earlier and later: higher goes first.
     pub priority: i32,
-}
-
-/// What a parser finds in the text of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delta {
-    /// More of the answer.
-    Text(String),
-    /// More of the thoughts.
-    Reasoning(String),
-    /// A call begins. Each API gives it an id of its own kind.
-    ToolCall {
-        /// Its place among the answer's calls, from 0.
-        index: usize,
-        /// The tool.
-        name: String,
-    },
-    /// More of a call's arguments: all pieces of an index together are a JSON object.
-    Arguments {
-        /// The call.
-        index: usize,
-        /// A piece of JSON text.
-        piece: String,
-    },
 }
 
 /// What happened in a running generation.

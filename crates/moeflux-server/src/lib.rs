@@ -25,7 +25,6 @@ mod models;
 mod observe;
 pub mod openai;
 pub mod openapi;
-pub mod output;
 mod page;
 pub mod plain;
 pub mod responses;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use moeflux::Engine;
+use moeflux::chat::Format;
 use moeflux::experts::Counters;
 use moeflux::placement::needs;
 use moeflux::text::Tokenizer;
@@ -15,7 +16,6 @@ use moeflux::text::Tokenizer;
 use crate::clock::unix_time;
 use crate::error::{Failure, FailureKind, shutting_down};
 use crate::metrics::{Meter, ModelMetrics, Totals};
-use crate::output::Format;
 use moeflux::{EngineHandle, EngineStats, SchedulerOptions};
 
 /// Makes an engine of a model that the server knows by name; of the budget that models share for their experts, if there

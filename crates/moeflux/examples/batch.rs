@@ -20,11 +20,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let handle = EngineHandle::start(engine, &SchedulerOptions::default())?;
 
     let beginnings = ["Once upon a time", "The fox said", "It was raining", "There was a small boat"];
+    let recommended = SamplingOptions::recommended(handle.model().tokenizer().generation_defaults());
     let mut tickets = Vec::new();
     for (seed, beginning) in (0..).zip(beginnings) {
         let request = GenerateRequest {
             prompt: handle.model().tokenizer().encode(beginning)?,
-            sampling: SamplingOptions { temperature: 0.8, seed, ..SamplingOptions::default() },
+            sampling: SamplingOptions { seed, ..recommended.clone() },
             max_tokens: 24,
             ..GenerateRequest::default()
         };

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 
 use moeflux::text::{ChatRequest, Message};
-use moeflux::{Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions};
+use moeflux::{Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -26,10 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..ChatRequest::default()
     })?;
     let prompt = tokenizer.encode(&prompt)?;
+    let sampling = SamplingOptions::recommended(tokenizer.generation_defaults());
 
     let mut sequence = engine.sequence();
-    // Greedy; `sampling` has a temperature and much more.
-    let request = GenerateRequest { prompt, max_tokens: 200, ..GenerateRequest::default() };
+    let request = GenerateRequest { prompt, sampling, max_tokens: 200, ..GenerateRequest::default() };
     for event in engine.generate(&mut sequence, request)? {
         match event? {
             Event::Prefill { .. } => {}

@@ -8,8 +8,8 @@ use std::error::Error;
 use std::path::Path;
 
 use moeflux::{
-    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SchedulerOptions,
-    SubmitOptions,
+    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions,
+    SchedulerOptions, SubmitOptions,
 };
 
 #[tokio::main]
@@ -36,8 +36,10 @@ fn open(folder: &str) -> Result<EngineHandle, Box<dyn Error + Send + Sync>> {
 
 /// The beginning and what follows, up to the first sentence's end.
 async fn tell(handle: EngineHandle, beginning: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
-    let prompt = handle.model().tokenizer().encode(beginning)?;
-    let request = GenerateRequest { prompt, max_tokens: 40, ..GenerateRequest::default() };
+    let tokenizer = handle.model().tokenizer();
+    let (prompt, defaults) = (tokenizer.encode(beginning)?, tokenizer.generation_defaults());
+    let sampling = SamplingOptions::recommended(defaults);
+    let request = GenerateRequest { prompt, sampling, max_tokens: 40, ..GenerateRequest::default() };
     let mut ticket = handle.submit(request, SubmitOptions::default())?;
     let mut text = beginning.to_owned();
     while let Some(event) = ticket.recv().await {

@@ -28,6 +28,7 @@
 pub mod backend;
 pub mod background;
 mod cancel;
+pub mod chat;
 pub mod convert;
 pub mod devices;
 pub mod engine;
@@ -43,6 +44,7 @@ mod summary;
 pub mod text;
 
 pub use cancel::CancelToken;
+pub use chat::{Chat, Delta};
 pub use engine::{
     Embedding, Engine, EngineHandle, EngineStats, Event, GenerateRequest, Generation, Input, LastToken,
     Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions, Speculate,

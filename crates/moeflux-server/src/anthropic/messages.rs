@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use moeflux::chat::Delta;
 use serde_json::value::RawValue;
 
 use super::error::AnthropicError;
@@ -13,7 +14,7 @@ use super::types::{AnswerMessage, Block, CountTokensRequest, MessagesRequest, To
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, FailureKind};
-use crate::generation::{self, Answer, Delta, Finish, Prompt, chat_prompt};
+use crate::generation::{self, Answer, Finish, Prompt, chat_prompt};
 use crate::ids::unique;
 use crate::work::{self, Size};
 
@@ -91,7 +92,7 @@ fn begun(model: &str, prompt_tokens: usize) -> AnswerMessage {
 
 fn blocks(answer: Answer) -> Result<Vec<Block>, Failure> {
     let mut blocks = Vec::new();
-    for delta in answer.deltas {
+    for delta in answer.content.deltas {
         match delta {
             Delta::Reasoning(thinking) => blocks.push(Block::Thinking { thinking, signature: "" }),
             Delta::Text(text) => blocks.push(Block::Text { text }),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use moeflux::chat::{self, ChatOptions};
 use moeflux::sampling::Constraint;
 use moeflux::text::Message;
 use serde::Deserialize;
@@ -12,7 +13,7 @@ use super::types::{
     Tool, ToolChoice,
 };
 use crate::error::Failure;
-use crate::generation::{self, ChatInput, Controls};
+use crate::generation::{ChatInput, Controls};
 use crate::openai;
 
 impl MessagesRequest {
@@ -72,13 +73,15 @@ impl CountTokensRequest {
         };
         Ok(ChatInput {
             messages: messages(self.system, self.messages)?,
-            tools,
-            tool_choice,
-            parallel_tool_calls,
+            options: ChatOptions {
+                tools,
+                tool_choice,
+                parallel_tool_calls,
+                enable_thinking: Some(enable_thinking),
+                template_variables,
+            },
             constraint: format.map(|OutputFormat::JsonSchema { schema }| Constraint::JsonSchema(schema)),
-            enable_thinking: Some(enable_thinking),
             reasoning_budget,
-            template_variables,
             controls: Controls::default(),
         })
     }
@@ -108,10 +111,7 @@ fn tools(tools: Vec<Tool>) -> Result<Vec<Value>, Failure> {
 }
 
 /// Which tools, and whether several at once.
-fn tool_choice(
-    choice: Option<ToolChoice>,
-    tools: &[Value],
-) -> Result<(generation::ToolChoice, bool), Failure> {
+fn tool_choice(choice: Option<ToolChoice>, tools: &[Value]) -> Result<(chat::ToolChoice, bool), Failure> {
     let (choice, single) = match choice {
         None => (None, None),
         Some(ToolChoice::Auto { disable_parallel_tool_use }) => {

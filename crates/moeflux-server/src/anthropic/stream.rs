@@ -6,13 +6,14 @@ use async_stream::stream;
 use axum::response::Response;
 use axum::response::sse::Event;
 use futures_util::StreamExt;
+use moeflux::chat::Delta;
 use serde_json::{Value, json};
 
 use super::error_body;
 use super::messages::{stop, usage};
 use super::types::AnswerMessage;
 use crate::error::Failure;
-use crate::generation::{Delta, Finish, Generation, Output, Usage};
+use crate::generation::{Finish, Generation, Output, Usage};
 use crate::ids::unique;
 use crate::sse;
 

@@ -2,15 +2,15 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use moeflux::text::{ChatRequest, Tokenizer};
+use moeflux::chat::{ChatError, Format, Parser};
+use moeflux::text::Tokenizer;
 use moeflux::{CancelToken, GenerateRequest, SamplingOptions};
 
 use super::run::{Generation, Telling};
-use super::{ChatInput, Controls, Prompt, TextInput, ToolChoice};
-use crate::error::{Failure, from_error, from_submit};
+use super::{ChatInput, Controls, Prompt, TextInput};
+use crate::error::{Failure, from_chat, from_error, from_submit};
 use crate::limits::Limits;
 use crate::models::Lease;
-use crate::output::{Format, Parser};
 use crate::work::{self, Size};
 use moeflux::SubmitOptions;
 
@@ -20,31 +20,20 @@ const MARKS: usize = 4;
 /// Starts a chat.
 pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Generation, Failure> {
     let limits = limits.clone();
-    let must_call = matches!(input.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
-    let size = if input.constraint.is_some() || must_call { Size::Slow } else { Size::OfBody };
+    let is_constrained = input.constraint.is_some() || input.options.tool_choice.is_required();
+    let size = if is_constrained { Size::Slow } else { Size::OfBody };
     let share = work::share();
     work::run(size, move |cancel| {
         let prompt = chat_prompt(&model, &input)?;
         let tokens = encode(&model, &prompt, cancel)?;
-        let ChatInput { mut tools, tool_choice, constraint, controls, .. } = input;
-        if tool_choice == ToolChoice::None {
-            tools.clear();
-        }
+        let ChatInput { options, constraint, controls, reasoning_budget, .. } = input;
         let format = model.format();
-        if constraint.is_some() && !tools.is_empty() {
-            let message = "an answer that must have a format can't call tools: leave out one of the two, or let the tool \
-                           choice be none";
-            return Err(Failure::field("response_format", message));
-        }
-        let forced = format.constraint(model.tokenizer(), &tools, &tool_choice, input.parallel_tool_calls);
-        if forced.is_none() && matches!(tool_choice, ToolChoice::Required | ToolChoice::Named(_)) {
-            let message = "the format of this model's tool calls is unknown, so a call cannot be required";
-            return Err(Failure::field("tool_choice", message));
-        }
+        let constraint =
+            options.constraint(model.tokenizer(), format, constraint).map_err(|error| from_chat(&error))?;
         let mut request = request(model.tokenizer(), tokens, &controls, &limits, cancel)?;
-        request.constraint = forced.or(constraint);
-        request.reasoning_budget = input.reasoning_budget;
-        submit(model, request, &controls, share, &limits, Telling::Text, &|| Parser::new(format, &tools, &prompt))
+        request.constraint = constraint;
+        request.reasoning_budget = reasoning_budget;
+        submit(model, request, &controls, share, &limits, Telling::Text, &|| options.parser(format, &prompt))
     })
     .await
 }
@@ -69,20 +58,11 @@ pub async fn text(model: Lease, limits: &Limits, input: TextInput) -> Result<Gen
 
 /// The prompt that the model's template makes of a chat. It takes a while: not for a thread that serves connections.
 pub fn chat_prompt(model: &Lease, input: &ChatInput) -> Result<String, Failure> {
-    if input.messages.is_empty() {
-        return Err(Failure::field("messages", "messages: expected at least one message, found none"));
-    }
-    let offered = !input.tools.is_empty() && input.tool_choice != ToolChoice::None;
-    let request = ChatRequest {
-        messages: &input.messages,
-        tools: offered.then_some(input.tools.as_slice()),
-        add_generation_prompt: true,
-        enable_thinking: input.enable_thinking,
-        extra: input.template_variables.clone(),
-        now: None,
-    };
-    let rendered = model.tokenizer().render_chat(&request);
-    rendered.map_err(|error| Failure { param: Some("messages".to_owned()), ..from_error(&error.into()) })
+    let rendered = input.options.prompt(model.tokenizer(), &input.messages);
+    rendered.map_err(|error| match &error {
+        ChatError::Engine(error) => Failure { param: Some("messages".to_owned()), ..from_error(error) },
+        error => from_chat(error),
+    })
 }
 
 /// The tokens of a text, unless there are more than the model's context holds.
@@ -139,25 +119,18 @@ fn request(
 
 /// What was asked for, completed by the model's own recommendation.
 fn sampling(controls: &Controls, tokenizer: &Tokenizer) -> SamplingOptions {
-    let model = tokenizer.generation_defaults();
-    // As in the reference implementation, a model that does not say `do_sample` is decoded greedily.
-    let sampled = model.do_sample == Some(true);
-    let temperature = if sampled { model.temperature.unwrap_or(1.0) } else { 0.0 };
-    let off = SamplingOptions::default();
+    let model = SamplingOptions::recommended(tokenizer.generation_defaults());
     SamplingOptions {
-        temperature: controls.temperature.unwrap_or(temperature),
-        top_k: controls.top_k.or(model.top_k).unwrap_or(off.top_k),
-        top_p: controls.top_p.or(model.top_p).unwrap_or(off.top_p),
-        min_p: controls.min_p.or(model.min_p).unwrap_or(off.min_p),
-        repetition_penalty: controls
-            .repetition_penalty
-            .or(model.repetition_penalty)
-            .unwrap_or(off.repetition_penalty),
-        presence_penalty: controls.presence_penalty.unwrap_or(off.presence_penalty),
-        frequency_penalty: controls.frequency_penalty.unwrap_or(off.frequency_penalty),
+        temperature: controls.temperature.unwrap_or(model.temperature),
+        top_k: controls.top_k.unwrap_or(model.top_k),
+        top_p: controls.top_p.unwrap_or(model.top_p),
+        min_p: controls.min_p.unwrap_or(model.min_p),
+        repetition_penalty: controls.repetition_penalty.unwrap_or(model.repetition_penalty),
+        presence_penalty: controls.presence_penalty.unwrap_or(model.presence_penalty),
+        frequency_penalty: controls.frequency_penalty.unwrap_or(model.frequency_penalty),
         logit_bias: controls.logit_bias.clone(),
         seed: controls.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32),
-        ..off
+        ..model
     }
 }
 

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
+use moeflux::chat::{self, Delta, Parser};
 use moeflux::{CancelToken, Event, Outcome, PromptLogprob, StopReason};
 use tokio::time::Sleep;
 use tracing::Span;
 
-use super::{Delta, Finish, Output, TokenInfo, Usage};
+use super::{Finish, Output, TokenInfo, Usage};
 use crate::error::{Failure, FailureKind, from_request};
 use crate::metrics::Meter;
 use crate::models::Lease;
-use crate::output::Parser;
 use moeflux::{RequestError, Ticket};
 
 /// A running generation: a stream of outputs, which ends after every sample is done or after an error. Dropping it
@@ -65,8 +65,8 @@ struct Sample {
 /// A sample as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// Everything it said, with neighbours of one kind joined.
-    pub deltas: Vec<Delta>,
+    /// Everything it said.
+    pub content: chat::Answer,
     /// What the model made of the prompt's tokens, if that was asked for.
     pub prompt_logprobs: Vec<PromptLogprob>,
     /// Its tokens, if log-probabilities were asked for.
@@ -135,7 +135,7 @@ impl Generation {
                     let answer = &mut answers[sample];
                     answer.tokens.extend(token);
                     for delta in deltas {
-                        answer.push(delta);
+                        answer.content.push(delta);
                     }
                 }
                 Output::Done { sample, finish, usage } => {
@@ -271,52 +271,6 @@ impl Sample {
             cached_tokens: outcome.cached_tokens,
             completion_tokens: outcome.completion_tokens,
             reasoning_tokens: self.reasoning_tokens,
-        }
-    }
-}
-
-impl Answer {
-    /// The answer's text.
-    pub fn text(&self) -> String {
-        self.join(|delta| if let Delta::Text(text) = delta { Some(text) } else { None })
-    }
-
-    /// The thoughts.
-    pub fn reasoning(&self) -> String {
-        self.join(|delta| if let Delta::Reasoning(text) = delta { Some(text) } else { None })
-    }
-
-    /// The calls: name and arguments of each.
-    pub fn tool_calls(&self) -> Vec<(String, String)> {
-        let mut calls: Vec<(String, String)> = Vec::new();
-        for delta in &self.deltas {
-            match delta {
-                Delta::ToolCall { name, .. } => calls.push((name.clone(), String::new())),
-                Delta::Arguments { index, piece } => {
-                    if let Some((_, arguments)) = calls.get_mut(*index) {
-                        arguments.push_str(piece);
-                    }
-                }
-                Delta::Text(_) | Delta::Reasoning(_) => {}
-            }
-        }
-        calls
-    }
-
-    fn join<'a>(&'a self, pick: impl Fn(&'a Delta) -> Option<&'a String>) -> String {
-        self.deltas.iter().filter_map(pick).map(String::as_str).collect()
-    }
-
-    fn push(&mut self, delta: Delta) {
-        match (self.deltas.last_mut(), delta) {
-            (Some(Delta::Text(last)), Delta::Text(more))
-            | (Some(Delta::Reasoning(last)), Delta::Reasoning(more)) => last.push_str(&more),
-            (Some(Delta::Arguments { index, piece }), Delta::Arguments { index: next, piece: more })
-                if *index == next =>
-            {
-                piece.push_str(&more);
-            }
-            (_, delta) => self.deltas.push(delta),
         }
     }
 }

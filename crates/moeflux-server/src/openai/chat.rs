@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use moeflux::chat;
 
 use super::chat_stream;
 use super::logprobs::chat_logprobs;
@@ -65,15 +66,15 @@ pub async fn create(
 }
 
 fn choice(index: usize, answer: &Answer, model: &Lease) -> Result<ChatChoice, Failure> {
-    let call = |(name, arguments)| ToolCall {
+    let call = |chat::ToolCall { name, arguments }| ToolCall {
         index: None,
         id: Some(unique("call_")),
         kind: Some("function"),
         function: FunctionCall { name: Some(name), arguments },
     };
-    let tool_calls: Vec<ToolCall> = answer.tool_calls().into_iter().map(call).collect();
-    let text = answer.text();
-    let reasoning = answer.reasoning();
+    let tool_calls: Vec<ToolCall> = answer.content.tool_calls().into_iter().map(call).collect();
+    let text = answer.content.text();
+    let reasoning = answer.content.reasoning();
     Ok(ChatChoice {
         index,
         message: AnswerMessage {

@@ -6,6 +6,7 @@ use async_stream::stream;
 use axum::response::Response;
 use axum::response::sse::Event;
 use futures_util::StreamExt;
+use moeflux::chat::Delta;
 use serde_json::{Value, json};
 
 use super::chat::finish_reason;
@@ -14,7 +15,7 @@ use super::logprobs::chat_logprobs;
 use super::types::{FunctionCall, ToolCall, Usage};
 use crate::clock::unix_time;
 use crate::error::Failure;
-use crate::generation::{Delta, Generation, Output};
+use crate::generation::{Generation, Output};
 use crate::ids::unique;
 use crate::sse;
 

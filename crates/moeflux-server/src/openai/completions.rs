@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::SelectAll;
 use futures_util::{Stream, StreamExt};
+use moeflux::chat::Delta;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -22,7 +23,7 @@ use crate::app::App;
 use crate::body::Json;
 use crate::clock::unix_time;
 use crate::error::Failure;
-use crate::generation::{self, Delta, Generation, Output, Prompt, TextInput};
+use crate::generation::{self, Generation, Output, Prompt, TextInput};
 use crate::ids::unique;
 use crate::models::Lease;
 use crate::openapi::ErrorBody;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use moeflux::chat::{ChatOptions, ToolChoice};
 use moeflux::sampling::Constraint;
 use moeflux::text::{Content, Message};
 use serde_json::{Map, Value};
 
 use super::types::{ChatCompletionRequest, CompletionRequest};
 use crate::error::Failure;
-use crate::generation::{ChatInput, Controls, ToolChoice};
+use crate::generation::{ChatInput, Controls};
 
 /// Both requests name the fields about sampling alike.
 macro_rules! controls {
@@ -71,13 +72,15 @@ impl ChatCompletionRequest {
         }
         Ok(ChatInput {
             messages: messages(self.messages)?,
-            tools,
-            tool_choice,
-            parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
+            options: ChatOptions {
+                tools,
+                tool_choice,
+                parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
+                enable_thinking,
+                template_variables: variables,
+            },
             constraint,
-            enable_thinking,
             reasoning_budget: self.reasoning_budget,
-            template_variables: variables,
             controls,
         })
     }

@@ -7,6 +7,7 @@ use std::{fs, io};
 use axum::Json as JsonAnswer;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use moeflux::chat::ChatOptions;
 use moeflux::text::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -100,8 +101,11 @@ pub async fn save(
             (None, Some(chat)) => {
                 let input = ChatInput {
                     messages: messages(chat)?,
-                    tools: tools(request.tools.unwrap_or_default())?,
-                    enable_thinking: request.enable_thinking,
+                    options: ChatOptions {
+                        tools: tools(request.tools.unwrap_or_default())?,
+                        enable_thinking: request.enable_thinking,
+                        ..ChatOptions::default()
+                    },
                     ..ChatInput::default()
                 };
                 chat_prompt(&model, &input)?

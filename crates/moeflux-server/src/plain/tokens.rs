@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
+use moeflux::chat::ChatOptions;
 use moeflux::text::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -136,9 +137,12 @@ pub async fn apply_template(
     let model = app.model(request.model.as_deref()).await?;
     let input = ChatInput {
         messages: messages(request.messages)?,
-        tools: tools(request.tools.unwrap_or_default())?,
-        enable_thinking: request.enable_thinking,
-        template_variables: request.chat_template_kwargs.unwrap_or_default(),
+        options: ChatOptions {
+            tools: tools(request.tools.unwrap_or_default())?,
+            enable_thinking: request.enable_thinking,
+            template_variables: request.chat_template_kwargs.unwrap_or_default(),
+            ..ChatOptions::default()
+        },
         ..ChatInput::default()
     };
     work::run(Size::OfBody, move |_| Ok(JsonAnswer(Rendered { prompt: chat_prompt(&model, &input)? }))).await

@@ -54,7 +54,7 @@ pub(crate) async fn create(
     }
     let answer = generation.collect().await?.pop().ok_or_else(Failure::internal)?;
     let mut items = Items::default();
-    for delta in answer.deltas {
+    for delta in answer.content.deltas {
         items.push(delta);
     }
     items.end(answer.finish != Some(Finish::Length));

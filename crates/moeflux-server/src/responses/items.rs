@@ -1,10 +1,10 @@
 //! The items of an answer as they grow, and the events that tell of it.
 
+use moeflux::chat::Delta;
 use moeflux::text::Message;
 use serde_json::{Value, json};
 
 use super::types::{Item, Part};
-use crate::generation::Delta;
 use crate::ids::unique;
 
 /// The items of an answer, of which the last may be open.

@@ -1,5 +1,6 @@
 //! What a request asks for, checked, in no API's terms.
 
+use moeflux::chat::ChatOptions;
 use moeflux::sampling::Constraint;
 use moeflux::text::{Content, Message};
 use serde::Deserialize;
@@ -53,13 +54,15 @@ impl ResponsesRequest {
         let parallel_tool_calls = self.parallel_tool_calls.unwrap_or(true);
         let input = ChatInput {
             messages: openai::messages(said)?,
-            tools,
-            tool_choice,
-            parallel_tool_calls,
+            options: ChatOptions {
+                tools,
+                tool_choice,
+                parallel_tool_calls,
+                enable_thinking,
+                template_variables: variables,
+            },
             constraint,
-            enable_thinking,
             reasoning_budget: None,
-            template_variables: variables,
             controls: Controls {
                 temperature: self.temperature,
                 top_p: self.top_p,

@@ -6,13 +6,11 @@ mod chat;
 mod common;
 mod completions;
 mod connections;
-mod formats;
 mod fuzz;
 mod hostile;
 mod load;
 mod messages;
 mod models;
-mod output;
 mod plain;
 #[path = "../../../../tests/property.rs"]
 mod property;

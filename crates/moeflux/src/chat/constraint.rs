@@ -2,17 +2,16 @@
 
 use std::fmt::Write;
 
-use moeflux::sampling::Constraint;
-use moeflux::text::Tokenizer;
+use crate::sampling::Constraint;
+use crate::text::{THINK, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use super::harmony::{CHANNEL, CONSTRAIN, END, FUNCTIONS, MESSAGE, START};
 use super::read::SEPARATOR;
 use super::schema::Types;
-use super::tagged::{Markers, THINK, THINK_END};
+use super::tagged::Markers;
 use super::tools::{Tool, Tools};
-use super::{Format, Syntax};
-use crate::generation::ToolChoice;
+use super::{Format, Syntax, ToolChoice};
 
 /// What an answer must look like so that `choice` is met.
 pub(super) fn of(
@@ -65,10 +64,10 @@ impl Grammar<'_> {
         };
         // After a thinking block that the prompt opened, or that the model opens itself.
         let breaks = r"/\n{0,2}/";
-        match self.tokenizer.id(THINK).and(self.tokenizer.id(THINK_END)) {
+        match self.tokenizer.id(THINK.open).and(self.tokenizer.id(THINK.close)) {
             Some(_) => {
-                let thoughts = self.until(THINK_END);
-                format!("({} {thoughts})? {breaks} {calls}", self.marker(THINK))
+                let thoughts = self.until(THINK.close);
+                format!("({} {thoughts})? {breaks} {calls}", self.marker(THINK.open))
             }
             None => calls,
         }

@@ -1,6 +1,6 @@
 //! Which format a model was taught: its chat template says it, by what it makes of a call.
 
-use moeflux::text::{ChatRequest, Message, Tokenizer};
+use crate::text::{ChatRequest, Message, Tokenizer};
 use serde_json::{Value, json};
 
 use super::harmony::{CHANNEL, FUNCTIONS, MESSAGE};

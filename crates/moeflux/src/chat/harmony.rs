@@ -1,8 +1,8 @@
 //! Answers of gpt-oss: messages, each with a header that says in which channel and for whom it is.
 
+use super::parser::{Deltas, partial_marker};
 use super::read::{self, Defect};
 use super::tools::Tools;
-use super::{Deltas, partial_marker};
 
 pub(super) const START: &str = "<|start|>";
 pub(super) const CHANNEL: &str = "<|channel|>";

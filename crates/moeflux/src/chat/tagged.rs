@@ -2,12 +2,11 @@
 
 use std::mem;
 
+use super::Syntax;
+use super::parser::{Deltas, partial_marker};
 use super::read::{self, Defect};
 use super::tools::Tools;
-use super::{Deltas, Syntax, partial_marker};
-
-pub(super) const THINK: &str = "<think>";
-pub(super) const THINK_END: &str = "</think>";
+use crate::text::THINK;
 
 /// The markers of a family's calls.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +67,7 @@ enum State {
 impl Tagged {
     pub(super) fn new(syntax: Option<Syntax>, tools: Tools, prompt: &str) -> Self {
         let syntax = syntax.filter(|_| !tools.is_empty());
-        let thinks = prompt.trim_end().ends_with(THINK);
+        let thinks = THINK.is_open_after(prompt);
         Self {
             calls: syntax.map(|syntax| (syntax, Markers::of(syntax))),
             tools,
@@ -112,12 +111,12 @@ impl Tagged {
 
     fn start(&mut self, is_end: bool) -> bool {
         let text = self.pending.trim_start();
-        if let Some(after) = text.strip_prefix(THINK) {
+        if let Some(after) = text.strip_prefix(THINK.open) {
             self.take(self.pending.len() - after.len());
             self.state = State::Thoughts { said: false };
             return true;
         }
-        let decided = is_end || !THINK.starts_with(text);
+        let decided = is_end || !THINK.open.starts_with(text);
         if decided {
             self.state = State::Answer;
         }
@@ -131,13 +130,13 @@ impl Tagged {
             self.state = State::Thoughts { said: rest > 0 };
             return rest > 0;
         }
-        if let Some(end) = self.pending.find(THINK_END) {
-            let thoughts = self.take(end + THINK_END.len());
+        if let Some(end) = self.pending.find(THINK.close) {
+            let thoughts = self.take(end + THINK.close.len());
             deltas.reasoning(thoughts[..end].trim_end_matches('\n'));
             self.state = State::AfterThoughts;
             return true;
         }
-        let keep = if is_end { 0 } else { partial_marker(&self.pending, &[THINK_END]) };
+        let keep = if is_end { 0 } else { partial_marker(&self.pending, &[THINK.close]) };
         let thoughts = &self.pending[..self.pending.len() - keep];
         let certain = if is_end { thoughts.len() } else { thoughts.trim_end_matches('\n').len() };
         deltas.reasoning(&self.take(certain));

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Event, LastToken, StopReason};
-use super::reasoning::Reasoning;
 use super::request::GenerateRequest;
 use crate::error::Error;
 use crate::model::Model;
 use crate::sampling::{Grammar, GrammarCompiler, LogSoftmax, Sampler, TokenLogprob, TokenRoles, TokenSet};
-use crate::text::{Decoding, StopOutcome, StopStrings};
+use crate::text::{Decoding, StopOutcome, StopStrings, Thinking, Tokenizer};
 
 /// What has been said, and how to go on.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub(super) struct Completion {
     sampler: Sampler,
     /// Boxed, since it is large and rare.
     grammar: Option<Box<Grammar>>,
-    reasoning: Option<Reasoning>,
+    reasoning: Option<Thinking>,
     /// Gone once a stop string has ended it.
     text: Option<Text>,
     tokens: usize,
@@ -89,7 +88,7 @@ impl Completion {
             logprobs: request.logprobs.unwrap_or(0),
             sampler,
             grammar: grammar.transpose()?.map(Box::new),
-            reasoning: Reasoning::after(past, prompt, tokenizer, request.reasoning_budget)?,
+            reasoning: thinking(past, prompt, tokenizer, request.reasoning_budget)?,
             text: Some(Text { decoding: tokenizer.decoding(false), stops }),
             tokens: 0,
             last: None,
@@ -139,7 +138,7 @@ impl Completion {
     /// Chooses the next token from the model's logits, `[vocab_size]`.
     pub(super) fn choose(&mut self, logits: &[f32]) -> Result<Chosen, Error> {
         let model = LogSoftmax::new(logits)?;
-        let token = match self.reasoning.as_ref().and_then(Reasoning::forced) {
+        let token = match self.reasoning.as_ref().and_then(Thinking::forced) {
             Some(token) => token,
             None => {
                 let allowed = self.allowed()?;
@@ -167,7 +166,7 @@ impl Completion {
 
     /// Whether there is a constraint, but the thoughts before the output have not ended.
     fn grammar_waits(&self) -> bool {
-        self.grammar.is_some() && self.reasoning.as_ref().is_some_and(Reasoning::is_inside)
+        self.grammar.is_some() && self.reasoning.as_ref().is_some_and(Thinking::is_inside)
     }
 
     /// Takes a chosen token, and turns it into text or into the end.
@@ -222,4 +221,22 @@ impl Completion {
         let outcome = stops.push(&decoding.finish(self.model.tokenizer())?);
         Ok(outcome.text + &stops.finish())
     }
+}
+
+/// The tracker of thinking blocks after a sequence and a prompt. A budget for thoughts is an error if there can't be one.
+fn thinking(
+    past: &[u32],
+    prompt: &[u32],
+    tokenizer: &Tokenizer,
+    budget: Option<usize>,
+) -> Result<Option<Thinking>, Error> {
+    let thinking = Thinking::after(past, prompt, tokenizer, budget)?;
+    if thinking.is_none() && budget.is_some() {
+        return Err(Error::Option {
+            option: "reasoning_budget",
+            expected: "a model that thinks between the tokens <think> and </think>, or in the channel `analysis`",
+            found: "a tokenizer without them".to_owned(),
+        });
+    }
+    Ok(thinking)
 }

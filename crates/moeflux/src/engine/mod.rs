@@ -6,7 +6,6 @@ mod generate;
 mod graphs;
 mod handle;
 mod prompt;
-mod reasoning;
 mod request;
 mod runner;
 mod scheduler;

@@ -38,8 +38,9 @@ pub struct GenerateRequest {
     pub prompt_logprobs: Option<usize>,
     /// What the output must look like. Where the prompt ends with an opened thinking block, what comes after that block.
     pub constraint: Option<Constraint>,
-    /// Most tokens inside thinking blocks (`<think>` to `</think>`): then the end of the block is chosen, whatever the
-    /// model would say. The prompt counts as inside if it ends with `<think>` and nothing but whitespace.
+    /// Most tokens inside thinking blocks (`<think>` to `</think>`, or the messages of gpt-oss's channel `analysis`): then the
+    /// end of the block is chosen, whatever the model would say. The prompt counts as inside if it ends with what opens a
+    /// block and nothing but whitespace.
     pub reasoning_budget: Option<usize>,
     /// Whether and how to guess tokens to be faster. It changes nothing else.
     pub speculate: Speculate,

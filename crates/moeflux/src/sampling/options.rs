@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::SamplingError;
+use crate::text::GenerationDefaults;
 
 /// How the next token is chosen.
 ///
 /// The default is greedy: the most likely token, nothing penalised. That is what a bare call of the reference
-/// implementation does; a checkpoint's own recommendation is in its `generation_config.json`.
+/// implementation does; [`recommended`](Self::recommended) is what a checkpoint asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingOptions {
     /// Divisor of the logits, 0 or more; 0 always takes the most likely token (of equals, the lowest id).
@@ -75,6 +76,22 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
+    /// The options that a checkpoint recommends in its `generation_config.json`; what it does not name is off, and the seed
+    /// is 0. As in the reference implementation, a checkpoint that does not say `do_sample` is decoded greedily.
+    #[must_use]
+    pub fn recommended(defaults: &GenerationDefaults) -> Self {
+        let off = Self::default();
+        let is_sampled = defaults.do_sample == Some(true);
+        Self {
+            temperature: if is_sampled { defaults.temperature.unwrap_or(1.0) } else { 0.0 },
+            top_k: defaults.top_k.unwrap_or(off.top_k),
+            top_p: defaults.top_p.unwrap_or(off.top_p),
+            min_p: defaults.min_p.unwrap_or(off.min_p),
+            repetition_penalty: defaults.repetition_penalty.unwrap_or(off.repetition_penalty),
+            ..off
+        }
+    }
+
     /// Whether top-k leaves all of so many tokens.
     pub(super) fn keeps_all_in_top_k(&self, vocab_size: usize) -> bool {
         self.top_k == 0 || self.top_k >= vocab_size

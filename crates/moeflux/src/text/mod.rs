@@ -10,6 +10,7 @@ mod message;
 mod stop;
 mod stream;
 mod template;
+mod thinking;
 mod tiktoken;
 mod tokenizer;
 
@@ -20,4 +21,5 @@ pub use stop::{StopOutcome, StopStrings};
 pub(crate) use stream::Decoding;
 pub use stream::TokenStream;
 pub use template::{ChatRequest, ChatTemplate};
+pub(crate) use thinking::{THINK, Thinking};
 pub use tokenizer::Tokenizer;

@@ -21,6 +21,19 @@ fn generate() {
 }
 
 #[test]
+fn chat_tools() {
+    assert_eq!(run("chat_tools"), "add{\"a\": 4321, \"b\": 1234}\n4321 + 1234 = 5555.\n");
+}
+
+/// A library user needs no more for a conversation with tools.
+#[test]
+fn chat_tools_is_short() {
+    let source = std::fs::read_to_string(root().join("crates/moeflux/examples/chat_tools.rs")).unwrap();
+    let main = source.split("fn main").nth(1).unwrap();
+    assert!(main.lines().count() <= 25, "{main}");
+}
+
+#[test]
 fn count_tokens() {
     let output = run("count_tokens");
     let n: usize = output.split(' ').next().unwrap().parse().unwrap();

@@ -274,6 +274,46 @@ fn thoughts_end_with_their_budget() {
 }
 
 #[test]
+fn thoughts_in_a_channel_end_with_their_budget() {
+    let folder = copy_with(&data("gpt_oss/hf"), &json!({}));
+    let path = folder.path().join("tokenizer.json");
+    let markers = [
+        ("<think>", "<|channel|>"),
+        ("<|video_pad|>", "analysis"),
+        ("</think>", "<|message|>"),
+        ("<|image_pad|>", "<|end|>"),
+    ];
+    let tokenizer = std::fs::read_to_string(&path).unwrap();
+    let tokenizer = markers.iter().fold(tokenizer, |text, (from, to)| text.replace(from, to));
+    std::fs::write(path, tokenizer).unwrap();
+    let model = Model::open(folder.path(), &ModelOptions::default()).unwrap();
+    let [channel, analysis, message, end] =
+        ["<|channel|>", "analysis", "<|message|>", "<|end|>"].map(|text| model.tokenizer().id(text).unwrap());
+    let mut engine = Engine::new(model, &EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
+    let mut told = |prompt: &[u32], reasoning_budget| {
+        let prompt = prompt.to_vec();
+        let request = GenerateRequest {
+            max_tokens: 8,
+            ignore_eos: true,
+            reasoning_budget,
+            prompt,
+            ..Default::default()
+        };
+        run(&mut engine, request).unwrap().tokens
+    };
+    let open = [1, channel, analysis, message];
+    let free = told(&open, None);
+    assert!(!free.contains(&end));
+    for budget in [0, 1, 3] {
+        let tokens = told(&open, Some(budget));
+        assert_eq!((&tokens[..budget], tokens[budget]), (&free[..budget], end));
+    }
+    // Another channel is no thinking block.
+    let answer = [1, channel, 5, message];
+    assert_eq!(told(&answer, Some(0)), told(&answer, None));
+}
+
+#[test]
 fn options_that_cannot_be_are_errors_that_name_them() {
     let mut engine = engine(None);
     let prompt = prompt(&engine, "Hello", false);

@@ -1,6 +1,7 @@
 //! The library: against other implementations, and its promises one by one.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::result_large_err)]
 
+mod chat;
 mod chat_template;
 mod common;
 mod demo;

@@ -32,7 +32,7 @@ pub(super) fn hermes(body: &str) -> Result<Call, Defect> {
 }
 
 /// What separates name and arguments, or kind and name.
-pub(in crate::output) const SEPARATOR: &str = "<｜tool▁sep｜>";
+pub(in crate::chat) const SEPARATOR: &str = "<｜tool▁sep｜>";
 
 /// `NAME separator {…}`, or `function separator NAME`, a line break and the arguments in a fenced block.
 pub(super) fn deepseek(body: &str) -> Result<Call, Defect> {

@@ -1,17 +1,18 @@
 //! Which format a model has, told from its template, and the grammars that force calls in it: what a grammar lets through
 //! the parser reads, and nothing else gets through.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use moeflux::chat::{Delta, Format, Parser, Syntax, ToolChoice};
 use moeflux::sampling::{Constraint, GrammarCompiler};
 use moeflux::text::Tokenizer;
-use moeflux_server::generation::{Delta, ToolChoice};
-use moeflux_server::output::{Format, Parser, Syntax};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common::root;
+
 fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")
+    root().join("models/demo")
 }
 
 /// The demo's tokenizer with another template.

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use crate::property;
-use moeflux_server::generation::Delta;
-use moeflux_server::output::{Format, Parser, Syntax};
+use moeflux::chat::{Delta, Format, Parser, Syntax};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,0 +1,6 @@
+//! Conversations: prompts, and what answers say.
+
+mod conversation;
+#[cfg(feature = "grammar")]
+mod formats;
+mod parser;
