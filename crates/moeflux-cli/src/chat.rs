@@ -13,12 +13,14 @@ use crate::output_args::OutputArgs;
 use crate::sampling_args::SamplingArgs;
 use crate::stats::Stats;
 use crate::terminal::{note, show_dim};
+use crate::tool_args::ToolArgs;
 
 const HELP: &str = r#"/retry         answer the last message again
 /undo          remove the last message and its answer
 /reset         remove all messages except the system prompt
 /system TEXT   set the system prompt; without TEXT, remove it
 /think on|off  let the model reason before it answers
+/result TEXT   set the result of the first tool call that has none
 /stats         print times, rates and memory of the last answer
 /save FILE     write the conversation as JSON
 /load FILE     continue a saved conversation
@@ -43,6 +45,8 @@ pub(crate) struct ChatArgs {
     #[arg(long, help_heading = "Prompt")]
     think: bool,
     #[command(flatten)]
+    tools: ToolArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -51,10 +55,19 @@ pub(crate) struct ChatArgs {
 struct Chat<'a> {
     args: &'a ChatArgs,
     conversation: Conversation,
-    think: bool,
     last: Option<Stats>,
     /// Somebody types at a terminal.
     is_typed: bool,
+}
+
+/// What the model answers.
+enum Turn<'a> {
+    /// A message.
+    Question(&'a str),
+    /// The last message, again.
+    Retry,
+    /// What a tool returned.
+    Result(&'a str),
 }
 
 /// Whether the conversation goes on.
@@ -67,13 +80,14 @@ enum Next {
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let interrupt = Interrupt::install()?;
+    let options = args.tools.options(args.think)?;
     let model = args.model.open_with(args.argument.as_deref(), args.output.wants_mtp())?;
     let engine = args.engine.engine(model)?;
-    let mut conversation = Conversation::new(engine);
+    let mut conversation = Conversation::new(engine, options);
     conversation.set_system(args.system.as_deref().unwrap_or_default());
     let mut reader = LineReader::new()?;
     let is_typed = reader.is_terminal();
-    let mut chat = Chat { args, conversation, think: args.think, last: None, is_typed };
+    let mut chat = Chat { args, conversation, last: None, is_typed };
     if reader.is_terminal() {
         note(format_args!("{}: /help lists commands", chat.folder().display()));
     }
@@ -103,7 +117,7 @@ impl Chat<'_> {
             return Ok(Next::GoOn);
         }
         let Some(command) = line.strip_prefix('/') else {
-            self.answer(Some(line), interrupt)?;
+            self.answer(Turn::Question(line), interrupt)?;
             return Ok(Next::GoOn);
         };
         let (command, argument) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
@@ -114,7 +128,9 @@ impl Chat<'_> {
         match (command, argument) {
             ("quit" | "exit", "") => return Ok(Next::Quit),
             ("help", "") => note(HELP),
-            ("retry", "") => self.answer(None, interrupt)?,
+            ("retry", "") => self.answer(Turn::Retry, interrupt)?,
+            ("result", "") => bail!("/result: expected what the tool returned, as in `/result 42`"),
+            ("result", text) => self.answer(Turn::Result(text), interrupt)?,
             ("undo", "") => self.conversation.undo()?,
             ("reset", "") => {
                 self.conversation.reset();
@@ -129,11 +145,11 @@ impl Chat<'_> {
                 });
             }
             ("think", "on") => {
-                self.think = true;
+                self.conversation.set_thinking(true);
                 self.done("the model thinks before it answers");
             }
             ("think", "off") => {
-                self.think = false;
+                self.conversation.set_thinking(false);
                 self.done("the model answers at once");
             }
             ("think", _) => bail!("/think: expected on or off, found {argument:?}"),
@@ -162,13 +178,20 @@ impl Chat<'_> {
         }
     }
 
-    /// Has the model answer a question, or the last one again.
-    fn answer(&mut self, question: Option<&str>, interrupt: &Interrupt) -> Result<()> {
+    /// Has the model answer.
+    fn answer(&mut self, turn: Turn<'_>, interrupt: &Interrupt) -> Result<()> {
         let defaults = self.conversation.engine().model().tokenizer().generation_defaults();
         let request = self.args.output.request(self.args.sampling.options(defaults))?;
-        let stats = match question {
-            Some(question) => self.conversation.ask(question, self.think, request, interrupt)?,
-            None => self.conversation.retry(self.think, request, interrupt)?,
+        let stats = match turn {
+            Turn::Question(question) => self.conversation.ask(question, request, interrupt)?,
+            Turn::Retry => self.conversation.retry(request, interrupt)?,
+            Turn::Result(result) => match self.conversation.give_result(result, request, interrupt)? {
+                Some(stats) => stats,
+                None => {
+                    self.done("another call waits for its result");
+                    return Ok(());
+                }
+            },
         };
         if self.args.output.stats {
             note(&stats);

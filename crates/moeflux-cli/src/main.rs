@@ -2,6 +2,7 @@
 
 mod allocator;
 mod answer;
+mod answer_writer;
 mod bench;
 mod cache;
 mod chat;
@@ -30,7 +31,6 @@ mod progress;
 mod prompt_args;
 mod pull;
 mod pull_progress;
-mod reasoning;
 mod rm;
 mod run;
 mod sampling_args;
@@ -41,6 +41,7 @@ mod store_args;
 #[cfg(feature = "otel")]
 mod telemetry;
 mod terminal;
+mod tool_args;
 mod trace;
 mod trace_record;
 mod verify;
@@ -89,6 +90,7 @@ Examples:
   moeflux run \"What is 17 + 25?\" --temperature 0
   moeflux run models/demo \"Tell me a story about a fox.\" --seed 7 --stats
   moeflux run --think \"What is 8 * 7?\"
+  moeflux run \"What is the weather in Oslo?\" --tools tools.json
   moeflux run --file question.txt --json > answer.json
   echo \"What is the capital of Norway?\" | moeflux run
   moeflux run --raw \"Once upon a time\" --max-tokens 50")]

@@ -1,29 +1,29 @@
 //! `moeflux run`: one answer.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
+use moeflux::chat::{ChatOptions, Format, Parser};
 use moeflux::sampling::TokenLogprob;
 use moeflux::sequence::snapshot::SnapshotOptions;
-use moeflux::text::{ChatRequest, Message, Tokenizer};
-use moeflux::{CancelToken, Engine, GenerateRequest, StopReason};
+use moeflux::text::{Message, Tokenizer};
+use moeflux::{CancelToken, GenerateRequest, StopReason};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::answer::{Answer, answer};
+use crate::answer_writer::JsonCall;
 use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
 use crate::model_args::{EngineArgs, ModelArgs};
 use crate::output_args::OutputArgs;
 use crate::output_file;
 use crate::prompt_args::PromptArgs;
-use crate::reasoning::ReasoningSplitter;
 use crate::sampling_args::SamplingArgs;
 use crate::stats::Stats;
 use crate::terminal::{self, note};
+use crate::tool_args::ToolArgs;
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -49,9 +49,8 @@ pub(crate) struct RunArgs {
     /// Write the state after the answer to this file, for --resume
     #[arg(long, value_name = "FILE", help_heading = "Output", conflicts_with = "samples")]
     save: Option<PathBuf>,
-    /// Offer tools to the model: a file with a JSON list of tools, as in OpenAI's API
-    #[arg(long, value_name = "FILE", help_heading = "Prompt")]
-    tools: Option<PathBuf>,
+    #[command(flatten)]
+    tools: ToolArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -66,7 +65,8 @@ pub(crate) struct RunArgs {
         help_heading = "Output"
     )]
     samples: u64,
-    /// Print one JSON object at the end instead of text: `schema_version` and `answers`, a list
+    /// Print one JSON object at the end instead of text: `schema_version` and `answers`, a list. Each answer has `text`, and
+    /// if there are any `reasoning` (a text) and `tool_calls` (a list of `name` and `arguments`)
     #[arg(long, help_heading = "Output")]
     json: bool,
     /// With --json: print the log-probability of each token, and of the N most likely tokens at its position
@@ -94,6 +94,8 @@ struct JsonAnswer<'a> {
     text: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     reasoning: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<JsonCall<'a>>,
     tokens: &'a [u32],
     #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<Vec<JsonLogprob>>,
@@ -130,11 +132,12 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         output_file::check("--save", path)?;
     }
     let (model, question) = args.prompt.read(&args.model)?;
-    let tools = args.tools.as_deref().map(read_tools).transpose()?;
+    let options = args.tools.options(args.think)?;
     let mut engine = args.engine.engine(args.model.open_with(model, args.output.wants_mtp())?)?;
 
     let tokenizer = engine.model().tokenizer();
-    let prompt = if args.raw { question } else { args.render(&engine, &question, tools.as_deref())? };
+    let format = if args.raw { Format::Plain } else { Format::of(tokenizer) };
+    let prompt = if args.raw { question } else { args.prompt_of(&options, &question, tokenizer)? };
     let sampling = args.sampling.options(tokenizer.generation_defaults());
     let mut request = GenerateRequest {
         prompt: tokenizer.encode_within(&prompt, engine.model().context_length(), &CancelToken::default())?,
@@ -142,6 +145,7 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         prompt_logprobs: args.prompt_logprobs,
         ..args.output.request(sampling)?
     };
+    request.constraint = options.constraint(tokenizer, format, request.constraint)?;
 
     let before_request = started.elapsed();
     let mut shared = engine.sequence();
@@ -156,7 +160,8 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         let prompt = request.prompt[..request.prompt.len() - 1].to_vec();
         let reading = GenerateRequest { prompt, ..GenerateRequest::default() };
         let read = interrupt.during(|cancel| {
-            answer(&mut engine, &mut shared, GenerateRequest { cancel, ..reading }, None, false)
+            let request = GenerateRequest { cancel, ..reading };
+            answer(&mut engine, &mut shared, request, Parser::new(Format::Plain, &[], ""), false)
         })?;
         if read.outcome.stop == StopReason::Cancelled {
             return Ok(ExitCode::from(EXIT_INTERRUPTED));
@@ -169,11 +174,11 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         if args.samples > 1 && !args.json {
             note(format_args!("[{} of {}, seed {seed}]", index + 1, args.samples));
         }
-        let splitter = (!args.raw).then(|| ReasoningSplitter::after(&prompt));
+        let parser = options.parser(format, &prompt);
         let mut sequence = shared.clone();
         let answer = interrupt.during(|cancel| {
             let request = GenerateRequest { cancel, ..request };
-            answer(&mut engine, &mut sequence, request, splitter, !args.json)
+            answer(&mut engine, &mut sequence, request, parser, !args.json)
         })?;
         let stats = Stats::new(&answer, &engine, &sequence, shared.len(), seed, Some(before_request));
         if args.output.stats {
@@ -190,8 +195,8 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     }
     if args.json {
         let tokenizer = engine.model().tokenizer();
-        let answers: Vec<JsonAnswer<'_>> =
-            answers.iter().map(|(answer, stats)| args.json_answer(answer, stats, tokenizer)).collect();
+        let answers = answers.iter().map(|(answer, stats)| args.json_answer(answer, stats, tokenizer));
+        let answers = answers.collect::<Result<_>>()?;
         let json = serde_json::to_string_pretty(&JsonAnswers { schema_version: SCHEMA_VERSION, answers })?;
         terminal::show(&format!("{json}\n"))?;
     }
@@ -200,7 +205,12 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
 }
 
 impl RunArgs {
-    fn json_answer<'a>(&self, answer: &'a Answer, stats: &'a Stats, tokenizer: &Tokenizer) -> JsonAnswer<'a> {
+    fn json_answer<'a>(
+        &self,
+        answer: &'a Answer,
+        stats: &'a Stats,
+        tokenizer: &Tokenizer,
+    ) -> Result<JsonAnswer<'a>> {
         let logprobs = answer
             .logprobs
             .iter()
@@ -209,36 +219,24 @@ impl RunArgs {
             .prompt_logprobs
             .iter()
             .map(|told| JsonLogprob::new(told.token, told.logprob, &told.top_logprobs, tokenizer));
-        JsonAnswer {
+        let tool_calls = answer.tool_calls.iter().map(JsonCall::new);
+        Ok(JsonAnswer {
             text: &answer.text,
             reasoning: &answer.reasoning,
+            tool_calls: tool_calls.collect::<Result<_, _>>()?,
             tokens: &answer.tokens,
             logprobs: self.logprobs.map(|_| logprobs.collect()),
             prompt_logprobs: self.prompt_logprobs.map(|_| prompt_logprobs.collect()),
             stats,
-        }
+        })
     }
 
-    fn render(&self, engine: &Engine, question: &str, tools: Option<&[Value]>) -> Result<String> {
+    /// The prompt of a question.
+    fn prompt_of(&self, options: &ChatOptions, question: &str, tokenizer: &Tokenizer) -> Result<String> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         // A question typed into a pipe or a file ends with a line break that is no part of it.
         let user = Message::new("user", question.trim_end_matches(['\r', '\n']));
         let messages: Vec<Message> = system.chain([user]).collect();
-        Ok(engine.model().tokenizer().render_chat(&ChatRequest {
-            messages: &messages,
-            tools,
-            add_generation_prompt: true,
-            enable_thinking: Some(self.think),
-            ..ChatRequest::default()
-        })?)
-    }
-}
-
-fn read_tools(path: &Path) -> Result<Vec<Value>> {
-    let named = || format!("reading tools from {}", path.display());
-    let text = fs::read_to_string(path).with_context(named)?;
-    match serde_json::from_str(&text).with_context(named)? {
-        Value::Array(tools) => Ok(tools),
-        _ => bail!("{}: expected a JSON list of tools, as in OpenAI's API", path.display()),
+        Ok(options.prompt(tokenizer, &messages)?)
     }
 }

@@ -65,33 +65,27 @@ pub(crate) struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The flags, completed by the model's own defaults. Values are checked where they are used.
+    /// The flags, completed by what the model recommends. Values are checked where they are used.
     pub(crate) fn options(&self, model: &GenerationDefaults) -> SamplingOptions {
-        // As in the reference implementation, a model that does not say `do_sample` is decoded greedily.
-        let sampled = model.do_sample == Some(true);
-        let temperature = if sampled { model.temperature.unwrap_or(1.0) } else { 0.0 };
-        let off = SamplingOptions::default();
+        let model = SamplingOptions::recommended(model);
         SamplingOptions {
-            temperature: self.temperature.unwrap_or(temperature),
-            top_k: self.top_k.or(model.top_k).unwrap_or(off.top_k),
-            top_p: self.top_p.or(model.top_p).unwrap_or(off.top_p),
-            min_p: self.min_p.or(model.min_p).unwrap_or(off.min_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(model.repetition_penalty)
-                .unwrap_or(off.repetition_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(off.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(off.frequency_penalty),
+            temperature: self.temperature.unwrap_or(model.temperature),
+            top_k: self.top_k.unwrap_or(model.top_k),
+            top_p: self.top_p.unwrap_or(model.top_p),
+            min_p: self.min_p.unwrap_or(model.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(model.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(model.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(model.frequency_penalty),
             logit_bias: self.logit_bias.iter().copied().collect(),
-            typical_p: self.typical_p.unwrap_or(off.typical_p),
-            xtc_probability: self.xtc_probability.unwrap_or(off.xtc_probability),
-            xtc_threshold: self.xtc_threshold.unwrap_or(off.xtc_threshold),
-            penalty_window: self.penalty_window.unwrap_or(off.penalty_window),
-            dry_multiplier: self.dry_multiplier.unwrap_or(off.dry_multiplier),
-            dry_base: self.dry_base.unwrap_or(off.dry_base),
-            dry_allowed_length: self.dry_allowed_length.unwrap_or(off.dry_allowed_length),
+            typical_p: self.typical_p.unwrap_or(model.typical_p),
+            xtc_probability: self.xtc_probability.unwrap_or(model.xtc_probability),
+            xtc_threshold: self.xtc_threshold.unwrap_or(model.xtc_threshold),
+            penalty_window: self.penalty_window.unwrap_or(model.penalty_window),
+            dry_multiplier: self.dry_multiplier.unwrap_or(model.dry_multiplier),
+            dry_base: self.dry_base.unwrap_or(model.dry_base),
+            dry_allowed_length: self.dry_allowed_length.unwrap_or(model.dry_allowed_length),
             dry_sequence_breakers: match self.dry_sequence_breaker.as_slice() {
-                [] => off.dry_sequence_breakers,
+                [] => model.dry_sequence_breakers,
                 given => given.to_vec(),
             },
             seed: self.seed.unwrap_or_else(random_seed),

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use moeflux::GenerateRequest;
+use moeflux::chat::{ChatOptions, Format};
 use moeflux::experts::{self, Recorder};
-use moeflux::text::{ChatRequest, Message};
+use moeflux::text::Message;
 
 use crate::answer::answer;
 use crate::interrupt::Interrupt;
 use crate::model_args::{EngineArgs, ModelArgs};
 use crate::output_args::OutputArgs;
 use crate::prompt_args::PromptArgs;
-use crate::reasoning::ReasoningSplitter;
 use crate::sampling_args::SamplingArgs;
 use crate::terminal::note;
 
@@ -49,15 +49,12 @@ pub(crate) fn run(args: &RecordArgs) -> Result<()> {
     let mut engine = args.engine.engine_with(model, &options)?;
 
     let tokenizer = engine.model().tokenizer();
+    let options = ChatOptions::default();
+    let format = if args.raw { Format::Plain } else { Format::of(tokenizer) };
     let prompt = if args.raw {
         question
     } else {
-        let messages = [Message::new("user", question.trim_end_matches(['\r', '\n']))];
-        tokenizer.render_chat(&ChatRequest {
-            messages: &messages,
-            add_generation_prompt: true,
-            ..ChatRequest::default()
-        })?
+        options.prompt(tokenizer, &[Message::new("user", question.trim_end_matches(['\r', '\n']))])?
     };
     let request = GenerateRequest {
         prompt: tokenizer.encode(&prompt)?,
@@ -67,11 +64,11 @@ pub(crate) fn run(args: &RecordArgs) -> Result<()> {
         ignore_eos: args.output.ignore_eos,
         ..GenerateRequest::default()
     };
-    let splitter = (!args.raw).then(|| ReasoningSplitter::after(&prompt));
+    let parser = options.parser(format, &prompt);
     let mut sequence = engine.sequence();
     let answer = interrupt.during(|cancel| {
         let request = GenerateRequest { cancel, ..request };
-        answer(&mut engine, &mut sequence, request, splitter, true)
+        answer(&mut engine, &mut sequence, request, parser, true)
     })?;
     recorder.finish()?;
     let (read, written) = (answer.outcome.prompt_tokens, answer.outcome.completion_tokens);

@@ -35,11 +35,11 @@ pub enum ChatError {
     #[error("tool_choice: a call is required, but no tool is offered")]
     NoTools,
     /// A call is required of a model whose format of calls is not known.
-    #[error("it is not known how this model writes calls, so none can be made certain")]
+    #[error("the format of this model's tool calls is unknown, so a call cannot be required")]
     UnknownCalls,
     /// A constraint leaves no room for calls.
     #[error(
-        "an answer that must have a format can't call tools: leave out one of the two, or let the tool choice be none"
+        "a constrained answer cannot call tools: remove the constraint or the tools, or set the tool choice to none"
     )]
     ConstraintWithTools,
     /// A result without a call that waits for one.

@@ -6,6 +6,7 @@ mod gpu;
 mod inspect;
 mod run;
 mod stream;
+mod tools;
 mod trace;
 
 use crate::common::{Finished, Result, finished, root};

@@ -67,25 +67,6 @@ fn thoughts_are_not_the_answer() -> Result<()> {
 }
 
 #[test]
-fn tools_are_offered() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("tools.json");
-    let city = json!({"type": "string", "description": "The city"});
-    let function = json!({
-        "name": "get_weather",
-        "description": "Get the weather of a city",
-        "parameters": {"type": "object", "properties": {"city": city}, "required": ["city"]},
-    });
-    fs::write(&file, json!([{"type": "function", "function": function}]).to_string())?;
-    let file = file.to_str().ok_or("a path in UTF-8")?;
-    let finished = moeflux(&["run", "What is the weather in Oslo?", "-t", "0", "--tools", file])?;
-    let parameter = "<parameter=city>\nOslo\n</parameter>";
-    let call = format!("<tool_call>\n<function=get_weather>\n{parameter}\n</function>\n</tool_call>\n");
-    assert_eq!(finished.text(), call);
-    Ok(())
-}
-
-#[test]
 fn raw_text_is_continued_until_told_to_stop() -> Result<()> {
     let args = ["run", "--raw", "Once upon a time there was", "-t", "0"];
     let whole = moeflux(&[&args[..], &["--max-tokens", "12", "--json"]].concat())?.answer()?;
