@@ -227,9 +227,7 @@ fn on_gpu(index: usize, model: Model, options: &EngineOptions, memory: GpuMemory
 
 #[cfg(not(feature = "gpu"))]
 fn on_gpu(index: usize, _: Model, _: &EngineOptions, _: GpuMemory) -> Result<Engine> {
-    anyhow::bail!(
-        "--device gpu:{index}: this program was built without GPUs; build it with `--features gpu`"
-    )
+    anyhow::bail!("--device gpu:{index}: this program was built without GPUs; build it with `--features gpu`")
 }
 
 #[cfg(feature = "gpu")]

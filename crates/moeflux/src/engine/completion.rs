@@ -40,11 +40,11 @@ pub(super) struct Chosen {
 }
 
 /// What came of a chosen token.
-pub(super) enum Told {
-    /// An event, and the token to read next.
+pub(super) enum TokenResult {
+    /// The token, which is to be read next, and its event.
     Token(u32, Event),
     /// The end, and the last of the text.
-    End(StopReason, String),
+    Finished(StopReason, String),
 }
 
 /// From tokens to text that may be shown.
@@ -170,21 +170,21 @@ impl Completion {
     }
 
     /// Takes a chosen token, and turns it into text or into the end.
-    pub(super) fn tell(&mut self, chosen: Chosen) -> Result<Told, Error> {
+    pub(super) fn apply(&mut self, chosen: Chosen) -> Result<TokenResult, Error> {
         let Chosen { token, logprob, top_logprobs } = chosen;
         self.tokens += 1;
         self.accept(token)?;
         if !self.ignore_eos && self.model.tokenizer().eos_ids().contains(&token) {
             self.last = Some(LastToken { id: token, logprob, top_logprobs });
-            return Ok(Told::End(StopReason::EndOfSequence(token), self.finish()?));
+            return Ok(TokenResult::Finished(StopReason::EndOfSequence(token), self.finish()?));
         }
         let StopOutcome { text, hit } = self.push_text(token)?;
         if let Some(hit) = hit {
             self.text = None;
             self.last = Some(LastToken { id: token, logprob, top_logprobs });
-            return Ok(Told::End(StopReason::StopString(self.stop_strings[hit].clone()), text));
+            return Ok(TokenResult::Finished(StopReason::StopString(self.stop_strings[hit].clone()), text));
         }
-        Ok(Told::Token(token, Event::Token { id: token, text, logprob, top_logprobs }))
+        Ok(TokenResult::Token(token, Event::Token { id: token, text, logprob, top_logprobs }))
     }
 
     /// Lets all that follows the tokens know of one more.

@@ -1,18 +1,17 @@
-//! Generates text: prefill, then sample and decode token by token until there is a reason to stop.
+//! Generates text on a sequence that the caller keeps: the engine's loop for one request, or for the samples of one.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::completion::{Chosen, Completion, Told};
-use super::event::{Event, Outcome, StopReason};
-use super::prompt::Prompt;
+use super::Engine;
+use super::core::new_request;
+use super::event::{Event, Outcome};
+use super::handle::SubmitOptions;
 use super::request::GenerateRequest;
-use super::runner::{Input, Run, Runner};
-use super::speculate::{Ahead, Drafter};
-use crate::backend::{BackendError, CancelToken};
+use super::requests::{RequestId, Requests, StepEvent};
+use super::scheduler::Limits;
+use super::speculate::Drafter;
 use crate::error::Error;
-use crate::model::{Model, Pass};
-use crate::sampling::GrammarCompiler;
 use crate::sequence::Sequence;
 
 /// A running generation: an iterator of events. Dropping it stops; the sequence keeps the tokens read so far.
@@ -20,197 +19,130 @@ use crate::sequence::Sequence;
 /// The last token chosen is not read into the sequence: it has no successor yet.
 #[derive(Debug)]
 pub struct Generation<'a> {
-    model: &'a Arc<Model>,
-    runner: &'a mut Runner,
+    samples: Samples<'a>,
+    /// Where the sequence goes in the end. Until then it is the request's.
     sequence: &'a mut Sequence,
-    prompt: Prompt,
-    cancel: CancelToken,
-    completion: Completion,
-    drafter: Option<Drafter>,
-    /// A step that has run and is not committed: the sequence keeps of it what is told of.
-    ahead: Option<Ahead>,
-    phase: Phase,
+}
+
+/// Several completions of one prompt that run at once: an iterator of events, each with the number of its completion.
+#[derive(Debug)]
+pub struct Samples<'a> {
+    engine: &'a mut Engine,
+    requests: Requests,
+    ids: Vec<RequestId>,
+    /// What happened and was not taken.
+    events: VecDeque<Result<(usize, Event), Error>>,
+    /// Whether the prompt has been read.
+    is_prefilled: bool,
     prefill: Duration,
     decode: Duration,
+    /// Completions that have not ended.
+    left: usize,
 }
 
-#[derive(Clone, Debug)]
-enum Phase {
-    /// The prompt is being read.
-    Prefill,
-    /// The prompt has been read, and no token is wanted.
-    Read,
-    /// A token was chosen and not yet told of.
-    Chosen(Chosen),
-    /// A token was told of and not yet read.
-    Told(u32),
-    Finished,
-}
-
-impl<'a> Generation<'a> {
+impl<'a> Samples<'a> {
     pub(super) fn new(
-        model: &'a Arc<Model>,
-        runner: &'a mut Runner,
-        grammars: &GrammarCompiler,
-        sequence: &'a mut Sequence,
-        mut request: GenerateRequest,
+        engine: &'a mut Engine,
+        sequence: &Sequence,
+        request: GenerateRequest,
+        n: usize,
     ) -> Result<Self, Error> {
-        runner.check(model, sequence, &request.prompt)?;
-        let completion = Completion::new(model, grammars, sequence.tokens(), &request)?;
-        let drafter = Drafter::new(request.speculate, model, runner)?;
-        Ok(Generation {
-            model,
-            runner,
-            sequence,
-            prompt: Prompt::of(&mut request),
-            cancel: request.cancel,
-            completion,
-            drafter,
-            ahead: None,
-            phase: Phase::Prefill,
+        Self::start(engine, sequence, request, n, Sequence::fork)
+    }
+
+    fn start<S: std::ops::Deref<Target = Sequence>>(
+        engine: &'a mut Engine,
+        sequence: S,
+        request: GenerateRequest,
+        n: usize,
+        take: impl FnOnce(S) -> Sequence,
+    ) -> Result<Self, Error> {
+        let runner = &engine.runner;
+        runner.check(&sequence, &request.prompt)?;
+        let (cancel, speculate) = (request.cancel.clone(), request.speculate);
+        let model = runner.model();
+        let mut request =
+            new_request(model, &engine.grammars, sequence.tokens(), request, n, SubmitOptions::default())?;
+        let prefill_chunk = runner.prefill_chunk();
+        let limits = Limits { running: n, prefill_chunk, mixed_tokens: prefill_chunk, state_bytes: None };
+        let mut requests = Requests::new(runner, limits, false);
+        let ids = request.ids();
+        request.cancel_steps_by(&cancel);
+        request.start_on(take(sequence), Drafter::new(speculate, runner));
+        requests.add(request);
+        Ok(Samples {
+            engine,
+            requests,
+            left: ids.len(),
+            ids,
+            events: VecDeque::new(),
+            is_prefilled: false,
             prefill: Duration::ZERO,
             decode: Duration::ZERO,
         })
     }
 
-    /// The next event, from a phase that is not the last.
-    fn advance(&mut self) -> Result<Event, Error> {
-        if self.cancel.is_cancelled() {
-            return self.done(StopReason::Cancelled);
-        }
+    /// One step of the engine's loop.
+    fn step(&mut self) {
         let start = Instant::now();
-        let event = match self.phase {
-            Phase::Prefill => {
-                let event = self.read_prompt();
-                self.prefill += start.elapsed();
-                event
+        let mut events = Vec::new();
+        let Engine { runner, policy, .. } = &mut *self.engine;
+        self.requests.settle(runner, &mut events);
+        self.requests.schedule(runner, &mut events);
+        self.requests.run(runner, policy, &mut events);
+        let time = start.elapsed();
+        *if self.is_prefilled { &mut self.decode } else { &mut self.prefill } += time;
+        for event in events {
+            match event {
+                StepEvent::Event { id, event } => {
+                    if let Event::Prefill { done, total, .. } = event {
+                        self.is_prefilled = done == total;
+                    }
+                    let index = self.ids.iter().position(|&own| own == id).unwrap_or(0);
+                    self.events.push_back(Ok((index, event)));
+                }
+                StepEvent::Failed { error, .. } => self.events.push_back(Err(error)),
+                StepEvent::Embedded { .. } | StepEvent::Read { .. } | StepEvent::Cancelled { .. } => {}
             }
-            _ => {
-                let event = self.decode();
-                self.decode += start.elapsed();
-                event
-            }
-        };
-        match event {
-            Err(Error::Backend(BackendError::Cancelled)) => self.done(StopReason::Cancelled),
-            event => event,
         }
-    }
-
-    fn read_prompt(&mut self) -> Result<Event, Error> {
-        let vocab_size = self.model.vocab_size();
-        let (rows, outputs) = self.prompt.chunk(self.sequence, self.runner.prefill_chunk(), vocab_size);
-        let tokens = &self.prompt.tokens()[rows.clone()];
-        let mut input = Input { outputs, ..Input::new(self.sequence, tokens) };
-        let mut hidden = Vec::new();
-        let pass = self.drafter.as_ref().map_or(Pass::Tokens, Drafter::pass);
-        let run = Run { kept: Some(&mut hidden), ..Run::new(pass, Some(&self.cancel)) };
-        let logits = self.runner.forward(self.model, std::slice::from_mut(&mut input), run, None)?;
-        input.commit(rows.len())?;
-        let event = self.prompt.took(self.sequence, rows, logits, vocab_size)?;
-        if self.prompt.is_read() {
-            self.phase = match logits.rchunks_exact(vocab_size).next() {
-                Some(logits) if !self.completion.is_full() => Phase::Chosen(self.completion.choose(logits)?),
-                _ => Phase::Read,
-            };
-        }
-        if let Some(drafter) = &mut self.drafter {
-            drafter.read(self.model, self.runner, self.sequence, &hidden)?;
-        }
-        Ok(event)
-    }
-
-    fn decode(&mut self) -> Result<Event, Error> {
-        if self.completion.is_full() {
-            return self.done(StopReason::MaxTokens);
-        }
-        let chosen = match self.phase {
-            Phase::Chosen(ref chosen) => chosen.clone(),
-            Phase::Told(token) => match self.choose_after(token)? {
-                Some(chosen) => chosen,
-                None => return self.done(StopReason::ContextFull),
-            },
-            Phase::Prefill | Phase::Read | Phase::Finished => {
-                unreachable!("decode follows prefill, where a token is wanted, and ends once")
-            }
-        };
-        match self.completion.tell(chosen)? {
-            Told::Token(token, event) => {
-                self.phase = Phase::Told(token);
-                Ok(event)
-            }
-            Told::End(stop, text) => Ok(self.done_with(stop, text)),
-        }
-    }
-
-    /// Chooses what follows a token, reading it if no step has yet; `None` if there is no room for it.
-    fn choose_after(&mut self, token: u32) -> Result<Option<Chosen>, Error> {
-        if let Some(logits) = self.ahead.as_mut().and_then(|ahead| ahead.take(token)) {
-            return self.completion.choose(logits).map(Some);
-        }
-        self.settle()?;
-        let Some(room) = (self.model.context_length() - self.sequence.len()).checked_sub(1) else {
-            return Ok(None);
-        };
-        let cancel = Some(&self.cancel);
-        let Some(drafter) = &mut self.drafter else {
-            let input = Input::new(self.sequence, std::slice::from_ref(&token));
-            let logits = self.runner.step(self.model, &mut [input], cancel, None)?;
-            return self.completion.choose(logits).map(Some);
-        };
-        let most = room.min(self.completion.left() - 1);
-        let ahead = Ahead::run((self.model, self.runner), self.sequence, drafter, token, most, cancel)?;
-        match self.ahead.insert(ahead).take(token) {
-            Some(logits) => self.completion.choose(logits).map(Some),
-            None => unreachable!("the step begins with the token"),
-        }
-    }
-
-    /// Commits what was told of the step that ran ahead, and lets go of the rest.
-    fn settle(&mut self) -> Result<(), Error> {
-        let Some(ahead) = self.ahead.take() else { return Ok(()) };
-        ahead.commit(self.sequence)?;
-        if let Some(drafter) = &mut self.drafter {
-            drafter.judge(self.runner, ahead.tokens.len() - 1, ahead.used - 1);
-            drafter.read(self.model, self.runner, self.sequence, ahead.hidden())?;
-        }
-        Ok(())
-    }
-
-    fn done(&mut self, stop: StopReason) -> Result<Event, Error> {
-        let text = self.completion.finish()?;
-        Ok(self.done_with(stop, text))
-    }
-
-    fn done_with(&mut self, stop: StopReason, text: String) -> Event {
-        self.phase = Phase::Finished;
-        let mut speculated = self.drafter.as_ref().map(Drafter::speculated).unwrap_or_default();
-        if let Some(Ahead { tokens, used, .. }) = &self.ahead {
-            speculated.drafted += tokens.len() - 1;
-            speculated.accepted += used.saturating_sub(1);
-        }
-        Event::Done(Outcome {
-            text,
-            stop,
-            last: self.completion.take_last(),
-            prompt_tokens: self.prompt.read(),
-            cached_tokens: 0,
-            completion_tokens: self.completion.tokens(),
-            speculated,
-            queued: Duration::ZERO,
-            prefill: self.prefill,
-            decode: self.decode,
-        })
     }
 }
 
-impl Drop for Generation<'_> {
-    /// The sequence keeps what was told of a step that ran ahead.
-    fn drop(&mut self) {
-        if let Some(ahead) = &self.ahead {
-            // The one error that a commit has is about positions that someone gave.
-            ahead.commit(self.sequence).unwrap_or(());
+impl Iterator for Samples<'_> {
+    type Item = Result<(usize, Event), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.events.is_empty() && self.left > 0 {
+            self.step();
         }
+        let mut event = self.events.pop_front()?;
+        match &mut event {
+            Ok((_, Event::Done(outcome))) => {
+                self.left -= 1;
+                // Without the time that the caller took between events.
+                (outcome.queued, outcome.prefill, outcome.decode) =
+                    (Duration::ZERO, self.prefill, self.decode);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.left = 0;
+                self.events.clear();
+            }
+        }
+        Some(event)
+    }
+}
+
+impl<'a> Generation<'a> {
+    pub(super) fn new(
+        engine: &'a mut Engine,
+        sequence: &'a mut Sequence,
+        request: GenerateRequest,
+    ) -> Result<Self, Error> {
+        let empty = engine.sequence();
+        let take = |sequence: &mut Sequence| std::mem::replace(sequence, empty);
+        let samples = Samples::start(engine, &mut *sequence, request, 1, take)?;
+        Ok(Generation { samples, sequence })
     }
 }
 
@@ -218,13 +150,25 @@ impl Iterator for Generation<'_> {
     type Item = Result<Event, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if matches!(self.phase, Phase::Finished) {
-            return None;
+        Some(self.samples.next()?.map(|(_, event)| event))
+    }
+}
+
+impl Drop for Generation<'_> {
+    /// The sequence keeps what was told of the last step: a token whose choice was not taken is not read.
+    fn drop(&mut self) {
+        let Samples { requests, events, .. } = &mut self.samples;
+        let untold = events.iter().filter(|event| match event {
+            Ok((_, Event::Token { .. } | Event::Done(Outcome { last: Some(_), .. }))) => true,
+            Ok((_, Event::Prefill { .. } | Event::Done(_))) | Err(_) => false,
+        });
+        let untold = untold.count();
+        for mut request in requests.drain() {
+            // The one error that a commit has is about positions that someone gave.
+            request.commit(request.uncommitted().saturating_sub(untold)).unwrap_or(());
+            if let Some(sequence) = request.take_sequence() {
+                *self.sequence = sequence;
+            }
         }
-        let event = self.advance();
-        if event.is_err() {
-            self.phase = Phase::Finished;
-        }
-        Some(event)
     }
 }

@@ -11,8 +11,8 @@ pub(super) struct GraphCache {
 }
 
 impl GraphCache {
-    /// Decode with guesses of several lengths, a full chunk and a few odd ends of prompts.
-    const CAPACITY: usize = 16;
+    /// Decode of several sequences with drafts of several lengths, a full chunk and a few odd ends of prompts.
+    const CAPACITY: usize = 64;
 
     pub(super) fn new(planned: bool) -> Self {
         GraphCache { planned, kept: Vec::with_capacity(Self::CAPACITY) }

@@ -1,12 +1,18 @@
 //! Evaluates tokens and generates text.
+//!
+//! There is one loop: an [`EngineCore`] advances all its requests by [`step`](EngineCore::step).
+//! [`Engine::generate`] is that loop for one request on a sequence of the caller's, an [`EngineHandle`] a thread that runs it for
+//! many clients.
 
 mod completion;
+mod core;
 mod event;
 mod generate;
 mod graphs;
 mod handle;
 mod prompt;
 mod request;
+mod requests;
 mod runner;
 mod scheduler;
 mod snapshot;
@@ -15,18 +21,21 @@ mod truncate;
 
 use std::sync::Arc;
 
+pub use self::core::EngineCore;
 pub use event::{Event, LastToken, Outcome, PromptLogprob, StopReason};
-pub use generate::Generation;
+pub use generate::{Generation, Samples};
 pub use handle::{
     Embedding, EngineHandle, EngineStats, Pending, RequestError, Restored, Saved, SchedulerOptions,
     SubmitError, SubmitOptions, Ticket,
 };
 pub use request::GenerateRequest;
+pub use requests::{RequestId, StepEvent};
 pub use runner::{Input, Outputs};
 pub use speculate::{MAX_DRAFT, Speculate, Speculated};
 pub use truncate::Truncated;
 
 use self::runner::Runner;
+use self::speculate::Policy;
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{GpuBackend, GpuMemory};
 use crate::backend::{Backend, Observer, cpu::CpuBackend};
@@ -44,9 +53,10 @@ const PREFILL_CHUNK: usize = 512;
 /// A model on a backend.
 #[derive(Debug)]
 pub struct Engine {
-    model: Arc<Model>,
     runner: Runner,
     grammars: Arc<GrammarCompiler>,
+    /// What speculation has cost and gained so far.
+    policy: Policy,
 }
 
 impl Engine {
@@ -57,8 +67,8 @@ impl Engine {
         let model = Arc::new(model);
         let backend = CpuBackend::open(&model, &placement, &options.compute())?;
         let Placement { prefill_chunk, states, .. } = placement;
-        let runner = Runner::new(Box::new(backend), options, prefill_chunk, states);
-        Ok(Engine { model, runner, grammars: Arc::default() })
+        let runner = Runner::new(model, Box::new(backend), options, prefill_chunk, states);
+        Ok(Self::of(runner))
     }
 
     /// An engine on another backend, which has room for the whole model.
@@ -69,8 +79,12 @@ impl Engine {
     ) -> Result<Self, Error> {
         options.check()?;
         let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK);
-        let runner = Runner::new(backend, options, prefill_chunk, None);
-        Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
+        let runner = Runner::new(Arc::new(model), backend, options, prefill_chunk, None);
+        Ok(Self::of(runner))
+    }
+
+    fn of(runner: Runner) -> Self {
+        Engine { runner, grammars: Arc::default(), policy: Policy::default() }
     }
 
     /// An engine on a GPU, which holds so much of the model as its memory allows; experts that are not there are brought as
@@ -85,13 +99,13 @@ impl Engine {
         options.check()?;
         let placement = GpuBackend::place(&device, &model, memory, options)?;
         let backend = GpuBackend::open(device, &model, &placement, &options.compute())?;
-        let runner = Runner::new(Box::new(backend), options, placement.prefill_chunk, None);
-        Ok(Engine { model: Arc::new(model), runner, grammars: Arc::default() })
+        let runner = Runner::new(Arc::new(model), Box::new(backend), options, placement.prefill_chunk, None);
+        Ok(Self::of(runner))
     }
 
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        self.runner.model()
     }
 
     /// What streams the experts; `None` if they are mapped.
@@ -107,19 +121,19 @@ impl Engine {
     /// An empty sequence of this model, for this engine's numbers: caches are of float32 in exact mode and of half
     /// floats in fast mode. An engine of the other mode refuses it.
     pub fn sequence(&self) -> Sequence {
-        self.model.sequence(self.runner.kv_type())
+        self.model().sequence(self.runner.kv_type())
     }
 
     /// Appends tokens and returns the logits of the last one, `[vocab_size]`.
     ///
     /// Runs in chunks; after an error the sequence holds the chunks that were finished.
     pub fn eval(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, Error> {
-        self.runner.append(&self.model, sequence, tokens, Outputs::Last)
+        self.runner.append(sequence, tokens, Outputs::Last)
     }
 
     /// Appends tokens and returns the logits of each, `[n_tokens, vocab_size]`, chunk by chunk as [`eval`](Self::eval).
     pub fn eval_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, Error> {
-        self.runner.append(&self.model, sequence, tokens, Outputs::All)
+        self.runner.append(sequence, tokens, Outputs::All)
     }
 
     /// Runs one step over several sequences at once and returns the logits asked for, `[n_outputs, vocab_size]`, in the
@@ -129,7 +143,7 @@ impl Engine {
         inputs: &mut [Input<'_>],
         observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], Error> {
-        self.runner.step(&self.model, inputs, None, observer)
+        self.runner.step(inputs, observer)
     }
 
     /// Appends a prompt and samples what follows. Work happens as the events are taken.
@@ -138,7 +152,18 @@ impl Engine {
         sequence: &'a mut Sequence,
         request: GenerateRequest,
     ) -> Result<Generation<'a>, Error> {
-        Generation::new(&self.model, &mut self.runner, &self.grammars, sequence, request)
+        Generation::new(self, sequence, request)
+    }
+
+    /// Appends a prompt to copies of a sequence and samples `n` completions of it, which run at once: the prompt is read once.
+    /// The first is the one that [`generate`](Self::generate) would give; each further one has a seed larger by one.
+    pub fn generate_samples(
+        &mut self,
+        sequence: &Sequence,
+        request: GenerateRequest,
+        n: usize,
+    ) -> Result<Samples<'_>, Error> {
+        Samples::new(self, sequence, request, n)
     }
 
     /// Most tokens of a prompt in one step.

@@ -103,8 +103,8 @@ impl Prompt {
         (rows, outputs)
     }
 
-    /// The sequence has read that chunk, with these logits.
-    pub(super) fn took(
+    /// Takes note that the sequence has read a chunk, with these logits.
+    pub(super) fn apply_chunk(
         &mut self,
         sequence: &mut Sequence,
         rows: Range<usize>,

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::graphs::GraphCache;
-use super::speculate::Policy;
 use crate::backend::{Backend, CancelToken, Observer, Segment, Step};
 use crate::error::Error;
 use crate::experts::{DeviceTally, ExpertStore};
@@ -70,8 +69,8 @@ pub enum Outputs {
 /// What a run computes, and with what.
 pub(super) struct Run<'a> {
     pub(super) pass: Pass,
-    /// Whether the first few tokens of an input may be committed.
-    pub(super) keep_each: bool,
+    /// Of each input whether the first few of its tokens may be committed; empty if of none.
+    pub(super) keep_each: &'a [bool],
     /// See [`Step::given`].
     pub(super) given: &'a [f32],
     /// See [`Step::kept`].
@@ -83,17 +82,17 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn new(pass: Pass, cancel: Option<&'a CancelToken>) -> Self {
-        Run { pass, keep_each: false, given: &[], kept: None, states: None, cancel }
+        Run { pass, keep_each: &[], given: &[], kept: None, states: None, cancel }
     }
 }
 
-/// The backend and the graphs that it runs.
+/// A model on a backend, and the graphs that it runs.
 pub(super) struct Runner {
+    model: Arc<Model>,
     backend: Box<dyn Backend>,
     graphs: GraphCache,
     prefill_chunk: usize,
     room: Option<StateRoom>,
-    pub(super) policy: Policy,
 }
 
 impl fmt::Debug for Runner {
@@ -104,18 +103,17 @@ impl fmt::Debug for Runner {
 
 impl Runner {
     pub(super) fn new(
+        model: Arc<Model>,
         backend: Box<dyn Backend>,
         options: &EngineOptions,
         prefill_chunk: usize,
         room: Option<StateRoom>,
     ) -> Self {
-        Runner {
-            backend,
-            graphs: GraphCache::new(options.planned_memory),
-            prefill_chunk,
-            room,
-            policy: Policy::default(),
-        }
+        Runner { model, backend, graphs: GraphCache::new(options.planned_memory), prefill_chunk, room }
+    }
+
+    pub(super) fn model(&self) -> &Arc<Model> {
+        &self.model
     }
 
     pub(super) fn prefill_chunk(&self) -> usize {
@@ -146,12 +144,11 @@ impl Runner {
     /// Appends tokens chunk by chunk and returns the logits asked for.
     pub(super) fn append(
         &mut self,
-        model: &Model,
         sequence: &mut Sequence,
         tokens: &[u32],
         outputs: Outputs,
     ) -> Result<Vec<f32>, Error> {
-        self.check(model, sequence, tokens)?;
+        self.check(sequence, tokens)?;
         let mut logits = Vec::new();
         let mut left = tokens;
         while !left.is_empty() {
@@ -160,7 +157,7 @@ impl Runner {
             left = rest;
             let outputs = if outputs == Outputs::Last && !left.is_empty() { Outputs::None } else { outputs };
             let input = Input { outputs, ..Input::new(sequence, chunk) };
-            logits.extend_from_slice(self.step(model, &mut [input], None, None)?);
+            logits.extend_from_slice(self.step(&mut [input], None)?);
         }
         Ok(logits)
     }
@@ -168,12 +165,10 @@ impl Runner {
     /// One run of the graph over all inputs, then the sequences take their new states.
     pub(super) fn step(
         &mut self,
-        model: &Model,
         inputs: &mut [Input<'_>],
-        cancel: Option<&CancelToken>,
         observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], Error> {
-        let logits = self.forward(model, inputs, Run::new(Pass::Tokens, cancel), observer)?;
+        let logits = self.forward(inputs, Run::new(Pass::Tokens, None), observer)?;
         for input in inputs {
             input.commit(input.tokens.len())?;
         }
@@ -181,23 +176,23 @@ impl Runner {
     }
 
     /// One run of a graph over all inputs. The sequences are as before until their inputs are
-    /// [committed](Input::commit), all at once or, if `run.keep_each`, the first few tokens.
+    /// [committed](Input::commit): all tokens of an input or, if `run.keep_each` says so, the first few.
     pub(super) fn forward(
         &mut self,
-        model: &Model,
         inputs: &mut [Input<'_>],
         run: Run<'_>,
         observer: Option<&mut dyn Observer>,
     ) -> Result<&[f32], Error> {
         for input in &*inputs {
-            self.check(model, input.sequence, input.tokens)?;
+            self.check(input.sequence, input.tokens)?;
         }
         let Batch { tokens, positions, outputs, rows } = Batch::gather(inputs)?;
         let mut segments: Vec<Segment<'_>> = inputs
             .iter_mut()
             .zip(rows)
-            .map(|(input, rows)| {
-                if run.keep_each {
+            .enumerate()
+            .map(|(index, (input, rows))| {
+                if run.keep_each.get(index) == Some(&true) {
                     input.sequence.reserve_each(rows.len());
                 } else {
                     input.sequence.reserve(rows.len());
@@ -213,7 +208,7 @@ impl Runner {
             room.share(store, run.states.unwrap_or_else(of_inputs))?;
         }
         let shape = StepShape { n_tokens: tokens.len(), n_outputs: outputs.len() };
-        let (graph, plan) = self.graphs.get(model, run.pass, shape)?;
+        let (graph, plan) = self.graphs.get(&self.model, run.pass, shape)?;
         let mut step = Step {
             tokens: &tokens,
             positions: &positions,
@@ -223,19 +218,19 @@ impl Runner {
             kept: run.kept,
             cancel: run.cancel,
         };
-        Ok(self.backend.run(model, graph, plan, &mut step, observer)?)
+        Ok(self.backend.run(&self.model, graph, plan, &mut step, observer)?)
     }
 
     /// Whether the tokens can be appended.
-    pub(super) fn check(&self, model: &Model, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
-        if sequence.model() != model.id() {
+    pub(super) fn check(&self, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
+        if sequence.model() != self.model.id() {
             return Err(Error::ForeignSequence);
         }
         let (expected, found) = (self.kv_type(), sequence.kv_type());
         if expected != found {
             return Err(Error::KvType { expected, found });
         }
-        check_tokens(model, sequence.len(), tokens)
+        check_tokens(&self.model, sequence.len(), tokens)
     }
 }
 

@@ -11,35 +11,35 @@ use crate::sequence::{Sequence, mflx};
 impl Engine {
     /// Writes a sequence to a file, in whole or not at all.
     pub fn save(&self, sequence: &Sequence, path: &Path, options: &SnapshotOptions) -> Result<(), Error> {
-        if sequence.model() != self.model.id() {
+        if sequence.model() != self.model().id() {
             return Err(Error::ForeignSequence);
         }
-        sequence.save(path, self.model.fingerprint(), options).map_err(at(path))
+        sequence.save(path, self.model().fingerprint(), options).map_err(at(path))
     }
 
     /// Reads a sequence that this engine, or one of the same model and numbers, has saved: what follows has the same bits
     /// as if it had never been away.
     pub fn load(&self, path: &Path) -> Result<Snapshot, Error> {
-        Snapshot::load(path, &Expected::by(&self.model, self.sequence())).map_err(at(path))
+        Snapshot::load(path, &Expected::by(self.model(), self.sequence())).map_err(at(path))
     }
 
     /// The sequence that an `MFLX` snapshot holds the states of; `tokens` are those that were read, which it doesn't say.
     /// See [`mflx`] for what is not checked, since the file says nothing of it.
     pub fn import_mflx(&self, bytes: &[u8], tokens: &[u32]) -> Result<Sequence, Error> {
-        let vocab_size = self.model.vocab_size();
+        let vocab_size = self.model().vocab_size();
         if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
             return Err(Error::TokenOutOfRange { index, token: tokens[index], vocab_size });
         }
-        let graph = self.model.graph(ONE_TOKEN)?;
-        Ok(mflx::import(&graph, self.model.context_length(), self.sequence(), bytes, tokens)?)
+        let graph = self.model().graph(ONE_TOKEN)?;
+        Ok(mflx::import(&graph, self.model().context_length(), self.sequence(), bytes, tokens)?)
     }
 
     /// The states of a sequence as an `MFLX` snapshot of version 2.
     pub fn export_mflx(&self, sequence: &Sequence) -> Result<Vec<u8>, Error> {
-        if sequence.model() != self.model.id() {
+        if sequence.model() != self.model().id() {
             return Err(Error::ForeignSequence);
         }
-        Ok(mflx::export(&self.model.graph(ONE_TOKEN)?, sequence)?)
+        Ok(mflx::export(&self.model().graph(ONE_TOKEN)?, sequence)?)
     }
 }
 

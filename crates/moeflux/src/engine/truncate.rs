@@ -19,7 +19,7 @@ impl Engine {
     /// checkpoint at or before `len`, and the tokens from there on are read again; [`Sequence::truncation_cost`] tells
     /// how many. After an error the sequence is as it was.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) -> Result<Truncated, Error> {
-        if sequence.model() != self.model.id() {
+        if sequence.model() != self.model().id() {
             return Err(Error::ForeignSequence);
         }
         if len > sequence.len() {

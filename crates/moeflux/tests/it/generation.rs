@@ -177,15 +177,23 @@ fn samples_of_one_prompt_are_those_of_their_seeds() {
     let mut request = freely(prompt.clone(), 24);
     request.sampling.presence_penalty = 0.5;
     request.sampling.repetition_penalty = 1.1;
-    let mut shared = engine.sequence();
-    engine.eval(&mut shared, &prompt[..prompt.len() - 1]).unwrap();
-    let mut texts = Vec::new();
-    for index in 0..4 {
-        let sample = run_on(&mut engine, &mut shared.clone(), request.nth_sample(index)).unwrap();
+    let (mut tokens, mut texts) = (vec![Vec::new(); 4], vec![String::new(); 4]);
+    let sequence = engine.sequence();
+    for event in engine.generate_samples(&sequence, request.clone(), 4).unwrap() {
+        match event.unwrap() {
+            (index, Event::Token { id, text, .. }) => {
+                tokens[index].push(id);
+                texts[index] += &text;
+            }
+            (index, Event::Done(outcome)) => texts[index] += &outcome.text,
+            (_, Event::Prefill { .. }) => {}
+        }
+    }
+    assert!(sequence.is_empty(), "samples read copies");
+    for (index, tokens) in (0..).zip(tokens) {
         let mut alone = request.clone();
         alone.sampling.seed += index;
-        assert_eq!(sample.tokens, run(&mut engine, alone).unwrap().tokens, "sample {index}");
-        texts.push(sample.text);
+        assert_eq!(tokens, run(&mut engine, alone).unwrap().tokens, "sample {index}");
     }
     texts.dedup();
     assert_eq!(texts.len(), 4);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::engines::{engine, prompt};
 use crate::property;
+use moeflux::engine::{EngineCore, StepEvent};
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::{
     Engine, EngineHandle, Error, Event, GenerateRequest, Numbers, Outcome, PromptLogprob, RequestError,
@@ -332,6 +333,37 @@ fn shutting_down_lets_answers_finish_or_stops_them() {
     handle.shutdown(Duration::ZERO);
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(all(long).unwrap().stop(), &StopReason::Cancelled);
+}
+
+/// The loop itself, without a thread.
+#[test]
+fn requests_are_submitted_stepped_and_cancelled() {
+    let asked: Vec<GenerateRequest> = (0..3).map(|i| request(prompt(20, i), u64::from(i), 12)).collect();
+    let mut core = EngineCore::new(engine("demo", Numbers::Fast, 64), &SchedulerOptions::default()).unwrap();
+    assert!(core.is_idle() && core.step().is_empty());
+    let submit = |request: &GenerateRequest, core: &mut EngineCore| {
+        core.submit(request.clone(), SubmitOptions::default()).unwrap()
+    };
+    let ids: Vec<_> = asked.iter().map(|request| submit(request, &mut core)).collect();
+    let mut told: Vec<Told> = ids.iter().map(|_| Told::default()).collect();
+    let mut steps = 0;
+    while !core.is_idle() {
+        for event in core.step() {
+            let StepEvent::Event { id, event } = event else { panic!("{event:?}") };
+            told[ids.iter().position(|&own| own == id).unwrap()].take(event);
+        }
+        steps += 1;
+        if steps == 4 {
+            core.cancel(ids[1]);
+        }
+    }
+    let mut single = engine("demo", Numbers::Fast, 64);
+    for index in [0, 2] {
+        told[index].assert_same(&alone(&mut single, asked[index].clone()));
+    }
+    assert_eq!((told[1].stop(), told[1].tokens.len()), (&StopReason::Cancelled, 4));
+    // The prompts are read in one step, which chooses the first tokens.
+    assert_eq!((steps, core.stats().steps), (12, 12));
 }
 
 proptest! {

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use crate::common::engines::{bits, fresh, probe};
 use crate::common::{Reference, data, max_abs, max_diff, root};
+use crate::property;
 use moeflux::backend::cpu::CpuBackend;
 use moeflux::backend::{Backend, Segment, Step};
 use moeflux::graph::{Plan, StepShape};
 use moeflux::model::Pass;
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::{
-    Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Numbers, Outcome, Sequence,
-    Speculate, Speculated, StopReason,
+    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Numbers, Outcome,
+    SchedulerOptions, Sequence, Speculate, Speculated, StopReason, SubmitOptions, Ticket,
 };
+use proptest::prelude::*;
 
 const WAYS: [Speculate; 4] =
     [Speculate::Auto, Speculate::Lookup, Speculate::Mtp { depth: 1 }, Speculate::Mtp { depth: 3 }];
@@ -229,4 +231,130 @@ fn the_layer_for_further_tokens_agrees_with_transformers() {
         kept.extend(part.1);
     }
     assert_eq!((bits(&logits), bits(&kept)), (bits(&whole.0), bits(&whole.1)));
+}
+
+/// All that was told but times and what drafts came to; and that.
+type Told = (Vec<(u32, u32)>, String, StopReason);
+
+fn all(events: impl Iterator<Item = Event>) -> (Told, Speculated) {
+    let (mut tokens, mut text) = (Vec::new(), String::new());
+    for event in events {
+        match event {
+            Event::Token { id, text: piece, logprob, .. } => {
+                tokens.push((id, logprob.to_bits()));
+                text += &piece;
+            }
+            Event::Done(outcome) => {
+                return ((tokens, text + &outcome.text, outcome.stop), outcome.speculated);
+            }
+            Event::Prefill { .. } => {}
+        }
+    }
+    panic!("no end");
+}
+
+/// One of a few requests whose drafts are right often, now and then or never.
+fn some_request(kind: usize, seed: u32, max_tokens: usize) -> GenerateRequest {
+    let sampling = |temperature, logit_bias: &[(u32, f32)]| SamplingOptions {
+        temperature,
+        seed: u64::from(seed),
+        logit_bias: logit_bias.iter().copied().collect(),
+        ..SamplingOptions::default()
+    };
+    let repeated: Vec<u32> = [seed + 1, seed + 2, seed + 3, seed + 4].repeat(4 + seed as usize);
+    let request = GenerateRequest { max_tokens, ignore_eos: true, ..GenerateRequest::default() };
+    match kind {
+        0 => GenerateRequest { prompt: repeated, ..request },
+        1 => GenerateRequest {
+            prompt: repeated,
+            sampling: sampling(1.0, &[(40, 100.0), (41, 100.0)]),
+            ..request
+        },
+        2 => GenerateRequest {
+            prompt: repeated,
+            sampling: sampling(1.0, &[]),
+            min_tokens: max_tokens / 2,
+            ignore_eos: false,
+            ..request
+        },
+        _ => GenerateRequest {
+            prompt: crate::common::engines::prompt(30 + 20 * seed as usize, seed),
+            sampling: sampling(0.0, &[(9, 100.0)]),
+            ..request
+        },
+    }
+}
+
+proptest! {
+    #![proptest_config(property::config(10))]
+
+    /// Random requests in batches, each with drafts of its own kind, under random limits, some preempted for memory.
+    #[test]
+    fn batches_with_mixed_speculation_change_nothing(
+        requests in prop::collection::vec((0_usize..4, 0_u32..4, 1_usize..40, 0..WAYS.len() + 1), 1..9),
+        max_running in 1_usize..9,
+        mixed in 1_usize..80,
+        budget in prop::option::weighted(0.3, 1_u64 << 18..1 << 21),
+        family in prop::sample::select(vec!["demo", "qwen3_next/hf", "deepseek_v3/hf", "gpt_oss/hf"]),
+    ) {
+        let mut single = engine(family);
+        let options = SchedulerOptions {
+            max_running,
+            mixed_tokens: Some(mixed),
+            state_budget: budget,
+            ..SchedulerOptions::default()
+        };
+        let handle = EngineHandle::start(engine(family), &options).unwrap();
+        let has_mtp = single.model().has_mtp();
+        let mut submitted = Vec::new();
+        for (kind, seed, max_tokens, way) in requests {
+            let asked = some_request(kind, seed, max_tokens);
+            let speculate = WAYS.get(way).copied().unwrap_or_default();
+            let is_missing = matches!(speculate, Speculate::Mtp { .. }) && !has_mtp;
+            let speculate = if is_missing { Speculate::Lookup } else { speculate };
+            let request = GenerateRequest { speculate, ..asked.clone() };
+            submitted.push((handle.submit(request, SubmitOptions::default()).unwrap(), asked));
+        }
+        for (ticket, asked) in submitted {
+            let (found, _) = all(ticket.map(Result::unwrap));
+            let mut sequence = single.sequence();
+            let (expected, _) = all(single.generate(&mut sequence, asked).unwrap().map(Result::unwrap));
+            if found.2 == StopReason::MemoryFull {
+                prop_assert!(budget.is_some() && expected.0.starts_with(&found.0));
+            } else {
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}
+
+/// Requests of one batch each have drafts, and fewer steps are made for the same text. The layer for multi-token prediction of
+/// the small checkpoint has random weights: its drafts are there, and are not right.
+#[test]
+fn drafts_save_steps_in_a_batch() {
+    for (family, speculate) in [("demo", Speculate::Lookup), ("qwen3_next/hf", Speculate::Mtp { depth: 2 })] {
+        for n in [1, 4, 8] {
+            let run = |speculate| {
+                let handle = EngineHandle::start(engine(family), &SchedulerOptions::default()).unwrap();
+                let request = |seed| GenerateRequest { speculate, ..some_request(1, seed, 60) };
+                let submit = |seed| handle.submit(request(seed), SubmitOptions::default()).unwrap();
+                let tickets: Vec<Ticket> = (0..n).map(submit).collect();
+                let told: Vec<_> =
+                    tickets.into_iter().map(|ticket| all(ticket.map(Result::unwrap))).collect();
+                handle.shutdown(Duration::MAX);
+                (told, handle.stats().steps)
+            };
+            let (off, off_steps) = run(Speculate::Off);
+            let (found, steps) = run(speculate);
+            for ((found, guesses), (expected, _)) in found.iter().zip(&off) {
+                assert_eq!(found, expected, "{family} {speculate} {n}");
+                assert!(guesses.drafted > 0, "{family} {speculate} {n}: {guesses:?}");
+            }
+            println!("{family}, {n} at once, {speculate}: {steps} steps, off {off_steps}");
+            assert!(
+                family != "demo" || steps < off_steps,
+                "{n}: {steps} steps, and {off_steps} without drafts"
+            );
+        }
+    }
 }

@@ -1,28 +1,32 @@
 //! An engine that many ask at once.
 
+mod clients;
 mod error;
+mod inbox;
 mod stats;
+mod thread;
 mod ticket;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_channel::{bounded, unbounded};
 
+use self::clients::Client;
 pub use self::error::{RequestError, SubmitError};
+use self::inbox::Shared;
 pub use self::stats::EngineStats;
+use self::thread::EngineThread;
 pub use self::ticket::{Pending, Ticket};
-use super::Engine;
-use super::completion::Completion;
-use super::prompt::Prompt;
+use super::core::{EngineCore, new_request};
 use super::request::GenerateRequest;
+use super::requests::Request;
 use super::runner::check_tokens;
-use super::scheduler::{Goal, Job, Limits, Sample, Scheduler, Shared};
-use crate::backend::CancelToken;
+use super::{Engine, Speculate};
 use crate::error::Error;
 use crate::experts::ExpertStore;
 use crate::model::Model;
@@ -45,6 +49,8 @@ pub struct SchedulerOptions {
     pub state_budget: Option<u64>,
     /// Whether what was read is kept for prompts that begin alike.
     pub prefix_cache: bool,
+    /// How to draft tokens of requests that are [off](Speculate::Off).
+    pub speculate: Speculate,
     /// Events of a completion that may wait to be read; with more it is preempted until half of them have been.
     pub unread_events: usize,
     /// Time after which a completion that is preempted for that is cancelled; `None` is never.
@@ -59,6 +65,7 @@ impl Default for SchedulerOptions {
             mixed_tokens: None,
             state_budget: None,
             prefix_cache: true,
+            speculate: Speculate::Off,
             unread_events: 1024,
             unread_time: None,
         }
@@ -102,8 +109,8 @@ pub struct Restored {
 /// A handle on a thread that owns an [`Engine`] and runs many requests at once, each step for all of them. Clones share
 /// it; when the last is dropped, what still runs is stopped.
 ///
-/// What a request gets does not depend on what runs beside it. Requests are not [speculated](super::Speculate) on: a step
-/// has many tokens already.
+/// What a request gets does not depend on what runs beside it, nor on [speculation](super::Speculate), which each request asks
+/// for itself and which gives it as many drafts as pay beside the others.
 #[derive(Clone)]
 pub struct EngineHandle(Arc<Inner>);
 
@@ -119,63 +126,39 @@ struct Inner {
     experts: Option<Arc<ExpertStore>>,
     kv_type: KvType,
     max_running: usize,
+    speculate: Speculate,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Tokens of prompts in a step in which others answer, where experts are in memory: what takes about half a second for a
-/// model with three billion active parameters on two cores.
-const MIXED_TOKENS: usize = 256;
-
 impl EngineHandle {
     /// Starts the thread.
     pub fn start(engine: Engine, options: &SchedulerOptions) -> Result<Self, Error> {
-        let SchedulerOptions { max_running, max_queued, mixed_tokens, state_budget, prefix_cache, .. } =
-            *options;
-        let SchedulerOptions { unread_events, unread_time, .. } = *options;
-        let counts = [
-            ("unread_events", Some(unread_events)),
-            ("max_running", Some(max_running)),
-            ("max_queued", Some(max_queued)),
-            ("mixed_tokens", mixed_tokens),
-        ];
-        for (option, value) in counts {
-            if value == Some(0) {
+        let SchedulerOptions { max_running, max_queued, unread_events, unread_time, .. } = *options;
+        for (option, value) in [("unread_events", unread_events), ("max_queued", max_queued)] {
+            if value == 0 {
                 return Err(Error::Option { option, expected: "at least 1", found: "0".to_owned() });
             }
         }
-        let Engine { model, runner, grammars } = engine;
+        let core = EngineCore::new(engine, options)?;
+        let speculate = options.speculate;
+        let Engine { runner, grammars, .. } = core.engine();
+        let model = Arc::clone(runner.model());
+        let grammars = Arc::clone(grammars);
         let experts = runner.experts().map(Arc::clone);
-        // A step that streams reads nearly every expert, however few tokens it has.
-        let mixed = if experts.is_some() { runner.prefill_chunk() } else { MIXED_TOKENS };
-        let states = match state_budget {
-            Some(bytes) => bytes,
-            None => match runner.state_room() {
-                Some(bytes) => bytes,
-                None => free_states(&model)?,
-            },
-        };
-        let limits = Limits {
-            running: max_running,
-            mixed: mixed_tokens.unwrap_or(mixed),
-            states,
-            keeps_prefixes: prefix_cache,
-            unread_events,
-            unread_time,
-        };
-        tracing::info!(max_running, mixed = limits.mixed, states, "requests share an engine");
-        let shared = Arc::new(Shared::new(max_queued));
         let kv_type = runner.kv_type();
-        let scheduler = Scheduler::new(Arc::clone(&model), runner, Arc::clone(&shared), limits);
-        let of_thread = Arc::clone(&shared);
+        let shared = Arc::new(Shared::new(max_queued, core.stop_token()));
+        let thread = EngineThread::new(core, Arc::clone(&shared), unread_events, unread_time);
+        let thread_shared = Arc::clone(&shared);
         let run = move || {
-            // Whoever waits has to be told, whatever happened; the panic itself has been reported.
-            drop(catch_unwind(AssertUnwindSafe(|| scheduler.run())));
-            of_thread.end();
+            // Clients have to hear of the end, whatever happened; the panic itself has been reported.
+            drop(catch_unwind(AssertUnwindSafe(|| thread.run())));
+            thread_shared.end();
         };
-        let thread = thread::Builder::new().name("moeflux-engine".to_owned()).spawn(run);
+        let thread = std::thread::Builder::new().name("moeflux-engine".to_owned()).spawn(run);
         let thread = Mutex::new(Some(thread.map_err(|source| Error::EngineThread { source })?));
-        Ok(EngineHandle(Arc::new(Inner { model, grammars, experts, kv_type, max_running, shared, thread })))
+        let inner = Inner { model, grammars, experts, kv_type, max_running, speculate, shared, thread };
+        Ok(EngineHandle(Arc::new(inner)))
     }
 
     /// The model.
@@ -203,24 +186,21 @@ impl EngineHandle {
         n: usize,
         options: SubmitOptions,
     ) -> Result<Vec<Ticket>, SubmitError> {
-        let Inner { model, grammars, shared, max_running, .. } = &*self.0;
+        let Inner { model, grammars, shared, max_running, speculate, .. } = &*self.0;
         check_tokens(model, 0, &request.prompt)?;
-        if n == 0 || n > *max_running {
+        if n > *max_running {
             let (option, expected) = ("samples", "at least 1 and at most what may run at once");
             return Err(Error::Option { option, expected, found: n.to_string() }.into());
         }
-        let seed = request.sampling.seed;
-        let (mut samples, mut tickets) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        for index in 0..n {
-            request.sampling.seed = seed.wrapping_add(index as u64);
-            let completion = Completion::new(model, grammars, &[], &request)?;
-            let (events, receiver) = unbounded();
-            let own = CancelToken::default();
-            samples.push(Sample { completion, events, cancel: [request.cancel.clone(), own.clone()] });
-            tickets.push(Ticket::new(receiver, own));
+        request.speculate = request.speculate.or(*speculate);
+        let request = new_request(model, grammars, &[], request, n, options)?;
+        let (mut clients, mut tickets) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for (id, cancel) in request.cancel_tokens() {
+            let (sender, receiver) = unbounded();
+            clients.push((id, Client::events(sender)));
+            tickets.push(Ticket::new(receiver, cancel));
         }
-        let prompt = Prompt::of(&mut request);
-        shared.submit(Job::new(prompt, Goal::Generate(samples), options))?;
+        shared.submit((request, clients))?;
         Ok(tickets)
     }
 
@@ -228,8 +208,7 @@ impl EngineHandle {
     pub fn embed(&self, tokens: Vec<u32>, options: SubmitOptions) -> Result<Pending<Embedding>, SubmitError> {
         check_tokens(self.model(), 0, &tokens)?;
         let (reply, receiver) = bounded(1);
-        let goal = Goal::Embed { sum: Vec::new(), reply };
-        self.0.shared.submit(Job::new(Prompt::only(tokens), goal, options))?;
+        self.submit_for(Request::embed(tokens, options), Client::Embedding(reply))?;
         Ok(Pending::new(receiver))
     }
 
@@ -237,12 +216,14 @@ impl EngineHandle {
     pub fn save(&self, tokens: Vec<u32>, path: PathBuf) -> Result<Pending<Saved>, SubmitError> {
         check_tokens(self.model(), 0, &tokens)?;
         let (reply, receiver) = bounded(1);
-        self.0.shared.submit(Job::new(
-            Prompt::only(tokens),
-            Goal::Save { path, reply },
-            SubmitOptions::default(),
-        ))?;
+        let client = Client::Saved { model: Arc::clone(self.model()), path, reply };
+        self.submit_for(Request::read(tokens, SubmitOptions::default()), client)?;
         Ok(Pending::new(receiver))
+    }
+
+    fn submit_for(&self, request: Request, client: Client) -> Result<(), SubmitError> {
+        let clients = request.ids().into_iter().zip([client]).collect();
+        self.0.shared.submit((request, clients))
     }
 
     /// Reads a sequence that was saved: prompts that begin with its tokens go on from there.
@@ -261,7 +242,7 @@ impl EngineHandle {
             };
             drop(reply.try_send(result));
         };
-        let thread = thread::Builder::new().name("moeflux-restore".to_owned()).spawn(read);
+        let thread = std::thread::Builder::new().name("moeflux-restore".to_owned()).spawn(read);
         thread.map_err(|source| Error::EngineThread { source })?;
         Ok(Pending::new(receiver))
     }

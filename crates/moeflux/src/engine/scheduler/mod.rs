@@ -1,346 +1,288 @@
-//! Continuous batching: many requests over one engine. Each step reads one more token of every sequence that answers and a
-//! part of the prompts that are being read, so that the weights, and the experts that have to be streamed, are read once
-//! for all of them. A sequence's bits do not depend on what runs beside it.
+//! Continuous batching: which requests run in the next step, and how many tokens of each the step reads.
+//!
+//! [`schedule`] is a pure function of what is known of the requests and of the limits; it knows no model, no clock and no
+//! thread. Each step reads one more token of every sequence that decodes and a part of the prompts in prefill, so that the
+//! weights, and the experts that have to be streamed, are read once for all of them.
 
-mod inbox;
-mod job;
 mod share;
-mod table;
+#[cfg(test)]
+mod tests;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub(super) use self::inbox::Shared;
-use self::inbox::{Inbox, Phase};
-pub(super) use self::job::{Goal, Job, Sample};
 use self::share::share;
-use self::table::{Part, Running, Table};
-use super::event::StopReason;
-use super::handle::{EngineStats, RequestError};
-use super::runner::{Input, Run, Runner};
-use crate::backend::BackendError;
-use crate::error::Error;
-use crate::model::{Model, Pass};
-use crate::sequence::{CHECKPOINT_BUDGET, SequenceBytes};
 
-/// What a scheduler keeps to.
+/// Limits that a plan keeps to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Sequences that run at once.
+    /// Most sequences that run at once.
     pub(super) running: usize,
-    /// Tokens of prompts in a step in which others answer.
-    pub(super) mixed: usize,
-    /// Memory for states, in bytes: of sequences that run, and of prefixes that are kept.
-    pub(super) states: u64,
-    /// Whether prefixes are kept.
-    pub(super) keeps_prefixes: bool,
-    /// Events of a sample that nobody has read, with which it is preempted until they are.
-    pub(super) unread_events: usize,
-    /// Time after which it then ends; `None` is never.
-    pub(super) unread_time: Option<Duration>,
+    /// Most tokens of prompts in a step.
+    pub(super) prefill_chunk: usize,
+    /// The same in a step in which other requests decode.
+    pub(super) mixed_tokens: usize,
+    /// Memory for the states of all requests, in bytes; `None` is without a limit.
+    pub(super) state_bytes: Option<u64>,
+}
+
+/// What the scheduler sees of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestView {
+    pub(super) stage: Stage,
+    /// Sequences that it takes, or will take once its prompt is read: one for each of its samples.
+    pub(super) sequences: usize,
+    /// Tokens of the prompt that are still to be read.
+    pub(super) prompt_left: usize,
+    /// The caller whose share of the engine it takes.
+    pub(super) share: u64,
+    pub(super) priority: i32,
+    /// Time since it was submitted.
+    pub(super) age: Duration,
+    /// Time since it was preempted last, if it waits and has run before.
+    pub(super) preempted: Option<Duration>,
+    /// Time since it was admitted last, and the steps since.
+    pub(super) slice: (Duration, usize),
+    /// Whether its client leaves too many events unread: then it does not run.
+    pub(super) is_paused: bool,
+    /// Whether its tokens may be read a second time, so that its states can be evicted.
+    pub(super) can_preempt: bool,
+    /// Whether it has states.
+    pub(super) has_states: bool,
+    /// Memory of its states that nothing else shares, in bytes.
+    pub(super) state_bytes: u64,
+    /// Memory that its states would take at least, in bytes, if it began now.
+    pub(super) needed_bytes: u64,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has not begun, or was preempted.
+    Waiting,
+    /// Its prompt is being read.
+    Prefill,
+    /// Its next token is chosen after each step.
+    Decode,
+    /// Its next token is chosen from logits that it has already, as soon as its constraint is ready. A step reads nothing of it.
+    Held,
+    /// Nothing is left to do.
+    Finished,
+}
+
+/// What the next step does. Requests are named by their index. To apply it: end, preempt, evict, admit, then run the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Running requests that wait from now on. They keep their states unless they are evicted too.
+    pub(super) preempt: Vec<usize>,
+    /// How many of those, at the end of the list, had had their time slice.
+    pub(super) sliced: usize,
+    /// Waiting requests that lose their states, and will read their tokens again.
+    pub(super) evict: Vec<usize>,
+    /// Waiting requests that run from now on.
+    pub(super) admit: Vec<usize>,
+    /// Most tokens that the step reads of each request: of prompts a part, of sequences that decode one, drafts not counted.
+    pub(super) rows: Vec<usize>,
+    /// The only request that runs, if its states alone take more memory than there is: it ends.
+    pub(super) out_of_memory: Option<usize>,
 }
 
 /// Time that a sequence runs before another that waits may take its place.
-const SLICE: Duration = Duration::from_millis(400);
-/// How often to look whether events have been read, where nothing else is to be done.
-const LOOK: Duration = Duration::from_millis(20);
+const TIME_SLICE: Duration = Duration::from_millis(400);
+/// A waiting request counts as one of a higher priority after each such time, so that none waits for ever.
+const AGING: Duration = Duration::from_secs(10);
 
-/// Decides what each step reads, and hands out what comes of it.
-pub(super) struct Scheduler {
-    model: Arc<Model>,
-    runner: Runner,
-    shared: Arc<Shared>,
-    limits: Limits,
-    table: Table,
-    steps: u64,
-    busy: Duration,
+/// Plans the next step.
+pub(super) fn schedule(requests: &[RequestView], limits: &Limits) -> Plan {
+    let mut planner = Planner {
+        limits,
+        requests: requests.to_vec(),
+        plan: Plan { rows: vec![0; requests.len()], ..Plan::default() },
+    };
+    planner.preempt_paused();
+    planner.keep_to_memory();
+    planner.admit();
+    planner.assign_rows();
+    planner.plan
 }
 
-/// Tokens beyond its prompt that a sequence has to have room for to be let in.
-const HEADROOM: usize = 256;
+/// A plan in the making, and the requests as they will be once it is applied.
+struct Planner<'a> {
+    limits: &'a Limits,
+    requests: Vec<RequestView>,
+    plan: Plan,
+}
 
-impl Scheduler {
-    pub(super) fn new(model: Arc<Model>, runner: Runner, shared: Arc<Shared>, limits: Limits) -> Self {
-        let table = Table::new(Arc::clone(&model), limits.keeps_prefixes);
-        Scheduler { model, runner, shared, limits, table, steps: 0, busy: Duration::ZERO }
+impl RequestView {
+    fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Prefill | Stage::Decode | Stage::Held)
     }
 
-    /// Runs until it is asked to end and what was asked for before has been done.
-    pub(super) fn run(mut self) {
-        while self.turn() {
-            let start = Instant::now();
-            self.keep_to_memory();
-            self.step();
-            self.steps += 1;
-            self.busy += start.elapsed();
+    /// Whether it waits and has states that may be evicted.
+    fn is_evictable(&self) -> bool {
+        self.stage == Stage::Waiting && self.has_states && self.can_preempt
+    }
+
+    /// Its priority, which rises while it waits: since it was submitted, or since it was preempted.
+    fn rank(&self) -> i64 {
+        let waited = match self.stage {
+            Stage::Waiting => self.preempted.unwrap_or(self.age),
+            Stage::Prefill | Stage::Decode | Stage::Held | Stage::Finished => Duration::ZERO,
+        };
+        i64::from(self.priority).saturating_add_unsigned(waited.as_secs() / AGING.as_secs())
+    }
+}
+
+impl Planner<'_> {
+    fn indices(&self, is: impl Fn(&RequestView) -> bool) -> impl Iterator<Item = usize> {
+        (0..self.requests.len()).filter(move |&index| is(&self.requests[index]))
+    }
+
+    /// Sequences that run, by caller.
+    fn running_by_share(&self) -> HashMap<u64, usize> {
+        let mut running = HashMap::new();
+        for request in self.requests.iter().filter(|request| request.is_running()) {
+            *running.entry(request.share).or_default() += request.sequences;
+        }
+        running
+    }
+
+    fn state_bytes(&self) -> u64 {
+        self.requests.iter().map(|request| request.state_bytes).sum()
+    }
+
+    fn preempt(&mut self, index: usize) {
+        self.requests[index].stage = Stage::Waiting;
+        self.requests[index].preempted = Some(Duration::ZERO);
+        self.plan.preempt.push(index);
+    }
+
+    fn evict(&mut self, index: usize) {
+        let request = &mut self.requests[index];
+        request.needed_bytes = request.needed_bytes.max(request.state_bytes);
+        (request.has_states, request.state_bytes) = (false, 0);
+        self.plan.evict.push(index);
+    }
+
+    /// Takes the requests out of the step whose events are not read.
+    fn preempt_paused(&mut self) {
+        let paused: Vec<usize> = self.indices(|request| request.is_running() && request.is_paused).collect();
+        for index in paused {
+            self.preempt(index);
         }
     }
 
-    /// Lets go of who was cancelled and lets in who waits; waits for something to do. Whether there will be any.
-    fn turn(&mut self) -> bool {
-        let shared = Arc::clone(&self.shared);
-        let mut inbox = shared.lock();
-        loop {
-            inbox.restored.drain(..).for_each(|sequence| self.table.keep(&sequence));
-            let is_late = matches!(inbox.phase, Phase::Draining(end) if Instant::now() >= end);
-            if is_late {
-                inbox.waiting.iter_mut().for_each(Job::cancel);
-                self.table.running.iter_mut().for_each(|running| running.job.cancel());
-            }
-            let totals = &mut self.table.totals;
-            inbox.waiting.retain_mut(|job| job.sweep(totals));
-            self.table.running.retain_mut(|running| running.job.sweep(totals));
-            self.pause_unread(&mut inbox);
-            self.admit(&mut inbox);
-            inbox.stats = self.stats(&inbox);
-            if !self.table.running.is_empty() {
-                return true;
-            }
-            // What still waits then has answers that nobody reads.
-            let is_unread = !inbox.waiting.is_empty();
-            if inbox.phase != Phase::Open && !is_unread {
-                return false;
-            }
-            inbox = shared.wait(inbox, is_unread.then_some(LOOK));
-        }
-    }
-
-    /// Preempts requests whose events nobody reads until half of them are read, and ends them after a while.
-    fn pause_unread(&mut self, inbox: &mut Inbox) {
-        let Limits { unread_events, unread_time, .. } = self.limits;
-        while let Some(index) =
-            self.table.running.iter().position(|running| running.job.is_unread(unread_events))
-        {
-            let mut job = self.table.pause(index);
-            job.unread = Some(Instant::now());
-            inbox.waiting.push(job);
-        }
-        for job in &mut inbox.waiting {
-            let Some(since) = job.unread else { continue };
-            if !job.is_unread(unread_events / 2) {
-                job.unread = None;
-            } else if unread_time.is_some_and(|time| since.elapsed() > time) {
-                job.cancel();
-            }
-        }
-        let totals = &mut self.table.totals;
-        inbox.waiting.retain_mut(|job| job.sweep(totals));
-        self.table.parked_bytes = parked_bytes(inbox);
-    }
-
-    /// Lets in who waits, as far as there are places and memory; who has had a time slice makes place.
-    fn admit(&mut self, inbox: &mut Inbox) {
-        loop {
-            let mut running_of: HashMap<u64, usize> = HashMap::new();
-            for running in &self.table.running {
-                *running_of.entry(running.job.share).or_default() += running.job.sequences();
-            }
-            let of = |share| running_of.get(&share).copied().unwrap_or(0);
-            let Some(next) = inbox.next(of) else { return };
-            let job = &inbox.waiting[next];
-            let taken: usize = running_of.values().sum();
-            let fits = taken + job.sequences() <= self.limits.running;
-            // One at least always runs.
-            if taken > 0 && !fits {
-                let Some(index) = self.preemptible(job, of) else { return };
-                self.table.totals.preempted += 1;
-                let job = self.table.pause(index);
-                inbox.waiting.push(job);
-                self.table.parked_bytes = parked_bytes(inbox);
+    /// Evicts states of waiting requests, then preempts the newest requests, until the states fit.
+    fn keep_to_memory(&mut self) {
+        let Some(limit) = self.limits.state_bytes else { return };
+        while self.state_bytes() > limit {
+            let last = self
+                .indices(RequestView::is_evictable)
+                .min_by_key(|&index| self.requests[index].preempted.unwrap_or_default());
+            if let Some(index) = last {
+                self.evict(index);
                 continue;
             }
-            // What is kept of others that were preempted can be read again.
-            let bytes = match &job.paused {
-                Some(_) => 0,
-                None => self.estimate(job.prompt.tokens().len(), job.sequences()),
-            };
-            let is_short =
-                |table: &Table| table.own_bytes() + table.parked_bytes + bytes > self.limits.states;
-            while taken > 0 && is_short(&self.table) {
-                let parked = (0..inbox.waiting.len()).filter(|&index| index != next);
-                let last = parked.filter(|&index| inbox.waiting[index].can_forget());
-                let Some(index) = last.max_by_key(|&index| inbox.waiting[index].slice.0) else { return };
-                self.table.forget(&mut inbox.waiting[index]);
-                self.table.parked_bytes = parked_bytes(inbox);
-            }
-            let mut job = inbox.waiting.remove(next);
-            job.slice = (Instant::now(), 0);
-            let running = match job.paused.take() {
-                Some(sequence) => Running { job, sequence },
-                None => {
-                    let fresh = || self.model.sequence(self.runner.kv_type());
-                    let mut running = self.table.start(job, fresh);
-                    let budget = (self.limits.states / (2 * self.limits.running as u64)) as usize;
-                    running.sequence.set_checkpoint_budget(budget.min(CHECKPOINT_BUDGET));
-                    running
+            let running: Vec<usize> = self.indices(RequestView::is_running).collect();
+            let newest = running
+                .iter()
+                .copied()
+                .filter(|&index| self.requests[index].can_preempt)
+                .min_by_key(|&index| (self.requests[index].priority, self.requests[index].age));
+            match newest {
+                Some(index) if running.len() > 1 => {
+                    self.preempt(index);
+                    self.evict(index);
                 }
-            };
-            self.table.running.push(running);
-            self.table.parked_bytes = parked_bytes(inbox);
+                _ => {
+                    if let [index] = running[..]
+                        && self.requests[index].state_bytes > limit
+                    {
+                        self.requests[index].stage = Stage::Finished;
+                        self.plan.out_of_memory = Some(index);
+                    }
+                    return;
+                }
+            }
         }
     }
 
-    /// The place of the sequence that makes room for a request: of those that have had their time slice, and whose caller
-    /// has more than the other, or as much and no higher priority, the one that has had most.
-    fn preemptible(&self, job: &Job, running_of: impl Fn(u64) -> usize) -> Option<usize> {
-        let own = running_of(job.share);
-        let can = |running: &Running| {
-            let (since, steps) = running.job.slice;
-            let others = running_of(running.job.share);
-            let is_equal = running.job.share == job.share || others == own;
+    /// Admits waiting requests while there are places and memory. A request that has had its time slice makes place.
+    fn admit(&mut self) {
+        loop {
+            let running = self.running_by_share();
+            let running_of = |share: u64| running.get(&share).copied().unwrap_or(0);
+            let Some(next) = self.next(running_of) else { return };
+            let request = self.requests[next];
+            let taken: usize = running.values().sum();
+            // One at least always runs.
+            if taken > 0 && taken + request.sequences > self.limits.running {
+                let Some(index) = self.preemptible(&request, running_of) else { return };
+                self.plan.sliced += 1;
+                self.preempt(index);
+                continue;
+            }
+            let bytes = if request.has_states { 0 } else { request.needed_bytes };
+            let is_short = |planner: &Self| {
+                planner.limits.state_bytes.is_some_and(|limit| planner.state_bytes() + bytes > limit)
+            };
+            while taken > 0 && is_short(self) {
+                let evictable = self.indices(RequestView::is_evictable).filter(|&index| index != next);
+                let last = evictable.min_by_key(|&index| self.requests[index].preempted.unwrap_or_default());
+                let Some(index) = last else { return };
+                self.evict(index);
+            }
+            let request = &mut self.requests[next];
+            request.stage = if request.prompt_left > 0 { Stage::Prefill } else { Stage::Decode };
+            request.slice = (Duration::ZERO, 0);
+            request.state_bytes += bytes;
+            self.plan.admit.push(next);
+        }
+    }
+
+    /// The request to admit next: of the caller that has the fewest sequences running, the one of the highest priority; of
+    /// equals, one that has not begun before one that was preempted, then the first.
+    fn next(&self, running_of: impl Fn(u64) -> usize) -> Option<usize> {
+        let waiting = self.indices(|request| request.stage == Stage::Waiting && !request.is_paused);
+        // A request that made place in this plan waits for the next one.
+        let sliced = &self.plan.preempt[self.plan.preempt.len() - self.plan.sliced..];
+        let waiting = waiting.filter(|index| !sliced.contains(index));
+        waiting.min_by_key(|&index| {
+            let request = &self.requests[index];
+            let rank = Reverse(request.rank());
+            (running_of(request.share), rank, request.preempted.map(Reverse), Reverse(request.age))
+        })
+    }
+
+    /// The request that makes place for another: of those that have had their time slice, and whose caller has more sequences
+    /// than the other's, or as many and no higher priority, the one whose caller has most and that has run longest.
+    fn preemptible(&self, other: &RequestView, running_of: impl Fn(u64) -> usize) -> Option<usize> {
+        let candidates = self.indices(RequestView::is_running).filter(|&index| {
+            let request = &self.requests[index];
+            let (time, steps) = request.slice;
+            let (running, running_of_other) = (running_of(request.share), running_of(other.share));
+            let is_equal = request.share == other.share || running == running_of_other;
             steps > 0
-                && since.elapsed() >= SLICE
-                && running.job.can_pause()
-                && (others > own || is_equal && i64::from(running.job.priority) <= job.rank())
-        };
-        let places = self.table.running.iter().enumerate().filter(|(_, running)| can(running));
-        let most = |(_, running): &(usize, &Running)| {
-            (running_of(running.job.share), std::cmp::Reverse(running.job.slice.0))
-        };
-        places.max_by_key(most).map(|(index, _)| index)
-    }
-
-    /// What a prompt of so many tokens will take at least, in bytes, for so many samples of what follows.
-    fn estimate(&self, tokens: usize, samples: usize) -> u64 {
-        let bytes = SequenceBytes::of(self.model.weights().states()).with(self.runner.kv_type());
-        let each = bytes.windows + 2 * bytes.recurrent + bytes.kv_per_token * HEADROOM as u64;
-        bytes.kv_per_token * tokens as u64 + each * samples as u64
-    }
-
-    /// Has prefixes, then sequences make room for those that grow: who came last waits until there is room again. It will
-    /// read again what it had read, and goes on with the same bits.
-    fn keep_to_memory(&mut self) {
-        let Limits { states, .. } = self.limits;
-        if self.table.parked_bytes > 0 && self.table.own_bytes() + self.table.parked_bytes > states {
-            let mut inbox = self.shared.lock();
-            while self.table.own_bytes() + self.table.parked_bytes > states {
-                let parked = inbox.waiting.iter_mut().filter(|job| job.can_forget());
-                let Some(last) = parked.max_by_key(|job| job.slice.0) else { break };
-                self.table.forget(last);
-                self.table.parked_bytes = parked_bytes(&inbox);
-            }
-        }
-        while self.table.running.len() > 1 && self.table.own_bytes() > states {
-            let Some(job) = self.table.suspend() else { break };
-            self.shared.lock().waiting.insert(0, job);
-        }
-        self.table.keep_to(states);
-        let bytes = self.table.own_bytes();
-        if self.table.running.len() == 1 && bytes > states {
-            for running in std::mem::take(&mut self.table.running) {
-                if matches!(running.job.goal, Goal::Generate(_)) {
-                    self.table.end(running, StopReason::MemoryFull, None);
-                } else {
-                    let error = Error::StateBudget { bytes, budget: states };
-                    self.table.fail(running.job, &error.into());
-                }
-            }
-        }
-    }
-
-    /// A step for what is to be embedded, and one for all that answer and for prompts.
-    fn step(&mut self) {
-        let states = self.table.own_bytes() + self.table.prefix_bytes();
-        let mut running = std::mem::take(&mut self.table.running);
-        running.iter_mut().for_each(|running| running.job.slice.1 += 1);
-        let (held, running): (Vec<_>, Vec<_>) =
-            running.into_iter().partition(|running| running.job.held.is_some());
-        // Where nothing else is to be done, one may as well wait.
-        let patience = if running.is_empty() { table::PATIENCE } else { Duration::ZERO };
-        self.table.patience = Instant::now() + patience;
-        for mut running in held {
-            if let Some(logits) = running.job.held.take() {
-                self.table.go_on(running, &logits);
-            }
-        }
-        let (embeds, others): (Vec<_>, Vec<_>) =
-            running.into_iter().partition(|running| matches!(running.job.goal, Goal::Embed { .. }));
-        let (reading, answering): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|running| running.job.is_reading());
-        let chunk = self.runner.prefill_chunk();
-        let embeds = self.read(embeds, chunk);
-        self.run_parts(Pass::Kept, embeds, states);
-        let most = if answering.is_empty() { chunk } else { chunk.min(self.limits.mixed) };
-        let mut parts: Vec<Part> = answering.into_iter().map(Part::answer).collect();
-        parts.extend(self.read(reading, most));
-        self.run_parts(Pass::Tokens, parts, states);
-    }
-
-    /// The parts of prompts that are read in a step of so many tokens. Who has none waits for the next.
-    fn read(&mut self, reading: Vec<Running>, most: usize) -> Vec<Part> {
-        let wants: Vec<usize> = reading.iter().map(|running| running.job.prompt.left()).collect();
-        let mut parts = Vec::with_capacity(reading.len());
-        for (running, most) in reading.into_iter().zip(share(&wants, most)) {
-            if most > 0 {
-                parts.push(Part::chunk(running, most, self.model.vocab_size()));
-            } else {
-                self.table.running.push(running);
-            }
-        }
-        parts
-    }
-
-    /// Runs these together; if that fails, each alone, so that only those fail that can't be run.
-    fn run_parts(&mut self, pass: Pass, mut parts: Vec<Part>, states: u64) {
-        if parts.is_empty() {
-            return;
-        }
-        let cancel = match parts.as_slice() {
-            [part] => part.running.job.cancel_token(),
-            _ => None,
-        };
-        let cancel = cancel.unwrap_or_else(|| self.shared.stop.clone());
-        let mut hidden = Vec::new();
-        let mut inputs: Vec<Input<'_>> = parts.iter_mut().map(Part::input).collect();
-        let kept = (pass == Pass::Kept).then_some(&mut hidden);
-        let run = Run { kept, states: Some(states), ..Run::new(pass, Some(&cancel)) };
-        let result = self.runner.forward(&self.model, &mut inputs, run, None).and_then(|logits| {
-            inputs.iter_mut().try_for_each(|input| input.commit(input.tokens.len()))?;
-            Ok(logits)
+                && time >= TIME_SLICE
+                && request.can_preempt
+                && (running > running_of_other || is_equal && request.rank() <= other.rank())
         });
-        drop(inputs);
-        match result {
-            Ok(logits) => self.table.took(parts, logits, &hidden),
-            // Who asked for it is let go of before the next step.
-            Err(Error::Backend(BackendError::Cancelled)) => {
-                self.table.running.extend(parts.into_iter().map(|part| part.running));
-            }
-            Err(error) if parts.len() == 1 => {
-                let error = RequestError::from(error);
-                for part in parts {
-                    self.table.fail(part.running.job, &error);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, sequences = parts.len(), "a step failed: each sequence is run alone");
-                for part in parts {
-                    self.run_parts(pass, vec![part], states);
-                }
-            }
-        }
+        candidates.max_by_key(|&index| (running_of(self.requests[index].share), self.requests[index].slice.0))
     }
 
-    fn stats(&self, inbox: &Inbox) -> EngineStats {
-        EngineStats {
-            running: self.table.running.iter().map(|running| running.job.sequences()).sum(),
-            queued: inbox.waiting.len(),
-            steps: self.steps,
-            busy: self.busy,
-            state_bytes: self.table.own_bytes() + self.table.parked_bytes,
-            prefix_bytes: self.table.prefix_bytes(),
-            transient_bytes: self.runner.transient_bytes() as u64,
-            ..self.table.totals
+    /// Gives each sequence that decodes its token, and prompts equal parts of the rest of the step.
+    fn assign_rows(&mut self) {
+        let decode: Vec<usize> = self.indices(|request| request.stage == Stage::Decode).collect();
+        let prefill: Vec<usize> = self.indices(|request| request.stage == Stage::Prefill).collect();
+        let Limits { prefill_chunk, mixed_tokens, .. } = *self.limits;
+        let most = if decode.is_empty() { prefill_chunk } else { prefill_chunk.min(mixed_tokens) };
+        let left: Vec<usize> = prefill.iter().map(|&index| self.requests[index].prompt_left).collect();
+        for index in decode {
+            self.plan.rows[index] = 1;
+        }
+        for (index, rows) in prefill.into_iter().zip(share(&left, most)) {
+            self.plan.rows[index] = rows;
         }
     }
-}
-
-/// Memory of what is kept of sequences that were preempted, in bytes.
-fn parked_bytes(inbox: &Inbox) -> u64 {
-    inbox
-        .waiting
-        .iter()
-        .filter_map(|job| job.paused.as_ref())
-        .map(|sequence| sequence.own_bytes() as u64)
-        .sum()
 }

@@ -1,7 +1,7 @@
 //! How prompts share the tokens of a step.
 
-/// Gives each of those that want so many tokens its part of `most`: an equal one, and what some don't need goes to the
-/// others. So a short prompt is read at once beside a long one, and the long one gets on too.
+/// Gives each prompt with so many tokens left its part of a step of `most` tokens: equal parts, and what short prompts do not
+/// need goes to the others. So a short prompt is read at once beside a long one, and the long one advances too.
 pub(super) fn share(wants: &[usize], most: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..wants.len()).collect();
     order.sort_by_key(|&index| wants[index]);
@@ -17,7 +17,7 @@ pub(super) fn share(wants: &[usize], most: usize) -> Vec<usize> {
 
 #[cfg(test)]
 #[path = "../../../../../tests/property.rs"]
-mod property;
+pub(super) mod property;
 
 #[cfg(test)]
 mod tests {

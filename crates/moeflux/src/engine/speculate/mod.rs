@@ -1,31 +1,32 @@
-//! Speculation: tokens are guessed, one step reads the told token and the guesses, and as long as the choice that
-//! generation makes anyway is the guess, the next logits are there already. So guesses change when logits are computed and
-//! never which: the text is the same, greedy or sampled.
+//! Speculation: tokens are drafted, one step reads the pending token and the drafts, and as long as the choice that generation
+//! makes anyway is the draft, the next logits are there already. So drafts change when logits are computed and never which:
+//! the text is the same, greedy or sampled, alone or in a batch. Each sequence of a batch has as many drafts as pay for it.
 //!
 //! Leviathan et al., "Fast Inference from Transformers via Speculative Decoding" (2023), with the random number of each
 //! place in the output drawn beforehand; prompt lookup after Saxena (2023); multi-token prediction after Gloeckle et al.
 //! (2024).
 
 mod drafter;
-mod further;
+mod mtp;
 mod ngrams;
 mod policy;
 
 use std::fmt;
 use std::str::FromStr;
 
-pub(super) use drafter::{Ahead, Drafter};
+pub(super) use drafter::{DraftRequest, Drafter, draft_batch};
 pub(super) use policy::Policy;
 
 use crate::error::Error;
 
-/// How to guess. The text is the same in every case.
+/// How to draft tokens. The text is the same in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Speculate {
-    /// Not.
+    /// No drafts.
     #[default]
     Off,
-    /// By whatever has paid so far, as many tokens as pay: that is measured all along, and none if none do.
+    /// By whatever has paid so far, as many tokens as pay: that is measured all along, and there are none if none pay. In a
+    /// batch each sequence has its own number.
     Auto,
     /// By what followed the last tokens where they occurred before, always.
     Lookup,
@@ -49,6 +50,16 @@ pub struct Speculated {
 pub const MAX_DRAFT: usize = 8;
 
 impl Speculate {
+    /// Whether it drafts by the layer for multi-token prediction, if the model has one.
+    pub fn uses_mtp(self) -> bool {
+        matches!(self, Speculate::Auto | Speculate::Mtp { .. })
+    }
+
+    /// This, or the default of an engine if this is off.
+    pub(super) fn or(self, default: Self) -> Self {
+        if self == Speculate::Off { default } else { self }
+    }
+
     /// Checks what can be checked without a model.
     pub(super) fn validate(self) -> Result<(), Error> {
         match self {

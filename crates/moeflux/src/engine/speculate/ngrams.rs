@@ -1,4 +1,4 @@
-//! Guesses by prompt lookup: what followed when the last tokens occurred before.
+//! Drafts by n-grams (prompt lookup): the tokens that followed when the last ones occurred before.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 const N: usize = 3;
 
 /// The tokens of a sequence, indexed by what follows each [`N`] of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct NGrams {
     tokens: Vec<u32>,
     /// Where the last token that followed these stands.
@@ -14,12 +14,12 @@ pub(super) struct NGrams {
 }
 
 impl NGrams {
-    /// At most `n` tokens that followed the last occurrence of the end of `tokens` and `told`, nearest first. `tokens` are
-    /// those of the last call and more.
-    pub(super) fn draft(&mut self, tokens: &[u32], told: u32, n: usize) -> &[u32] {
+    /// At most `n` tokens that followed the last occurrence of the end of `tokens` and `pending_token`, nearest first.
+    /// `tokens` are those of the last call and more.
+    pub(super) fn draft(&mut self, tokens: &[u32], pending_token: u32, n: usize) -> &[u32] {
         self.index(tokens);
         let Some(last) = tokens.len().checked_sub(N - 1) else { return &[] };
-        let mut gram = [told; N];
+        let mut gram = [pending_token; N];
         gram[..N - 1].copy_from_slice(&tokens[last..]);
         match self.followers.get(&gram) {
             Some(&at) => &self.tokens[at..self.tokens.len().min(at + n)],
