@@ -104,9 +104,10 @@ impl ModelArgs {
         self.open_at(&self.folder(argument)?, mtp)
     }
 
-    /// Opens the model that an argument names, whatever `--model` says.
-    pub(crate) fn open_named(&self, named: &Path) -> Result<Model> {
-        self.open_at(named, false)
+    /// Opens the model that an argument names, whatever `--model` says, with its layer for multi-token prediction if `mtp` asks
+    /// for it and there is one.
+    pub(crate) fn open_named(&self, named: &Path, mtp: bool) -> Result<Model> {
+        self.open_at(named, mtp)
     }
 
     fn open_at(&self, named: &Path, mtp: bool) -> Result<Model> {

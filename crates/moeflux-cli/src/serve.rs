@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use moeflux::SchedulerOptions;
+use moeflux::{SchedulerOptions, Speculate};
 use moeflux_server::{App, Config, Limits, ModelSource, Server, TlsFiles};
 
 pub(crate) use self::config_file::arguments;
@@ -111,6 +111,10 @@ struct SchedulerArgs {
     /// Prefill every prompt from its beginning
     #[arg(long)]
     no_prefix_cache: bool,
+    /// Draft tokens to be faster, which changes no text: off, auto (for each answer as many as pay), ngram (what followed
+    /// before), mtp or mtp:DEPTH (the model's own layer for it)
+    #[arg(long, value_name = "HOW", default_value_t = Speculate::Off)]
+    speculate: Speculate,
 }
 
 /// What requests may cost.
@@ -223,13 +227,14 @@ impl ServeArgs {
             }
             if self.model.locate(&path)?.is_none() {
                 // Says what is wrong.
-                self.model.open_named(&path)?;
+                self.model.open_named(&path, false)?;
             }
             let (to_load, to_unload) = (self.clone(), self.clone());
             sources.push(ModelSource {
                 name,
                 load: Box::new(move |share| {
-                    let model = to_load.model.open_named(&path)?;
+                    let mtp = to_load.scheduler.speculate.uses_mtp();
+                    let model = to_load.model.open_named(&path, mtp)?;
                     let mut options = to_load.engine.options(&model)?;
                     if share.is_some() {
                         options.experts.memory.experts = share;
@@ -291,6 +296,7 @@ impl SchedulerArgs {
             mixed_tokens: self.mixed_tokens,
             state_budget: self.state_memory.map(|Size(bytes)| bytes),
             prefix_cache: !self.no_prefix_cache,
+            speculate: self.speculate,
             unread_events: UNREAD_EVENTS,
             unread_time: Some(Duration::from_secs(unread_timeout)),
         }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use moeflux::{
-    EngineHandle, Event, GenerateRequest, SamplingOptions, SchedulerOptions, SubmitOptions, Ticket,
+    EngineHandle, Event, GenerateRequest, SamplingOptions, SchedulerOptions, Speculate, Speculated,
+    SubmitOptions, Ticket,
 };
 use serde::Serialize;
 
@@ -44,6 +45,12 @@ pub(crate) struct BatchArgs {
     /// Tokens of each answer, sampled at temperature 1
     #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = "Measurement")]
     decode: usize,
+    /// Draft tokens, as `run --speculate` does
+    #[arg(long, value_name = "HOW", default_value_t = Speculate::Off, help_heading = "Measurement")]
+    speculate: Speculate,
+    /// Continue this text in all sequences, likeliest token by likeliest token, instead of noise
+    #[arg(long, value_name = "TEXT", help_heading = "Measurement", conflicts_with = "prompt")]
+    text: Option<String>,
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -57,6 +64,9 @@ struct Batch {
     tokens_per_second: f64,
     /// To the first measurement's.
     ratio: f64,
+    /// Share of drafted tokens that were chosen; none where none were drafted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<f64>,
     /// Bytes of experts that were read from disk for each token; none where experts are mapped.
     #[serde(skip_serializing_if = "Option::is_none")]
     expert_bytes_per_token: Option<f64>,
@@ -68,7 +78,7 @@ pub(crate) fn run(args: &BatchArgs) -> Result<()> {
     ensure!(!args.sequences.contains(&0) && most > 0, "--sequences: expected numbers of at least 1");
     ensure!(args.prompt > 0, "--prompt: expected at least 1 token, found 0");
     ensure!(args.decode > 2, "--decode: expected at least 3 tokens, found {}", args.decode);
-    let model = args.model.open(args.folder.as_deref())?;
+    let model = args.model.open_with(args.folder.as_deref(), args.speculate.uses_mtp())?;
     let engine = args.engine.engine(model)?;
     let options = SchedulerOptions { max_running: most, max_queued: most, ..SchedulerOptions::default() };
     let handle = EngineHandle::start(engine, &options)?;
@@ -87,10 +97,14 @@ pub(crate) fn run(args: &BatchArgs) -> Result<()> {
 
 fn measure(args: &BatchArgs, handle: &EngineHandle, n: usize, noise: &mut Noise) -> Result<Batch> {
     let vocab_size = handle.model().vocab_size() as u64;
+    let text = args.text.as_ref().map(|text| handle.model().tokenizer().encode(text)).transpose()?;
+    let temperature = if text.is_some() { 0.0 } else { 1.0 };
     let tickets = (0..n as u64).map(|seed| {
+        let noise = || (0..args.prompt).map(|_| (noise.next() % vocab_size) as u32).collect();
         let request = GenerateRequest {
-            prompt: (0..args.prompt).map(|_| (noise.next() % vocab_size) as u32).collect(),
-            sampling: SamplingOptions { temperature: 1.0, seed, ..SamplingOptions::default() },
+            prompt: text.clone().unwrap_or_else(noise),
+            sampling: SamplingOptions { temperature, seed, ..SamplingOptions::default() },
+            speculate: args.speculate,
             max_tokens: args.decode,
             ignore_eos: true,
             ..GenerateRequest::default()
@@ -116,8 +130,11 @@ fn measure(args: &BatchArgs, handle: &EngineHandle, n: usize, noise: &mut Noise)
         // All of them answer from the last one's first token to the first one's last.
         let (start, before, bytes_before) = now(&|| counts().all(|told| told > 0));
         let (end, after, bytes_after) = now(&|| counts().any(|told| told == args.decode));
+        let mut guesses = Speculated::default();
         for listener in listeners {
-            listener.join().unwrap_or_else(|_| bail!("a listener panicked"))?;
+            let own = listener.join().unwrap_or_else(|_| bail!("a listener panicked"))?;
+            guesses.drafted += own.drafted;
+            guesses.accepted += own.accepted;
         }
         let tokens = after - before;
         ensure!(tokens > 0, "the answers are too short to overlap: use a larger --decode");
@@ -126,28 +143,37 @@ fn measure(args: &BatchArgs, handle: &EngineHandle, n: usize, noise: &mut Noise)
             sequences: n,
             tokens_per_second: tokens as f64 / (end - start).as_secs_f64(),
             ratio: 1.0,
+            accepted: (guesses.drafted > 0).then(|| guesses.accepted as f64 / guesses.drafted as f64),
             expert_bytes_per_token: bytes.map(|bytes| bytes as f64 / tokens as f64),
         })
     })
 }
 
-/// Counts the tokens that come.
-fn listen(ticket: Ticket, told: &AtomicUsize) -> Result<()> {
+/// Counts the tokens that come; what drafts came to.
+fn listen(ticket: Ticket, told: &AtomicUsize) -> Result<Speculated> {
+    let mut guesses = Speculated::default();
     for event in ticket {
-        if let Event::Token { .. } = event? {
-            told.fetch_add(1, Ordering::Relaxed);
+        match event? {
+            Event::Token { .. } => drop(told.fetch_add(1, Ordering::Relaxed)),
+            Event::Done(outcome) => guesses = outcome.speculated,
+            Event::Prefill { .. } => {}
         }
     }
-    Ok(())
+    Ok(guesses)
 }
 
 fn table(batches: &[Batch]) -> Result<String> {
-    let mut table = String::from("sequences  tokens/s together     each   ratio  experts read a token\n");
-    for Batch { sequences, tokens_per_second, ratio, expert_bytes_per_token } in batches {
+    let mut table =
+        String::from("sequences  tokens/s together     each   ratio  drafts right  experts read a token\n");
+    for Batch { sequences, tokens_per_second, ratio, accepted, expert_bytes_per_token } in batches {
+        let right = accepted.map_or("none".to_owned(), |share| format!("{:.0} %", 100.0 * share));
         let each = tokens_per_second / *sequences as f64;
         let read =
             expert_bytes_per_token.map_or("mapped".to_owned(), |bytes| Bytes(bytes as u64).to_string());
-        writeln!(table, "{sequences:>9} {tokens_per_second:>18.2} {each:>8.2} {ratio:>6.2}× {read:>20}")?;
+        writeln!(
+            table,
+            "{sequences:>9} {tokens_per_second:>18.2} {each:>8.2} {ratio:>6.2}× {right:>13} {read:>21}"
+        )?;
     }
     Ok(table)
 }
