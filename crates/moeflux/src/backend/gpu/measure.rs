@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::placement::{StepFacts, cost};
 
 /// Of a step's operations each takes as long as two dispatches that do nothing: some are several dispatches, and most do more
-/// than nothing (`docs/gpu.md`: 5.9 ms for 837 dispatches of 3 µs and 1.7 GB at 4.5 TB/s).
+/// than nothing (`docs/reference/gpu.md`: 5.9 ms for 837 dispatches of 3 µs and 1.7 GB at 4.5 TB/s).
 const DISPATCHES_OF_ONE: f64 = 2.0;
 /// Of the rate of large products, what experts reach, whose tiles are not full.
 const EXPERT_SHARE: f64 = 0.5;
