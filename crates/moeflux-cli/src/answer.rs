@@ -80,7 +80,7 @@ pub(crate) fn answer(
     stream: bool,
 ) -> Result<Answer> {
     let meters = Meters::start(engine);
-    let mut events = engine.generate(sequence, request)?.map(|event| {
+    let mut events = engine.generate(sequence, request)?.map(|event| -> Result<_, ChatError> {
         let event = event?;
         let deltas = parser.read(&event);
         Ok((event, deltas))

@@ -1,6 +1,7 @@
 //! What can go wrong in a conversation.
 
 use crate::error::Error;
+use crate::model::ModelError;
 use crate::text::TextError;
 
 /// Why a conversation cannot go on.
@@ -49,6 +50,12 @@ pub enum ChatError {
 
 impl From<TextError> for ChatError {
     fn from(error: TextError) -> Self {
+        ChatError::Engine(error.into())
+    }
+}
+
+impl From<ModelError> for ChatError {
+    fn from(error: ModelError) -> Self {
         ChatError::Engine(error.into())
     }
 }

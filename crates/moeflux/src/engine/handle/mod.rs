@@ -30,7 +30,6 @@ use super::{Engine, Speculate};
 use crate::error::Error;
 use crate::experts::ExpertStore;
 use crate::model::Model;
-use crate::placement::free_states;
 use crate::sampling::GrammarCompiler;
 use crate::sequence::KvType;
 use crate::sequence::snapshot::{Expected, Snapshot};
