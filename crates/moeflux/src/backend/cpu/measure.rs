@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use std::hint::black_box;
 use std::time::Instant;
 
-use moeflux_checkpoint::Matrix;
+use moeflux_checkpoint::{Expert, Matrix};
 
 use super::rope::RopeTable;
 use super::{CpuBackend, Run};
@@ -22,7 +22,7 @@ const SWEEP_BYTES: usize = 128 << 20;
 /// An operation with fewer bytes of weights finds them in a cache in a step too, or they do not count.
 const SWEPT: u64 = 1 << 20;
 /// Times that an operation is run; the first one brings its weights into memory.
-const TIMES: usize = 4;
+const TIMES: usize = 6;
 
 impl CpuBackend {
     /// Seconds that a step of `n` tokens after `after` positions computes where all weights are in memory: the sum over its
@@ -64,25 +64,32 @@ impl CpuBackend {
             store: None,
             fetch: None,
         };
-        let sweep = vec![1u64; SWEEP_BYTES / 8];
+        let mut sweep = Vec::new();
         let mut known: HashMap<String, f64> = HashMap::new();
         let mut seconds = 0.0;
         for op in graph.ops() {
             seconds += match known.entry(kind(op, &graph, model)) {
                 Entry::Occupied(time) => *time.get(),
-                Entry::Vacant(entry) => *entry.insert(self.time(op, &mut run, &sweep)?),
+                Entry::Vacant(entry) => *entry.insert(self.time(op, &mut run, &mut sweep)?),
             };
         }
         Ok(seconds)
     }
 
-    /// Seconds of an operation, the median of a few times.
-    fn time(&mut self, op: &Op, run: &mut Run<'_, '_, '_>, sweep: &[u64]) -> Result<f64, BackendError> {
+    /// Seconds of an operation, the mean of a few times.
+    fn time(
+        &mut self,
+        op: &Op,
+        run: &mut Run<'_, '_, '_>,
+        sweep: &mut Vec<u64>,
+    ) -> Result<f64, BackendError> {
         let chosen = self.fill_inputs(op, run);
         let bytes = bring(op, run.model, &chosen);
         let mut times = Vec::with_capacity(TIMES);
         for _ in 0..TIMES {
             if bytes >= SWEPT {
+                sweep.resize(SWEEP_BYTES / 8, 1);
+                let sweep = &*sweep;
                 let per_task = sweep.len() / 64;
                 self.pool.for_each(64, |task| {
                     black_box(sweep[task * per_task..][..per_task].iter().step_by(8).sum::<u64>());
@@ -92,9 +99,9 @@ impl CpuBackend {
             self.run_op(op, run)?;
             times.push(start.elapsed().as_secs_f64());
         }
-        times.remove(0);
-        times.sort_by(f64::total_cmp);
-        Ok(times[times.len() / 2])
+        // A step has many operations, so where others use the machine too it takes the mean of their times, not the median.
+        let times = &times[1..];
+        Ok(times.iter().sum::<f64>() / times.len() as f64)
     }
 
     /// Gives an operation inputs that it could have, and returns the experts that they choose.
@@ -145,7 +152,7 @@ fn bring(op: &Op, model: &Model, chosen: &[u32]) -> u64 {
             WeightRead::Matrix(id) => of_matrix(&table.matrices()[id].matrix),
             WeightRead::Experts { experts, .. } => {
                 let experts = chosen.iter().map(|&id| &table.experts()[experts].experts[id as usize]);
-                experts.flat_map(|expert| expert.matrices()).for_each(|(_, matrix)| of_matrix(matrix));
+                experts.flat_map(Expert::matrices).for_each(|(_, matrix)| of_matrix(matrix));
             }
             WeightRead::Row(_) | WeightRead::Vector(_) => {}
         }
