@@ -96,6 +96,14 @@ fn tokens<'g>(grammar: &'g str, limits: &ConstraintLimits) -> Result<Vec<Token<'
         match byte {
             b'/' if bytes.get(at) == Some(&b'/') => at = end_of_line(bytes, at),
             b'#' => at = end_of_line(bytes, at),
+            // A special token such as `</think>`, whose slash begins no regular expression.
+            b'<' => match special_token(&bytes[at..]) {
+                Some(length) => {
+                    at += length;
+                    tokens.push(Token::Text);
+                }
+                None => tokens.push(Token::Mark(b'<')),
+            },
             b'"' | b'/' => {
                 at = after(bytes, at, byte);
                 if byte == b'/' {
@@ -136,6 +144,12 @@ fn embedded(keyword: &str, grammar: &str, at: usize, limits: &ConstraintLimits) 
         schema::measure(&value, limits)?;
     }
     Ok(at + values.byte_offset())
+}
+
+/// The length of a special token behind its opening bracket; `None` if it is none.
+fn special_token(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.iter().position(|byte| matches!(byte, b'<' | b'>') || byte.is_ascii_whitespace())?;
+    (end > 0 && bytes[end] == b'>').then_some(end + 1)
 }
 
 fn end_of_line(bytes: &[u8], at: usize) -> usize {

@@ -175,6 +175,15 @@ mod tests {
         assert_eq!(deepest(&vec![1; n], &edges), n);
     }
 
+    /// Levels of the deepest walk from a part that enters each part once.
+    fn walk(part: usize, levels: &[usize], edges: &[Vec<usize>], entered: &mut [bool]) -> usize {
+        if std::mem::replace(&mut entered[part], true) {
+            return 0;
+        }
+        let below = edges[part].iter().map(|&to| walk(to, levels, edges, entered)).max();
+        levels[part] + below.unwrap_or(0)
+    }
+
     proptest! {
         /// No walk that enters each part once goes deeper.
         #[test]
@@ -186,13 +195,6 @@ mod tests {
             let mut edges = vec![Vec::new(); n];
             for (from, to) in seeds {
                 edges[from % n].push(to % n);
-            }
-            fn walk(part: usize, levels: &[usize], edges: &[Vec<usize>], entered: &mut [bool]) -> usize {
-                if std::mem::replace(&mut entered[part], true) {
-                    return 0;
-                }
-                let below = edges[part].iter().map(|&to| walk(to, levels, edges, entered)).max();
-                levels[part] + below.unwrap_or(0)
             }
             let bound = deepest(&levels, &edges);
             for start in 0..n {

@@ -19,7 +19,10 @@ fn chain(n: usize, link: impl Fn(Value) -> Value) -> Value {
     json!({ "$ref": "#/$defs/a0", "$defs": definitions })
 }
 
-fn links() -> [(&'static str, fn(Value) -> Value); 6] {
+/// Makes a schema that leads to the next one.
+type Link = fn(Value) -> Value;
+
+fn links() -> [(&'static str, Link); 6] {
     [
         ("object", |next| json!({ "type": "object", "properties": { "x": next } })),
         ("array", |next| json!({ "type": "array", "items": next })),
@@ -28,6 +31,10 @@ fn links() -> [(&'static str, fn(Value) -> Value); 6] {
         ("allOf", |next| json!({ "allOf": [next] })),
         ("$ref", |next| next),
     ]
+}
+
+fn text(n: usize, line: impl Fn(usize) -> String) -> String {
+    (0..n).map(line).collect()
 }
 
 fn too_large(constraint: &Constraint) -> (&'static str, usize, usize) {
@@ -70,7 +77,7 @@ fn what_is_within_the_limits_compiles_on_a_small_stack() {
                 Err(error) => panic!("{name}: {error}"),
             }
         }
-        let rules: String = (0..500).map(|index| format!("r{index}: \"a\" r{}\n", index + 1)).collect();
+        let rules = text(500, |index| format!("r{index}: \"a\" r{}\n", index + 1));
         compile(&Constraint::Lark(format!("start: r0\n{rules}r500: \"b\"\n"))).unwrap();
     };
     thread::Builder::new().stack_size(1 << 20).spawn(compile).unwrap().join().unwrap();
@@ -78,7 +85,7 @@ fn what_is_within_the_limits_compiles_on_a_small_stack() {
 
 #[test]
 fn grammars_are_measured_through_their_rules_and_what_they_embed() {
-    let rules: String = (0..5000).map(|index| format!("r{index}: r{}\n", index + 1)).collect();
+    let rules = text(5000, |index| format!("r{index}: r{}\n", index + 1));
     let long = format!("start: r0\n{rules}r5000: \"b\"\n");
     let schema = chain(1000, links()[0].1);
     for (grammar, word) in [
@@ -88,6 +95,8 @@ fn grammars_are_measured_through_their_rules_and_what_they_embed() {
         (long.replace(": ", ".7: /\n/ "), "levels"),
         (format!("start: %lark {{ {long} }}\n"), "levels"),
         (format!("start: \"a\" %json {schema}\n"), "levels"),
+        // Special tokens, whose slashes begin no regular expression.
+        (format!("start: <think> /.*/ </think> %json {schema} </tool_call>\n"), "levels"),
         (format!("start: {}\"a\"{}\n", "(".repeat(600), ")".repeat(600)), "levels"),
         (format!("start: /{}a{}/\n", "(".repeat(300), ")".repeat(300)), "groups"),
         (format!("start: {}\n", "\"a\" ".repeat(60_000)), "symbols"),
@@ -96,7 +105,7 @@ fn grammars_are_measured_through_their_rules_and_what_they_embed() {
         let (what, _, _) = too_large(&Constraint::Lark(grammar.clone()));
         assert!(what.contains(word), "{word}: {what}: {}", &grammar[..60]);
     }
-    let many: String = (0..3000).map(|index| format!("r{index}: \"a\"\n")).collect();
+    let many = text(3000, |index| format!("r{index}: \"a\"\n"));
     Constraint::Lark(format!("start: r0\n{many}")).measure(&ConstraintLimits::default()).unwrap();
 }
 
