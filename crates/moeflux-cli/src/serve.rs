@@ -182,7 +182,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         if only_one && let Err(failure) = app.model(None).await {
             bail!("{}", failure.message);
         }
-        let server = Server::bind(Arc::clone(&app)).await?;
+        let server = Server::bind(Arc::clone(&app))?;
         if !args.listen.ip().is_loopback() && args.api_key.is_empty() && args.api_keys_file.is_none() {
             note("warning: everyone who can reach this address can use the server; --api-keys-file requires a key");
         }

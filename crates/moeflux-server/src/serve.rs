@@ -73,8 +73,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// Listens where the app's configuration says.
-    pub async fn bind(app: Arc<App>) -> Result<Self, ServeError> {
+    /// Listens where the app's configuration says. It has to be called within a Tokio runtime.
+    pub fn bind(app: Arc<App>) -> Result<Self, ServeError> {
         let tls = app.config().tls.as_ref().map(acceptor).transpose()?;
         let address = app.config().listen;
         let listener = listen(address).map_err(|source| ServeError::Listen { address, source })?;

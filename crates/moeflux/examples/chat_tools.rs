@@ -12,9 +12,8 @@ use serde_json::json;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = std::env::args().nth(1).unwrap_or_else(|| "models/demo".to_owned());
-    let number = json!({ "type": "integer" });
-    let parameters = json!({ "type": "object", "properties": { "a": number, "b": number } });
-    let add = json!({ "name": "add", "description": "Add two numbers", "parameters": parameters });
+    let numbers = json!({ "a": { "type": "integer" }, "b": { "type": "integer" } });
+    let add = json!({ "name": "add", "description": "Add two numbers", "parameters": { "type": "object", "properties": numbers } });
     let mut chat = Chat::open(model)?.with_tools(vec![json!({ "type": "function", "function": add })]);
     let mut reply = chat.ask("What is 4321 + 1234?")?;
     loop {
@@ -26,7 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         if chat.pending_calls().is_empty() {
-            return Ok(println!());
+            println!();
+            return Ok(());
         }
         for call in chat.pending_calls() {
             let numbers: HashMap<String, i64> = serde_json::from_str(&call.arguments)?;

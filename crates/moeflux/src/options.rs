@@ -116,8 +116,8 @@ pub struct ExpertOptions {
     pub hints: HintMode,
     /// Whether a GPU that has not room for all experts has them in memory of the host that it reads by itself.
     pub host_copy: HostCopy,
-    /// How the store of streamed experts works. Its budget is replaced by what the memory allows; [`Io::Mapped`] maps all
-    /// experts, whatever the memory.
+    /// How the store of streamed experts works. Its budget is replaced by what the memory allows.
+    /// [`Io::Mapped`](moeflux_experts::Io::Mapped) maps all experts, whatever the memory.
     pub store: StoreOptions,
 }
 

@@ -15,6 +15,8 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moeflux"));
     command.current_dir(root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Without these, drivers of GPUs write to stderr.
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).env("MESA_VK_IGNORE_CONFORMANCE_WARNING", "true");
     command
 }
 

@@ -30,7 +30,7 @@ impl Running {
 
     pub(crate) async fn of(app: Arc<App>) -> Self {
         app.model(None).await.unwrap();
-        let server = Server::bind(Arc::clone(&app)).await.unwrap();
+        let server = Server::bind(Arc::clone(&app)).unwrap();
         let address = server.address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let done = tokio::spawn(server.run(async move { drop(stopped.await) }));

@@ -33,7 +33,7 @@ async fn chains_of_references_are_refused_on_every_route() {
     for (index, link) in links.into_iter().enumerate() {
         let schema = chain(1000, link);
         let format = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
-        let tool = json!({ "type": "function", "function": { "name": "f", "parameters": chain(600, link) } });
+        let tool = json!({ "type": "function", "function": { "name": "f", "parameters": chain(140, link) } });
         let messages = json!([{ "role": "user", "content": "hi" }]);
         let flat = json!({ "type": "json_schema", "name": "x", "schema": schema });
         for (path, body) in [
@@ -50,7 +50,7 @@ async fn chains_of_references_are_refused_on_every_route() {
             (
                 "/v1/messages",
                 json!({ "model": "demo", "max_tokens": 5, "messages": messages, "tool_choice": { "type": "any" },
-                    "tools": [{ "name": "f", "input_schema": chain(600, link) }] }),
+                    "tools": [{ "name": "f", "input_schema": chain(140, link) }] }),
             ),
         ] {
             let start = Instant::now();
@@ -139,7 +139,7 @@ async fn what_is_nested_too_deep_is_refused_on_every_route() {
     // Alternatives of alternatives, whose types are asked for.
     let reference = |index: usize| json!({ "$ref": format!("#/$defs/a{index}") });
     let wide: Map<String, Value> = (0..9)
-        .map(|index| (format!("a{index}"), json!({ "anyOf": vec![reference(index + 1); 200] })))
+        .map(|index| (format!("a{index}"), json!({ "anyOf": vec![reference(index + 1); 20] })))
         .collect();
     let parameters = json!({ "type": "object", "properties": { "x": reference(0) }, "$defs": wide });
     let tool = json!({ "type": "function", "function": { "name": "f", "parameters": parameters } });

@@ -10,7 +10,7 @@ use crate::text::TextError;
 pub enum ChatError {
     /// The model could not be opened, or the engine could not run a request.
     #[error(transparent)]
-    Engine(#[from] Error),
+    Engine(Box<Error>),
     /// There is nothing to answer.
     #[error("messages: expected at least one message, found none")]
     NoMessages,
@@ -40,7 +40,7 @@ pub enum ChatError {
     UnknownCalls,
     /// A constraint leaves no room for calls.
     #[error(
-        "a constrained answer cannot call tools: remove the constraint or the tools, or set the tool choice to none"
+        "an answer of a prescribed format cannot call tools: remove the format or the tools, or set the tool choice to none"
     )]
     ConstraintWithTools,
     /// A result without a call that waits for one.
@@ -48,14 +48,20 @@ pub enum ChatError {
     NoPendingCall,
 }
 
+impl From<Error> for ChatError {
+    fn from(error: Error) -> Self {
+        ChatError::Engine(Box::new(error))
+    }
+}
+
 impl From<TextError> for ChatError {
     fn from(error: TextError) -> Self {
-        ChatError::Engine(error.into())
+        Error::from(error).into()
     }
 }
 
 impl From<ModelError> for ChatError {
     fn from(error: ModelError) -> Self {
-        ChatError::Engine(error.into())
+        Error::from(error).into()
     }
 }

@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn what_a_device_leaves() {
-        let usable = |free, memory| DeviceFacts { free, memory, ..DeviceFacts::default() }.usable();
+        let usable = |free, memory| DeviceFacts { memory, free, ..DeviceFacts::default() }.usable();
         assert_eq!(usable(Some(100 << 30), Some(200 << 30)), 95 << 30);
         assert_eq!(usable(Some(1 << 30), None), (1 << 30) - (256 << 20));
         assert_eq!(usable(Some(1), None), 0);

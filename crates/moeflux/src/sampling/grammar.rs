@@ -17,9 +17,9 @@ use crate::text::Tokenizer;
 
 /// Compiles constraints for one tokenizer. The trie of its tokens is built with the first of them, and then shared.
 ///
-/// A constraint comes from whoever asks, so it is [measured](Constraint::measure) first, then compiled on a thread with a
-/// large stack and a low priority, [a few](AT_ONCE) at a time, for [so long](TIME) at most, and kept for the next who asks
-/// for the same.
+/// A constraint comes from a client, so it is [measured](Constraint::measure) first, then compiled on a thread with a large
+/// stack and a low priority, two at a time, each for ten seconds at most. The last 32 are kept for requests with the same
+/// constraint.
 #[derive(Default)]
 pub struct GrammarCompiler(Arc<Inner>);
 

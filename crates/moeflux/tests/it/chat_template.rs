@@ -435,7 +435,8 @@ fn limits_leave_long_conversations_alone() {
     let messages: Vec<Message> = (0..3000).map(|index| Message::new("user", index.to_string())).collect();
     let template = ChatTemplate::new(source).unwrap();
     let text = template.render(&ChatRequest { messages: &messages, ..ChatRequest::default() }).unwrap();
-    let numbers: String = (0..3000).map(|index| format!("{}:{index}", (index + 1) * 2)).collect();
+    let numbers: Vec<String> = (0..3000).map(|index| format!("{}:{index}", (index + 1) * 2)).collect();
+    let numbers = numbers.concat();
     let length: usize = (0..3000).map(|index: usize| index.to_string().len() + 1).sum();
     assert_eq!(text, format!("{numbers}{length}"));
 }

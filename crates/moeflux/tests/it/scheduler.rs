@@ -451,7 +451,12 @@ fn what_nobody_reads_waits_and_then_ends() {
     let unread = handle.submit(request(prompt(20, 1), 1, 60), SubmitOptions::default()).unwrap();
     let other = handle.submit(request(prompt(20, 2), 2, 60), SubmitOptions::default()).unwrap();
     assert_eq!(all(other).unwrap().tokens.len(), 60);
-    assert_eq!(handle.stats().running, 0, "{:?}", handle.stats());
+    // The other's last event comes before the step ends that it comes from.
+    let ended = Instant::now();
+    while handle.stats().running > 0 {
+        assert!(ended.elapsed() < Duration::from_secs(10), "{:?}", handle.stats());
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let expected = alone(&mut engine("demo", Numbers::Fast, 64), request(prompt(20, 1), 1, 60));
     all(unread).unwrap().assert_same(&expected);
 

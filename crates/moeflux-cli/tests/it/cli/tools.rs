@@ -33,7 +33,9 @@ struct Format {
     calls: [&'static str; 3],
 }
 
+/// Without the markers of thoughts, in which random weights stay until the context ends.
 const DEEPSEEK: &[(&str, &str)] = &[
+    ("think>", "muse>"),
     ("<tool_call>", "<｜tool▁sep｜>"),
     ("<|image_pad|>", "<｜tool▁calls▁begin｜>"),
     ("<|video_pad|>", "<｜tool▁calls▁end｜>"),
@@ -159,8 +161,9 @@ fn calls_of_every_format_are_printed_as_lines_of_json() -> Result<()> {
         let model = folder.path().to_str().ok_or("a path in UTF-8")?;
         let args = ["run", model, "Hi", "-t", "0", "--tools", &file, "--tool-choice", "get_weather"];
         let finished = moeflux(&args)?;
-        let lines =
-            finished.output().lines().map(serde_json::from_str).collect::<serde_json::Result<Vec<Value>>>();
+        // Random weights go on to call until the context ends, and a call that this cuts off is text.
+        let lines = finished.output().lines().take_while(|line| line.starts_with("{\"name\":"));
+        let lines = lines.map(serde_json::from_str).collect::<serde_json::Result<Vec<Value>>>();
         let lines = lines.map_err(|error| format!("{}: {error} in {finished:?}", format.name))?;
         assert!(!lines.is_empty(), "{}: {finished:?}", format.name);
         for call in &lines {
@@ -170,7 +173,6 @@ fn calls_of_every_format_are_printed_as_lines_of_json() -> Result<()> {
         }
         let answer = moeflux(&[&args[..], &["--json"]].concat())?.answer()?;
         assert_eq!(answer["tool_calls"], Value::Array(lines), "{}: {answer}", format.name);
-        assert_eq!(answer["text"], "", "{}: {answer}", format.name);
     }
     Ok(())
 }

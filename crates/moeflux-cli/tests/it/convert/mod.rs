@@ -121,7 +121,7 @@ fn what_cannot_be_done_is_told() -> Result<()> {
         whole.text().contains("1 weight files with") && whole.text().contains("no hash is known"),
         "{whole:?}"
     );
-    bench.moeflux(&["verify", &hf(), "--against", &hf()])?.exits(1, &["no pack"]);
+    bench.moeflux(&["verify", &hf(), "--against", &hf()])?.exits(1, &["needs a pack"]);
     bench.moeflux(&["convert", "nowhere/at-all", "@pack"])?.exits(1, &["nowhere/at-all"]);
 
     fs::create_dir(bench.path("pack"))?;

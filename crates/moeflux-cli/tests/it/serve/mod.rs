@@ -154,7 +154,7 @@ fn what_cannot_be_served_is_said_at_the_start() {
         (&["--config", &broken], "broken.toml"),
         (&["--config", &nested], "server"),
         (&["--config", "no/such.toml"], "no/such.toml"),
-        (&["--api-keys-file", &empty], "keys"),
+        (&["--api-keys-file", &empty], "one key in each line"),
         (&["--tls-cert", &pem, "--tls-key", &pem], "bad.pem"),
         (&["--listen", "192.0.2.1:80"], "192.0.2.1"),
         (&["--max-running", "0"], "--max-running"),

@@ -170,11 +170,9 @@ fn bound_operators(tag: &str, is_loop: bool) -> String {
                 filters.extend(ends_a_value(left).then_some((left.len(), bounds::WALKED)));
             }
             '<' | '>' => filters.extend(ends_a_value(left).then_some((left.len(), bounds::WALKED))),
-            'i' if next == Some('n') && is_word(tag, at, 2) => {
-                // A loop goes through its list one by one.
-                if !std::mem::take(&mut is_iterated) {
-                    filters.extend(right(2).map(|right| (right, bounds::WALKED)));
-                }
+            // A loop goes through its list one by one.
+            'i' if next == Some('n') && is_word(tag, at, 2) && !std::mem::take(&mut is_iterated) => {
+                filters.extend(right(2).map(|right| (right, bounds::WALKED)));
             }
             _ => {}
         }

@@ -10,7 +10,7 @@ use super::{bounds, dialect};
 /// Calls `value.method(args)`.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     if value.as_str().is_some() {
-        bounds::call(method, &[&[value.clone()], args].concat())?;
+        bounds::call(method, &[std::slice::from_ref(value), args].concat())?;
     }
     if method == dialect::SLICE {
         bounds::kept(value, bounds::ITEM)?;

@@ -178,8 +178,10 @@ fn what_cannot_be_leaves_the_conversation_as_it_was() {
     assert!(matches!(chat.ask("Hello").unwrap_err(), ChatError::ConstraintWithTools));
     chat.request = GenerateRequest { logprobs: Some(21), max_tokens: 5, ..GenerateRequest::default() };
     let error = chat.ask("Hello").unwrap_err();
-    assert!(matches!(error, ChatError::Engine(Error::Option { option: "logprobs", .. })), "{error}");
-    assert!(matches!(Chat::open("no/such/model"), Err(ChatError::Engine(Error::Checkpoint(_)))));
+    let ChatError::Engine(error) = error else { panic!("{error}") };
+    assert!(matches!(*error, Error::Option { option: "logprobs", .. }), "{error}");
+    let Err(ChatError::Engine(error)) = Chat::open("no/such/model") else { panic!("it opens") };
+    assert!(matches!(*error, Error::Checkpoint(_)), "{error}");
     assert!(chat.messages.is_empty());
 }
 
