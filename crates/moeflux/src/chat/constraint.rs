@@ -206,12 +206,11 @@ fn literal(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A schema that allows objects only, with as much white space as models write.
+/// A schema that allows objects only.
 fn object(schema: &Value) -> Value {
     let mut schema = schema.as_object().cloned().unwrap_or_default();
     schema.entry("type").or_insert_with(|| json!("object"));
-    schema.insert("x-guidance".to_owned(), json!({ "whitespace_pattern": r"\x20?" }));
-    Value::Object(schema)
+    spaced(schema)
 }
 
 /// The schema of an argument, with what its references lead to.
@@ -222,6 +221,11 @@ fn with_definitions(schema: &Value, root: &Value) -> Value {
             schema.entry(key).or_insert_with(|| definitions.clone());
         }
     }
+    spaced(schema)
+}
+
+/// A schema whose JSON has as much white space as models write.
+fn spaced(mut schema: Map<String, Value>) -> Value {
     schema.insert("x-guidance".to_owned(), json!({ "whitespace_pattern": r"\x20?" }));
     Value::Object(schema)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::tools::Tools;
+use super::tools::{self, Tools};
 use super::{ChatError, Format, Parser};
 use crate::sampling::Constraint;
 use crate::text::{ChatRequest, Message, Tokenizer};
@@ -56,7 +56,7 @@ impl ChatOptions {
             return Err(ChatError::NoMessages);
         }
         let tools = self.offered();
-        if let Some(index) = tools.iter().position(|tool| Tools::new(std::slice::from_ref(tool)).is_empty()) {
+        if let Some(index) = tools.iter().position(|tool| tools::name(tool).is_none()) {
             return Err(ChatError::Tool { index, found: tools[index].to_string() });
         }
         Ok(tokenizer.render_chat(&ChatRequest {

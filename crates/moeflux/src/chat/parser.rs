@@ -6,7 +6,7 @@ use super::harmony::Harmony;
 use super::read;
 use super::tagged::Tagged;
 use super::tools::Tools;
-use super::{Delta, Format};
+use super::{Answer, Delta, Format};
 use crate::engine::Event;
 
 /// Streaming parser of one answer. Whatever pieces a text comes in, the joined deltas are the same.
@@ -54,7 +54,7 @@ impl Parser {
             Kind::Tagged(parser) => parser.push(text, &mut deltas),
             Kind::Harmony(parser) => parser.push(text, &mut deltas),
         }
-        deltas.0
+        deltas.0.deltas
     }
 
     /// Returns what was held back, when no more text will come.
@@ -65,28 +65,24 @@ impl Parser {
             Kind::Tagged(parser) => parser.finish(&mut deltas),
             Kind::Harmony(parser) => parser.finish(&mut deltas),
         }
-        deltas.0
+        deltas.0.deltas
     }
 }
 
-/// Deltas on their way out, with neighbours of one kind joined.
+/// Deltas on their way out, which [`Answer::push`] joins.
 #[derive(Debug, Default)]
-pub(super) struct Deltas(Vec<Delta>);
+pub(super) struct Deltas(Answer);
 
 impl Deltas {
     pub(super) fn text(&mut self, more: &str) {
-        match self.0.last_mut() {
-            _ if more.is_empty() => {}
-            Some(Delta::Text(text)) => text.push_str(more),
-            _ => self.0.push(Delta::Text(more.to_owned())),
+        if !more.is_empty() {
+            self.0.push(Delta::Text(more.to_owned()));
         }
     }
 
     pub(super) fn reasoning(&mut self, more: &str) {
-        match self.0.last_mut() {
-            _ if more.is_empty() => {}
-            Some(Delta::Reasoning(text)) => text.push_str(more),
-            _ => self.0.push(Delta::Reasoning(more.to_owned())),
+        if !more.is_empty() {
+            self.0.push(Delta::Reasoning(more.to_owned()));
         }
     }
 

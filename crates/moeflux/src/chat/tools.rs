@@ -17,9 +17,8 @@ pub(super) struct Tool {
 impl Tools {
     pub(super) fn new(tools: &[Value]) -> Self {
         let tool = |tool: &Value| {
-            let function = tool.get("function").unwrap_or(tool);
-            let name = function.get("name")?.as_str()?.to_owned();
-            let parameters = function.get("parameters").filter(|schema| schema.is_object()).cloned();
+            let name = name(tool)?.to_owned();
+            let parameters = function(tool).get("parameters").filter(|schema| schema.is_object()).cloned();
             Some(Tool { name, parameters: parameters.unwrap_or_else(|| Value::Object(Map::new())) })
         };
         Self(tools.iter().filter_map(tool).collect())
@@ -36,6 +35,16 @@ impl Tools {
     pub(super) fn get(&self, name: &str) -> Option<&Tool> {
         self.iter().find(|tool| tool.name == name)
     }
+}
+
+/// The name of a tool in that form; `None` if it has none.
+pub(super) fn name(tool: &Value) -> Option<&str> {
+    function(tool).get("name")?.as_str()
+}
+
+/// The function of a tool; some clients leave the object around it out.
+fn function(tool: &Value) -> &Value {
+    tool.get("function").unwrap_or(tool)
 }
 
 impl Tool {
