@@ -1,4 +1,4 @@
-//! What the system's allocator keeps for later, and when it gives it back.
+//! Settings of the system's allocator: how much freed memory it keeps, and when it returns memory to the system.
 //!
 //! glibc keeps freed memory in an arena for each few threads, and so a server that has read large requests on many threads
 //! keeps a multiple of what one of them needed. Few arenas, large blocks that are mapped one by one, and a trim when memory

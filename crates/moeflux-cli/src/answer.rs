@@ -41,7 +41,7 @@ pub(crate) struct Answer {
 /// Events of an answer, each with what of its text is certain.
 pub(crate) type Events<'a> = dyn Iterator<Item = Result<(Event, Vec<Delta>), ChatError>> + 'a;
 
-/// What there is to measure while an engine answers.
+/// Counters of an engine from the start of an answer: time, experts read, experts on a GPU.
 pub(crate) struct Meters {
     started: Instant,
     store: Option<(Arc<ExpertStore>, Counters)>,

@@ -14,7 +14,7 @@ pub(crate) struct AnswerWriter {
     /// All deltas so far.
     pub(crate) answer: Answer,
     stream: bool,
-    /// What stdout, or in its place stderr, was given last.
+    /// The kind of text that was printed last, on stdout or stderr.
     last: Last,
     /// Calls that have been shown.
     calls: usize,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::store_args::cache_folder;
 
-/// What a file of the cache has. What cannot be read is nothing, and is measured again.
+/// Contents of a file of the cache; the default, so that it is measured again, if the file cannot be read.
 pub(crate) fn load<T: DeserializeOwned + Default>(name: &str) -> T {
     let text = path(name).map(fs::read).and_then(Result::ok).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()

@@ -60,13 +60,13 @@ struct Chat<'a> {
     is_typed: bool,
 }
 
-/// What the model answers.
+/// The message that an answer is generated for.
 enum Turn<'a> {
     /// A message.
     Question(&'a str),
     /// The last message, again.
     Retry,
-    /// What a tool returned.
+    /// The result of a tool.
     Result(&'a str),
 }
 
@@ -171,14 +171,14 @@ impl Chat<'_> {
         Ok(Next::GoOn)
     }
 
-    /// Tells somebody who types that a command was carried out.
+    /// Prints that a command was carried out, if messages are typed and not piped.
     fn done(&self, what: &str) {
         if self.is_typed {
             note(what);
         }
     }
 
-    /// Has the model answer.
+    /// Generates and prints the answer to a turn.
     fn answer(&mut self, turn: Turn<'_>, interrupt: &Interrupt) -> Result<()> {
         let defaults = self.conversation.engine().model().tokenizer().generation_defaults();
         let request = self.args.output.request(self.args.sampling.options(defaults))?;
