@@ -102,7 +102,7 @@ struct SchedulerArgs {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(65_536))]
     max_queued: usize,
     /// Maximum number of prompt tokens in a step in which other requests decode. Fewer tokens shorten the pauses of
-    /// running answers, more tokens prefill prompts faster
+    /// running answers, more tokens prefill prompts faster [default: as many as a tenth of a second is enough for, at least 64]
     #[arg(long, value_name = "N")]
     mixed_tokens: Option<usize>,
     /// Memory for the states of running requests and for the prefix cache [default: a share of the free memory]

@@ -33,10 +33,6 @@ pub struct EngineCore {
     busy: Duration,
 }
 
-/// Tokens of prompts in a step in which others answer, where experts are in memory: what takes about half a second for a
-/// model with three billion active parameters on two cores.
-const MIXED_TOKENS: usize = 256;
-
 impl EngineCore {
     /// A loop without requests. Of the options those apply that are not about clients.
     pub fn new(engine: Engine, options: &SchedulerOptions) -> Result<Self, Error> {
@@ -49,7 +45,7 @@ impl EngineCore {
         let runner = &engine.runner;
         Drafter::check(options.speculate, runner.model())?;
         // A step that streams reads nearly every expert, however few tokens it has.
-        let mixed = if runner.experts().is_some() { runner.prefill_chunk() } else { MIXED_TOKENS };
+        let mixed_tokens = mixed_tokens.or_else(|| runner.experts().map(|_| runner.prefill_chunk()));
         let state_bytes = match state_budget.or_else(|| runner.state_room()) {
             Some(bytes) => bytes,
             None => free_states(runner.model())?,
@@ -57,11 +53,12 @@ impl EngineCore {
         let limits = Limits {
             running: max_running,
             prefill_chunk: runner.prefill_chunk(),
-            mixed_tokens: mixed_tokens.unwrap_or(mixed),
+            shared_tokens: runner.prefill_chunk(),
+            mixed_tokens: runner.prefill_chunk(),
             state_bytes: Some(state_bytes),
         };
-        tracing::info!(max_running, mixed = limits.mixed_tokens, state_bytes, "requests share an engine");
-        let requests = Requests::new(runner, limits, prefix_cache);
+        tracing::info!(max_running, mixed_tokens, state_bytes, "requests share an engine");
+        let requests = Requests::new(runner, limits, mixed_tokens, prefix_cache);
         Ok(EngineCore { engine, requests, speculate: options.speculate, steps: 0, busy: Duration::ZERO })
     }
 

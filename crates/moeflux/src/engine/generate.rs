@@ -64,8 +64,14 @@ impl<'a> Samples<'a> {
         let mut request =
             new_request(model, &engine.grammars, sequence.tokens(), request, n, SubmitOptions::default())?;
         let prefill_chunk = runner.prefill_chunk();
-        let limits = Limits { running: n, prefill_chunk, mixed_tokens: prefill_chunk, state_bytes: None };
-        let mut requests = Requests::new(runner, limits, false);
+        let limits = Limits {
+            running: n,
+            prefill_chunk,
+            shared_tokens: prefill_chunk,
+            mixed_tokens: prefill_chunk,
+            state_bytes: None,
+        };
+        let mut requests = Requests::new(runner, limits, Some(prefill_chunk), false);
         let ids = request.ids();
         request.cancel_steps_by(&cancel);
         request.start_on(take(sequence), Drafter::new(speculate, runner));

@@ -41,8 +41,8 @@ pub struct SchedulerOptions {
     pub max_running: usize,
     /// Most requests that wait; with more, [`submit`](EngineHandle::submit) fails.
     pub max_queued: usize,
-    /// Most tokens of prompts in a step in which others answer; `None` lets the engine choose. Fewer let answers flow
-    /// while long prompts are read, more read prompts faster.
+    /// Most tokens of prompts in a step in which others answer; `None` is what a tenth of a second is enough for, as measured.
+    /// Fewer let answers flow while long prompts are read, more read prompts faster.
     pub mixed_tokens: Option<usize>,
     /// Memory for states in bytes, of sequences that run and of prefixes that are kept; `None` is a share of what is free.
     pub state_budget: Option<u64>,

@@ -12,7 +12,7 @@ use self::request::{State, Task};
 use super::event::{Event, StopReason};
 use super::handle::{Embedding, EngineStats};
 use super::runner::Runner;
-use super::scheduler::{Limits, Plan, RequestView, schedule};
+use super::scheduler::{Limits, Plan, RequestView, StepSize, schedule};
 use super::speculate::Drafter;
 use crate::backend::CancelToken;
 use crate::error::Error;
@@ -62,6 +62,9 @@ pub enum StepEvent {
 pub(super) struct Requests {
     requests: Vec<Request>,
     limits: Limits,
+    /// Tokens of prompts in a step that others wait for; `None` is what a tenth of a second is enough for.
+    mixed_tokens: Option<usize>,
+    step_size: StepSize,
     vocab_size: usize,
     context_length: usize,
     bytes: SequenceBytes,
@@ -81,11 +84,18 @@ const WORTH_A_MARK: usize = 64;
 const HEADROOM: usize = 256;
 
 impl Requests {
-    pub(super) fn new(runner: &Runner, limits: Limits, keeps_prefixes: bool) -> Self {
+    pub(super) fn new(
+        runner: &Runner,
+        limits: Limits,
+        mixed_tokens: Option<usize>,
+        keeps_prefixes: bool,
+    ) -> Self {
         let model = runner.model();
         Requests {
             requests: Vec::new(),
             limits,
+            mixed_tokens,
+            step_size: StepSize::default(),
             vocab_size: model.vocab_size(),
             context_length: model.context_length(),
             bytes: SequenceBytes::of(model.weights().states()).with(runner.kv_type()),
@@ -176,7 +186,7 @@ impl Requests {
     pub(super) fn schedule(&mut self, runner: &Runner, events: &mut Vec<StepEvent>) {
         self.finish_cancelled(events);
         let now = Instant::now();
-        let limits = self.limits;
+        let limits = self.step_size.limits(self.limits, self.mixed_tokens);
         let view = |request: &Request| RequestView {
             needed_bytes: if limits.state_bytes.is_some() { self.needed_bytes(request) } else { 0 },
             ..request.view(now, limits.state_bytes.is_some())

@@ -164,6 +164,8 @@ impl Requests {
                 let n_tokens: usize = rows.iter().map(|rows| rows.counts().0).sum();
                 if rows.iter().all(|rows| matches!(rows, Rows::Decode(_))) {
                     policy.stepped(n_tokens, start.elapsed());
+                } else {
+                    self.step_size.note(n_tokens, start.elapsed());
                 }
                 self.patience = Instant::now() + PATIENCE;
                 let hidden_size = hidden.len() / n_tokens;

@@ -5,14 +5,16 @@
 //! weights, and the experts that have to be streamed, are read once for all of them.
 
 mod share;
+mod step_size;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use self::share::share;
+pub(super) use self::step_size::StepSize;
 
 /// Limits that a plan keeps to.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +23,9 @@ pub(super) struct Limits {
     pub(super) running: usize,
     /// Most tokens of prompts in a step.
     pub(super) prefill_chunk: usize,
-    /// The same in a step in which other requests decode.
+    /// The same while requests of several callers are there.
+    pub(super) shared_tokens: usize,
+    /// The same in a step after which a token is chosen: a sequence decodes, or a short prompt ends.
     pub(super) mixed_tokens: usize,
     /// Memory for the states of all requests, in bytes; `None` is without a limit.
     pub(super) state_bytes: Option<u64>,
@@ -275,14 +279,31 @@ impl Planner<'_> {
     fn assign_rows(&mut self) {
         let decode: Vec<usize> = self.indices(|request| request.stage == Stage::Decode).collect();
         let prefill: Vec<usize> = self.indices(|request| request.stage == Stage::Prefill).collect();
-        let Limits { prefill_chunk, mixed_tokens, .. } = *self.limits;
-        let most = if decode.is_empty() { prefill_chunk } else { prefill_chunk.min(mixed_tokens) };
         let left: Vec<usize> = prefill.iter().map(|&index| self.requests[index].prompt_left).collect();
+        let most = self.prompt_tokens(!decode.is_empty(), &left);
         for index in decode {
             self.plan.rows[index] = 1;
         }
         for (index, rows) in prefill.into_iter().zip(share(&left, most)) {
             self.plan.rows[index] = rows;
         }
+    }
+
+    /// Most tokens of prompts in the step, of which the prompts have so many `left`. Who waits for a token, or comes while the
+    /// step runs, waits no longer than the step.
+    fn prompt_tokens(&self, decodes: bool, left: &[usize]) -> usize {
+        let Limits { prefill_chunk, shared_tokens, mixed_tokens, .. } = *self.limits;
+        let ends = |&left_of_one: &usize| left_of_one * left.len() <= mixed_tokens;
+        let active =
+            self.requests.iter().filter(|request| request.stage != Stage::Finished && !request.is_paused);
+        let callers: HashSet<u64> = active.map(|request| request.share).collect();
+        let most = if decodes || left.iter().any(ends) {
+            mixed_tokens
+        } else if callers.len() > 1 {
+            shared_tokens
+        } else {
+            prefill_chunk
+        };
+        most.min(prefill_chunk)
     }
 }

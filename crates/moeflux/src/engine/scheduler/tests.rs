@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::share::property;
 use super::*;
 
-const LIMITS: Limits = Limits { running: 2, prefill_chunk: 512, mixed_tokens: 64, state_bytes: Some(1000) };
+const LIMITS: Limits =
+    Limits { running: 2, prefill_chunk: 512, shared_tokens: 256, mixed_tokens: 64, state_bytes: Some(1000) };
 
 fn view(stage: Stage) -> RequestView {
     RequestView {
@@ -28,8 +29,15 @@ fn decodes_read_one_token_and_prompts_share_the_rest() {
     let prompt = |left| RequestView { prompt_left: left, ..view(Stage::Prefill) };
     let plan = schedule(&[prompt(10), view(Stage::Decode), prompt(1000), view(Stage::Held)], &LIMITS);
     assert_eq!(plan.rows, [10, 1, 54, 0]);
-    // Without a sequence that decodes, a whole chunk.
-    assert_eq!(schedule(&[prompt(10), prompt(1000)], &LIMITS).rows, [10, 502]);
+    // So does a prompt that ends in the step.
+    assert_eq!(schedule(&[prompt(10), prompt(1000)], &LIMITS).rows, [10, 54]);
+    // With neither, a whole chunk.
+    assert_eq!(schedule(&[prompt(100), prompt(1000)], &LIMITS).rows, [100, 412]);
+    // Callers leave room for each other, those that wait too.
+    let other = RequestView { share: 1, ..view(Stage::Waiting) };
+    let one = Limits { running: 1, ..LIMITS };
+    assert_eq!(schedule(&[prompt(1000), other], &one).rows, [256, 0]);
+    assert_eq!(schedule(&[prompt(1000), RequestView { is_paused: true, ..other }], &one).rows, [512, 0]);
     assert_eq!(schedule(&[], &LIMITS), Plan::default());
 }
 
@@ -158,9 +166,11 @@ proptest! {
         requests in prop::collection::vec(any_view(), 0..12),
         running in 1_usize..6,
         mixed_tokens in 1_usize..100,
+        more in 0_usize..100,
         budget in prop::option::of(1_u64..3000),
     ) {
-        let limits = Limits { running, prefill_chunk: 128, mixed_tokens, state_bytes: budget };
+        let shared_tokens = mixed_tokens + more;
+        let limits = Limits { running, prefill_chunk: 128, shared_tokens, mixed_tokens, state_bytes: budget };
         let plan = schedule(&requests, &limits);
         let was_running = |index: usize| requests[index].is_running();
         let mut runs: Vec<bool> = (0..requests.len()).map(was_running).collect();
@@ -189,7 +199,7 @@ proptest! {
         let after: usize = (0..runs.len()).filter(|&index| runs[index]).map(|index| requests[index].sequences).sum();
         let one_alone = runs.iter().filter(|&&runs| runs).count() == 1;
         prop_assert!(after <= running.max(before) || one_alone);
-        let mut prompt_rows = 0;
+        let (mut prompt_rows, mut decodes) = (0, false);
         for (index, &rows) in plan.rows.iter().enumerate() {
             prop_assert!(rows == 0 || runs[index]);
             if requests[index].prompt_left > 0 {
@@ -197,8 +207,9 @@ proptest! {
                 prompt_rows += rows;
             } else if requests[index].stage == Stage::Decode && runs[index] {
                 prop_assert_eq!(rows, 1);
+                decodes = true;
             }
         }
-        prop_assert!(prompt_rows <= 128);
+        prop_assert!(prompt_rows <= 128 && (!decodes || prompt_rows <= mixed_tokens));
     }
 }

@@ -5,6 +5,7 @@ mod limits;
 mod schemas;
 
 use crate::common::{data, root};
+use crate::property;
 use moeflux::sampling::{
     Constraint, ConstraintError, Grammar, GrammarCompiler, SamplingError, SamplingOptions,
 };
@@ -310,7 +311,10 @@ fn freely(prompt: Vec<u32>, seed: u64, constraint: Constraint) -> GenerateReques
 }
 
 /// Whatever the schema, what the demo says at temperature 1 parses, validates, and ends.
-fn outputs_meet_their_schemas(count: u64) {
+/// The first 100 schemas; more of them with `MOEFLUX_PROPERTY_CASES`.
+#[test]
+fn json_of_random_schemas() {
+    let count = (100.0 * property::multiplier()).ceil() as u64;
     let mut engine = demo();
     let prompt = prompt(&engine, "Write JSON for a person named Mia who is 34 years old.", false);
     let (last, before) = prompt.split_last().unwrap();
@@ -329,17 +333,6 @@ fn outputs_meet_their_schemas(count: u64) {
             panic!("{schema}: {error}: {text}");
         }
     }
-}
-
-#[test]
-fn json_of_200_random_schemas() {
-    outputs_meet_their_schemas(200);
-}
-
-#[test]
-#[ignore = "takes minutes; the first 200 of them are always run"]
-fn json_of_1000_random_schemas() {
-    outputs_meet_their_schemas(1000);
 }
 
 #[test]
