@@ -83,6 +83,14 @@ pub(crate) fn multiplier() -> f64 {
     multiplier
 }
 
+/// The counts from 1 to `most`; where the environment asks for fewer cases, the ends and every seventh between.
+pub(crate) fn counts(most: usize) -> Vec<usize> {
+    let step = if multiplier() < 1.0 { 7 } else { 1 };
+    let mut counts: Vec<usize> = (1..most).step_by(step).collect();
+    counts.push(most);
+    counts
+}
+
 fn variable<T: FromStr>(name: &str) -> Option<T> {
     match std::env::var(name) {
         Ok(text) => Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number"))),

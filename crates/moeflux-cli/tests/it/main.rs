@@ -4,6 +4,8 @@
 mod cli;
 mod common;
 mod convert;
+#[path = "../../../../tests/property.rs"]
+mod property;
 mod pull;
 #[cfg(unix)]
 mod serve;

@@ -351,6 +351,7 @@ pub(crate) fn amx_is_available() -> bool {
 
 /// Multiplies integers of 8 bits in registers for a while, and says how many operations that were; `None` for instruction sets
 /// that nobody has written this for.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "it is written for x86-64 alone"))]
 pub(crate) fn multiply_registers(steps: u32) -> Option<u64> {
     match instruction_set() {
         #[cfg(target_arch = "x86_64")]

@@ -89,7 +89,7 @@ async fn what_is_nested_too_deep_is_refused_on_every_route() {
     let pattern = |pattern: String| json!({ "type": "string", "pattern": pattern });
     let schemas = [
         pattern(format!("{}a{}", "(".repeat(500), ")".repeat(500))),
-        pattern(format!("{}a{}", "(?:".repeat(5000), "+)".repeat(5000))),
+        pattern(format!("{}a{}", "(?:".repeat(600), "+)".repeat(600))),
         pattern("a|".repeat(100_000)),
         pattern(format!("({}b)*", "a?".repeat(60_000))),
         json!({ "allOf": vec![json!({ "anyOf": [{ "minimum": 1 }, { "maximum": 2 }] }); 30] }),

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::cli::{Result, moeflux};
+use crate::property;
 
 const ASK: [&str; 6] = ["run", "What is 17 + 25?", "--temperature", "0", "--threads", "2"];
 
@@ -112,38 +113,54 @@ fn bench_stream_compares_with_the_limit() -> Result<()> {
     Ok(())
 }
 
-/// The demo, and four layers of the shape of a 35B-A3B with narrower weights and 64 experts a layer, as files of MLX and as
-/// a pack.
 #[test]
-fn streaming_changes_no_bit() -> Result<()> {
+fn streaming_changes_no_bit_of_the_demo() -> Result<()> {
+    streaming_changes_no_bit("models/demo", 80, 1)
+}
+
+#[test]
+fn streaming_changes_no_bit_of_files_of_mlx() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let made = |name: &str| folder.path().join(name).to_str().map(str::to_owned).ok_or("a path of UTF-8");
-    let (mlx, pack) = (made("mlx")?, made("pack")?);
-    let make = ["bench", "make-model", "--shape", "35b-a3b-small", "--router-skew", "0.35"];
-    moeflux(&[&make[..], &[&mlx]].concat())?.output();
-    moeflux(&[&make[..], &[&pack, "--pack"]].concat())?.output();
-    for (model, runs, seed) in [("models/demo", "200", "1"), (&mlx, "100", "2"), (&pack, "100", "3")] {
-        let args = ["bench", "same-bits", model, "--runs", runs, "--seed", seed, "--json"];
-        let report = moeflux(&args)?.json()?;
-        assert_eq!(report["runs"].to_string(), runs);
-        let settings = report["settings"].as_object().ok_or("settings")?;
-        for (setting, values) in [
-            ("budget", 4),
-            ("io", 3),
-            ("policy", 2),
-            ("hints", 4),
-            ("chunk", 4),
-            ("threads", 3),
-            ("numbers", 2),
-            ("delays", 2),
-            ("verify", 2),
-        ] {
-            let found = settings[setting].as_object().map(serde_json::Map::len);
-            assert_eq!(found, Some(values), "{setting}: {report}");
-        }
-        for count in ["logits", "hits", "misses", "evictions", "hints_issued", "bytes_read"] {
-            assert!(report[count].as_u64() > Some(0), "{count}: {report}");
-        }
+    streaming_changes_no_bit(&small_35b_a3b(&folder, &[])?, 40, 2)
+}
+
+#[test]
+fn streaming_changes_no_bit_of_a_pack() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    streaming_changes_no_bit(&small_35b_a3b(&folder, &["--pack"])?, 40, 3)
+}
+
+/// Four layers of the shape of a 35B-A3B, with narrower weights and 64 experts a layer.
+fn small_35b_a3b(folder: &tempfile::TempDir, flags: &[&str]) -> Result<String> {
+    let model = folder.path().join("model").to_str().map(str::to_owned).ok_or("a path of UTF-8")?;
+    let make = ["bench", "make-model", "--shape", "35b-a3b-small", "--router-skew", "0.35", &model];
+    moeflux(&[&make[..], flags].concat())?.output();
+    Ok(model)
+}
+
+/// So many runs with random settings, times what `MOEFLUX_PROPERTY_CASES` says.
+fn streaming_changes_no_bit(model: &str, runs: u32, seed: u64) -> Result<()> {
+    let runs = (f64::from(runs) * property::multiplier()).ceil().max(40.0).to_string();
+    let args = ["bench", "same-bits", model, "--runs", &runs, "--seed", &seed.to_string(), "--json"];
+    let report = moeflux(&args)?.json()?;
+    assert_eq!(report["runs"].to_string(), runs);
+    let settings = report["settings"].as_object().ok_or("settings")?;
+    for (setting, values) in [
+        ("budget", 4),
+        ("io", 3),
+        ("policy", 2),
+        ("hints", 4),
+        ("chunk", 4),
+        ("threads", 3),
+        ("numbers", 2),
+        ("delays", 2),
+        ("verify", 2),
+    ] {
+        let found = settings[setting].as_object().map(serde_json::Map::len);
+        assert_eq!(found, Some(values), "{setting}: {report}");
+    }
+    for count in ["logits", "hits", "misses", "evictions", "hints_issued", "bytes_read"] {
+        assert!(report[count].as_u64() > Some(0), "{count}: {report}");
     }
     Ok(())
 }
