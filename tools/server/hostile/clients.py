@@ -1,6 +1,12 @@
-"""Clients: the canary, which is everybody else, and those that attack. Attackers have addresses of their own."""
+"""Clients: the canary, which is everybody else, and those that attack.
+
+Attackers have addresses of their own, and processes of their own at the lowest priority: a real one computes on another
+machine, so that what it makes costs the server's processors as little as possible, and the canary's clock nothing.
+"""
 
 import json
+import multiprocessing
+import os
 import random
 import socket
 import threading
@@ -63,31 +69,61 @@ class Canary(threading.Thread):
             self.stop.wait(max(0, 0.2 - took))
 
 
-class Attacker(threading.Thread):
+class Crowd:
+    """Attackers and holders, each in a process."""
+
+    def __init__(self, clients):
+        self.stop = multiprocessing.Event()
+        self.members = []
+        for client in clients:
+            receiver, sender = multiprocessing.Pipe(duplex=False)
+            process = multiprocessing.Process(target=self.attack, args=(client, sender), daemon=True)
+            self.members.append((process, receiver))
+
+    def attack(self, client, sender):
+        os.nice(19)
+        client.run(self.stop)
+        sender.send(client.tried)
+
+    def start(self):
+        for process, _ in self.members:
+            process.start()
+
+    def end(self, patience=150):
+        """What each has tried, as far as it says so in time."""
+        self.stop.set()
+        end, tried = time.monotonic() + patience, []
+        for process, receiver in self.members:
+            if receiver.poll(max(0, end - time.monotonic())):
+                tried.append(receiver.recv())
+            process.kill()
+            process.join()
+        return tried
+
+
+class Attacker:
     """Sends what `inputs` draws, one after the other."""
 
     def __init__(self, port, seed, index):
-        super().__init__(daemon=True)
-        self.port, self.random, self.stop = port, random.Random(seed * 1000 + index), threading.Event()
-        self.source, self.seen = f"127.0.0.{2 + index}", []
+        self.port, self.random = port, random.Random(seed * 1000 + index)
+        self.source, self.tried = f"127.0.0.{2 + index}", []
 
-    def run(self):
-        while not self.stop.is_set():
+    def run(self, stop):
+        while not stop.is_set():
             method, path, body, kind = inputs.draw(self.random)
             start = time.monotonic()
             try:
                 status, answer = exchange(self.port, method, path, body, self.source, timeout=120)
             except OSError as error:
                 status, answer = 0, str(error).encode()
-            self.seen.append((time.monotonic() - start, status, kind, path, len(body), body[:300], answer))
+            self.tried.append((time.monotonic() - start, status, kind, path, len(body), body[:300], answer))
 
 
-class Holder(threading.Thread):
+class Holder:
     """Holds connections: silent ones, bodies that stall or drip, answers that nobody reads, clients that go."""
 
     def __init__(self, port, seed, index):
-        super().__init__(daemon=True)
-        self.port, self.random, self.stop = port, random.Random(seed * 1000 + 500 + index), threading.Event()
+        self.port, self.random = port, random.Random(seed * 1000 + 500 + index)
         self.source, self.tried = f"127.0.1.{2 + index}", 0
 
     def open(self):
@@ -104,9 +140,9 @@ class Holder(threading.Thread):
             client.sendall(head("POST", "/v1/chat/completions", len(written)) + written)
         return client
 
-    def run(self):
+    def run(self, stop):
         held = []
-        while not self.stop.is_set():
+        while not stop.is_set():
             try:
                 held.append(self.open())
                 self.tried += 1
@@ -117,6 +153,6 @@ class Holder(threading.Thread):
                 for client in held[:30]:
                     client.close()
                 del held[:30]
-            self.stop.wait(0.05)
+            stop.wait(0.05)
         for client in held:
             client.close()

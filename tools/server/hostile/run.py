@@ -22,7 +22,7 @@ from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from clients import Attacker, Canary, Holder, exchange  # noqa: E402
+from clients import Attacker, Canary, Crowd, Holder, exchange  # noqa: E402
 from server import Server  # noqa: E402
 import streams  # noqa: E402
 import worst  # noqa: E402
@@ -72,27 +72,25 @@ def attack(server, args):
     metrics = server.metrics()
     before = max(0, metrics.get("moeflux_memory_own_bytes", 0) - explained(metrics))
 
+    attackers = Crowd([Attacker(server.port, args.seed, index) for index in range(args.attackers)])
+    holders = Crowd([Holder(server.port, args.seed, index) for index in range(args.holders)])
     canary = Canary(server.port)
-    attackers = [Attacker(server.port, args.seed, index) for index in range(args.attackers)]
-    holders = [Holder(server.port, args.seed, index) for index in range(args.holders)]
-    everyone = [canary, *attackers, *holders]
-    for one in everyone:
-        one.start()
+    for clients in (attackers, holders, canary):
+        clients.start()
     end, peak = time.monotonic() + args.seconds, 0
     while time.monotonic() < end and server.is_alive():
         time.sleep(0.1)
         peak = max(peak, server.memory()[0])
     if peak > args.memory << 20:
         failures.append(f"the process had {peak / 2**20:.0f} MiB")
-    for one in everyone:
-        one.stop.set()
+    canary.stop.set()
+    canary.join(60)
+    holders.stop.set()
+    seen, held = [one for tried in attackers.end() for one in tried], sum(holders.end())
     if not server.is_alive():
         failures.append(f"the server died: {server.process.returncode}")
         return failures, ""
-    for one in everyone:
-        one.join(150)
 
-    seen = [one for attacker in attackers for one in attacker.seen]
     for took, status, kind, path, length, body, answer in seen:
         table[kind, status] += 1
         if is_failure(status, answer):
@@ -118,13 +116,13 @@ def attack(server, args):
     for kind in sorted({kind for kind, _ in table}):
         by_status = {status: count for (of, status), count in sorted(table.items()) if of == kind}
         print(f"{kind:<14}{sum(by_status.values()):>8}  " + ", ".join(f"{status}: {count}" for status, count in by_status.items()))
-    print(f"{'connections':<14}{sum(holder.tried for holder in holders):>8}  silent, stalled, unread or left")
+    print(f"{'connections':<14}{held:>8}  silent, stalled, unread or left")
     calm_times = [took for took, _ in calm.seen]
     print(f"canary: {len(times)} questions, p50 {percentile(times, 0.5):.2f} s, p99 {percentile(times, 0.99):.2f} s, "
           f"longest {max(times, default=0):.2f} s (at rest p50 {percentile(calm_times, 0.5):.2f} s), refused {shed}")
     print(f"memory: at most {peak / 2**20:.0f} MiB, after {args.rest} s of rest {own / 2**20:.0f} MiB, "
           f"explained {known / 2**20:.0f} MiB; limit {args.memory} MiB by {server.group.kind}")
-    tried = len(seen) + sum(holder.tried for holder in holders)
+    tried = len(seen) + held
     return failures, f"tried {tried}, failures {len(failures)}"
 
 
