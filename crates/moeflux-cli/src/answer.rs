@@ -90,54 +90,105 @@ pub(crate) fn answer(
 
 /// Follows an answer to its end. With `stream` it is shown while it comes: text and tool calls on stdout, thoughts on stderr.
 pub(crate) fn follow(events: &mut Events<'_>, meters: &Meters, stream: bool) -> Result<Answer> {
-    let mut writer = AnswerWriter::new(stream);
-    let mut progress = Progress::new("reading the prompt");
-    let (mut tokens, mut to_first_token, mut outcome) = (Vec::new(), None, None);
-    let (mut prompt_logprobs, mut logprobs) = (Vec::new(), Vec::new());
+    let mut reader = AnswerReader::new(meters, stream);
     for event in events {
-        let (event, deltas) = match event {
-            Ok(event) => event,
+        match event {
+            Ok((event, deltas)) => {
+                reader.apply(event);
+                reader.show(deltas)?;
+            }
             Err(error) => {
-                progress.clear();
-                writer.finish()?;
+                reader.stop()?;
                 return Err(error.into());
             }
-        };
+        }
+    }
+    reader.finish()
+}
+
+/// Collects the events of one answer, and shows its text.
+pub(crate) struct AnswerReader<'a> {
+    meters: &'a Meters,
+    writer: AnswerWriter,
+    progress: Progress,
+    tokens: Vec<u32>,
+    prompt_logprobs: Vec<PromptLogprob>,
+    logprobs: Vec<(TokenLogprob, Vec<TokenLogprob>)>,
+    outcome: Option<Outcome>,
+    to_first_token: Option<Duration>,
+}
+
+impl<'a> AnswerReader<'a> {
+    /// A reader of an answer that `meters` measures. With `stream` the answer is printed.
+    pub(crate) fn new(meters: &'a Meters, stream: bool) -> Self {
+        Self {
+            meters,
+            writer: AnswerWriter::new(stream),
+            progress: Progress::new("reading the prompt"),
+            tokens: Vec::new(),
+            prompt_logprobs: Vec::new(),
+            logprobs: Vec::new(),
+            outcome: None,
+            to_first_token: None,
+        }
+    }
+
+    /// Takes the next event, and shows how far the prompt is.
+    pub(crate) fn apply(&mut self, event: Event) {
         match event {
             Event::Prefill { done, total, logprobs } => {
-                prompt_logprobs.extend(logprobs);
-                progress.set(done, total);
-                if let Some(experts) = meters.experts() {
-                    progress.say(&experts.to_string());
+                self.prompt_logprobs.extend(logprobs);
+                self.progress.set(done, total);
+                if let Some(experts) = self.meters.experts() {
+                    self.progress.say(&experts.to_string());
                 }
             }
             Event::Token { id, logprob, top_logprobs, .. } => {
-                logprobs.push((TokenLogprob { token: id, logprob }, top_logprobs));
-                to_first_token.get_or_insert_with(|| meters.started.elapsed());
-                progress.clear();
-                tokens.push(id);
+                self.logprobs.push((TokenLogprob { token: id, logprob }, top_logprobs));
+                self.to_first_token.get_or_insert_with(|| self.meters.started.elapsed());
+                self.progress.clear();
+                self.tokens.push(id);
             }
-            Event::Done(done) => {
-                progress.clear();
-                outcome = Some(done);
+            Event::Done(outcome) => {
+                self.progress.clear();
+                self.outcome = Some(outcome);
             }
-        }
-        for delta in deltas {
-            writer.push(delta)?;
         }
     }
-    writer.finish()?;
-    let answer = writer.answer;
-    Ok(Answer {
-        text: answer.text(),
-        reasoning: answer.reasoning(),
-        tool_calls: answer.tool_calls(),
-        tokens,
-        prompt_logprobs,
-        logprobs,
-        outcome: outcome.context("the engine ended an answer without an outcome")?,
-        to_first_token,
-        experts: meters.experts(),
-        gpu: meters.gpu(),
-    })
+
+    /// Takes the next of the text, and shows it.
+    pub(crate) fn show(&mut self, deltas: impl IntoIterator<Item = Delta>) -> Result<()> {
+        deltas.into_iter().try_for_each(|delta| self.writer.push(delta))?;
+        Ok(())
+    }
+
+    /// Whether the last event has come.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// Ends what is shown before there is an answer.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.progress.clear();
+        self.writer.finish()?;
+        Ok(())
+    }
+
+    /// The answer, after its last event.
+    pub(crate) fn finish(mut self) -> Result<Answer> {
+        self.stop()?;
+        let answer = self.writer.answer;
+        Ok(Answer {
+            text: answer.text(),
+            reasoning: answer.reasoning(),
+            tool_calls: answer.tool_calls(),
+            tokens: self.tokens,
+            prompt_logprobs: self.prompt_logprobs,
+            logprobs: self.logprobs,
+            outcome: self.outcome.context("the engine ended an answer without an outcome")?,
+            to_first_token: self.to_first_token,
+            experts: self.meters.experts(),
+            gpu: self.meters.gpu(),
+        })
+    }
 }

@@ -128,6 +128,7 @@ impl Conversation {
         let cached_tokens = answer.outcome.cached_tokens;
         answer.outcome.prompt_tokens -= cached_tokens;
         let seed = chat.request.sampling.seed;
-        Ok(Stats::new(&answer, chat.engine(), chat.sequence(), cached_tokens, seed, None))
+        let state_bytes = chat.sequence().state_bytes();
+        Ok(Stats::new(&answer, chat.engine().model(), state_bytes, cached_tokens, seed, None))
     }
 }

@@ -33,6 +33,7 @@ mod pull;
 mod pull_progress;
 mod rm;
 mod run;
+mod samples;
 mod sampling_args;
 mod serve;
 mod size;

@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use moeflux::chat::{ChatOptions, Format, Parser};
+use moeflux::chat::{ChatOptions, Format};
 use moeflux::sampling::TokenLogprob;
 use moeflux::sequence::snapshot::SnapshotOptions;
 use moeflux::text::{Message, Tokenizer};
-use moeflux::{CancelToken, GenerateRequest, StopReason};
+use moeflux::{CancelToken, GenerateRequest, Model, StopReason};
 use serde::Serialize;
 
 use crate::answer::{Answer, answer};
@@ -20,6 +21,7 @@ use crate::model_args::{EngineArgs, ModelArgs};
 use crate::output_args::OutputArgs;
 use crate::output_file;
 use crate::prompt_args::PromptArgs;
+use crate::samples::{MAX_SAMPLES, Observer, answers};
 use crate::sampling_args::SamplingArgs;
 use crate::stats::Stats;
 use crate::terminal::{self, note};
@@ -55,13 +57,13 @@ pub(crate) struct RunArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// Generate N answers, with consecutive seeds. The prompt is prefilled once
+    /// Generate N answers at once, with consecutive seeds. The prompt is prefilled once
     #[arg(
         long = "n",
         value_name = "N",
         default_value_t = 1,
         hide_default_value = true,
-        value_parser = clap::value_parser!(u64).range(1..),
+        value_parser = clap::value_parser!(u64).range(1..=MAX_SAMPLES),
         help_heading = "Output"
     )]
     samples: u64,
@@ -148,6 +150,7 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     request.constraint = options.constraint(tokenizer, format, request.constraint)?;
 
     let before_request = started.elapsed();
+    let model = Arc::clone(engine.model());
     let mut shared = engine.sequence();
     if let Some(path) = &args.resume {
         shared = engine.load(path)?.sequence;
@@ -155,44 +158,27 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         engine.truncate(&mut shared, known)?;
         request.prompt.drain(..known);
     }
-    if args.samples > 1 && request.prompt.len() > 1 {
-        // No answer is wanted yet, only the prompt read, but for its last token.
-        let prompt = request.prompt[..request.prompt.len() - 1].to_vec();
-        let reading = GenerateRequest { prompt, ..GenerateRequest::default() };
-        let read = interrupt.during(|cancel| {
-            let request = GenerateRequest { cancel, ..reading };
-            answer(&mut engine, &mut shared, request, Parser::new(Format::Plain, &[], ""), false)
-        })?;
-        if read.outcome.stop == StopReason::Cancelled {
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
-        }
-    }
-    let (mut answers, mut cancelled) = (Vec::new(), false);
-    for index in 0..args.samples {
-        let request = if args.samples > 1 { request.nth_sample(index) } else { request.clone() };
-        let seed = request.sampling.seed;
-        if args.samples > 1 && !args.json {
-            note(format_args!("[{} of {}, seed {seed}]", index + 1, args.samples));
-        }
+    let known = shared.len();
+    let mut shown = Shown { args, known, before_request, request: request.clone(), answers: Vec::new(), model };
+    if args.samples == 1 {
         let parser = options.parser(format, &prompt);
-        let mut sequence = shared.clone();
         let answer = interrupt.during(|cancel| {
             let request = GenerateRequest { cancel, ..request };
-            answer(&mut engine, &mut sequence, request, parser, !args.json)
+            answer(&mut engine, &mut shared, request, parser, !args.json)
         })?;
-        let stats = Stats::new(&answer, &engine, &sequence, shared.len(), seed, Some(before_request));
-        if args.output.stats {
-            note(format_args!("\n{stats}"));
-        }
+        shown.end(answer, shared.state_bytes())?;
         if let Some(path) = &args.save {
-            engine.save(&sequence, path, &SnapshotOptions::default())?;
+            engine.save(&shared, path, &SnapshotOptions::default())?;
         }
-        cancelled = matches!(answer.outcome.stop, StopReason::Cancelled);
-        answers.push((answer, stats));
-        if cancelled {
-            break;
-        }
+    } else {
+        let parsers = (0..args.samples).map(|_| options.parser(format, &prompt)).collect();
+        interrupt.during(|cancel| {
+            let request = GenerateRequest { cancel, ..request };
+            answers(&mut engine, &shared, request, parsers, !args.json, &mut shown)
+        })?;
     }
+    let answers = shown.answers;
+    let cancelled = answers.iter().any(|(answer, _)| answer.outcome.stop == StopReason::Cancelled);
     if args.json {
         let tokenizer = engine.model().tokenizer();
         let answers = answers.iter().map(|(answer, stats)| args.json_answer(answer, stats, tokenizer));
@@ -202,6 +188,43 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
     }
     args.engine.finish(&engine)?;
     Ok(if cancelled { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// The answers so far.
+struct Shown<'a> {
+    args: &'a RunArgs,
+    request: GenerateRequest,
+    model: Arc<Model>,
+    /// Tokens that the sequence had before the prompt.
+    known: usize,
+    before_request: Duration,
+    answers: Vec<(Answer, Stats)>,
+}
+
+impl Shown<'_> {
+    fn seed(&self, index: usize) -> u64 {
+        self.request.sampling.seed.wrapping_add(index as u64)
+    }
+}
+
+impl Observer for Shown<'_> {
+    fn begin(&mut self, index: usize) {
+        if !self.args.json {
+            let (n, seed) = (self.args.samples, self.seed(index));
+            note(format_args!("[{} of {n}, seed {seed}]", index + 1));
+        }
+    }
+
+    fn end(&mut self, answer: Answer, state_bytes: usize) -> Result<()> {
+        let seed = self.seed(self.answers.len());
+        let before_request = Some(self.before_request);
+        let stats = Stats::new(&answer, &self.model, state_bytes, self.known, seed, before_request);
+        if self.args.output.stats {
+            note(format_args!("\n{stats}"));
+        }
+        self.answers.push((answer, stats));
+        Ok(())
+    }
 }
 
 impl RunArgs {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use moeflux::placement::Machine;
-use moeflux::{Engine, Outcome, Sequence, StopReason};
+use moeflux::{Model, Outcome, StopReason};
 use serde::Serialize;
 
 use crate::answer::Answer;
@@ -83,12 +83,12 @@ pub(crate) struct Memory {
 }
 
 impl Stats {
-    /// Statistics of an answer whose request came `before_request` after the program's start. `cached_tokens`
-    /// were in the sequence already.
+    /// Statistics of an answer whose request came `before_request` after the program's start, and whose states take
+    /// `state_bytes`. `cached_tokens` were in the sequence already.
     pub(crate) fn new(
         answer: &Answer,
-        engine: &Engine,
-        sequence: &Sequence,
+        model: &Model,
+        state_bytes: usize,
         cached_tokens: usize,
         seed: u64,
         before_request: Option<Duration>,
@@ -110,14 +110,13 @@ impl Stats {
             },
             memory: Memory {
                 peak_resident_bytes: Machine::peak_resident(),
-                mapped_bytes: engine
-                    .model()
+                mapped_bytes: model
                     .checkpoint()
                     .files()
                     .iter()
                     .map(moeflux::checkpoint::File::len)
                     .sum(),
-                state_bytes: sequence.state_bytes(),
+                state_bytes,
             },
             guesses: (speculated.drafted > 0)
                 .then_some(Guesses { drafted: speculated.drafted, accepted: speculated.accepted }),

@@ -15,7 +15,6 @@ use super::{Engine, Speculate};
 use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::model::Model;
-use crate::placement::free_states;
 use crate::sampling::GrammarCompiler;
 use crate::sequence::Sequence;
 
@@ -46,10 +45,7 @@ impl EngineCore {
         Drafter::check(options.speculate, runner.model())?;
         // A step that streams reads nearly every expert, however few tokens it has.
         let mixed_tokens = mixed_tokens.or_else(|| runner.experts().map(|_| runner.prefill_chunk()));
-        let state_bytes = match state_budget.or_else(|| runner.state_room()) {
-            Some(bytes) => bytes,
-            None => free_states(runner.model())?,
-        };
+        let state_bytes = state_budget.map_or_else(|| runner.state_limit(), Ok)?;
         let limits = Limits {
             running: max_running,
             prefill_chunk: runner.prefill_chunk(),

@@ -36,6 +36,8 @@ pub struct Samples<'a> {
     is_prefilled: bool,
     prefill: Duration,
     decode: Duration,
+    /// Memory of the states of each completion after the last step, in bytes.
+    state_bytes: Vec<usize>,
     /// Completions that have not ended.
     left: usize,
 }
@@ -64,12 +66,17 @@ impl<'a> Samples<'a> {
         let mut request =
             new_request(model, &engine.grammars, sequence.tokens(), request, n, SubmitOptions::default())?;
         let prefill_chunk = runner.prefill_chunk();
+        // One sequence may take what memory there is. Of several, those that do not fit wait for the others.
+        let state_bytes = match n {
+            1 => None,
+            _ => Some(runner.state_limit()?),
+        };
         let limits = Limits {
             running: n,
             prefill_chunk,
             shared_tokens: prefill_chunk,
             mixed_tokens: prefill_chunk,
-            state_bytes: None,
+            state_bytes,
         };
         let mut requests = Requests::new(runner, limits, Some(prefill_chunk), false);
         let ids = request.ids();
@@ -80,12 +87,19 @@ impl<'a> Samples<'a> {
             engine,
             requests,
             left: ids.len(),
+            state_bytes: vec![0; ids.len()],
             ids,
             events: VecDeque::new(),
             is_prefilled: false,
             prefill: Duration::ZERO,
             decode: Duration::ZERO,
         })
+    }
+
+    /// Memory of the states of a completion after the last step that read any of it, in bytes; what several completions
+    /// share counts for each.
+    pub fn state_bytes(&self, index: usize) -> usize {
+        self.state_bytes[index]
     }
 
     /// One step of the engine's loop.
@@ -96,6 +110,9 @@ impl<'a> Samples<'a> {
         self.requests.settle(runner, &mut events);
         self.requests.schedule(runner, &mut events);
         self.requests.run(runner, policy, &mut events);
+        for (&id, bytes) in self.ids.iter().zip(&mut self.state_bytes) {
+            *bytes = self.requests.sequence(id).map_or(*bytes, Sequence::state_bytes);
+        }
         let time = start.elapsed();
         *if self.is_prefilled { &mut self.decode } else { &mut self.prefill } += time;
         for event in events {

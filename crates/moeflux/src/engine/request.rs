@@ -49,17 +49,6 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
-    /// This request for the `index`-th of several completions of one prompt, on a copy of a sequence that has all of the
-    /// prompt but its last token: it reads that token, and has a seed of its own, `seed + index`. The first completion
-    /// is so the one that the request itself would get.
-    #[must_use]
-    pub fn nth_sample(&self, index: u64) -> Self {
-        let mut request = self.clone();
-        request.prompt.drain(..self.prompt.len().saturating_sub(1));
-        request.sampling.seed = self.sampling.seed.wrapping_add(index);
-        request
-    }
-
     /// Checks what can be checked without a model.
     pub(super) fn validate(&self) -> Result<(), Error> {
         for (option, n) in [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)] {

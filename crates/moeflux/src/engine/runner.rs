@@ -8,10 +8,10 @@ use super::graphs::GraphCache;
 use crate::backend::{Backend, CancelToken, Observer, Segment, Step};
 use crate::error::Error;
 use crate::experts::{DeviceTally, ExpertStore};
-use crate::graph::StepShape;
+use crate::graph::{GraphError, StepShape};
 use crate::model::{Model, Pass};
 use crate::options::EngineOptions;
-use crate::placement::StateRoom;
+use crate::placement::{StateRoom, free_states};
 use crate::sequence::{KvType, Position, Sequence};
 
 /// What one sequence brings to a step.
@@ -128,9 +128,10 @@ impl Runner {
         self.backend.device_experts()
     }
 
-    /// Memory that is meant for states where experts make room for them, in bytes: theirs, and a quarter of the experts'.
-    pub(super) fn state_room(&self) -> Option<u64> {
-        self.room.map(|room| room.most())
+    /// Memory for the states of all requests, in bytes: where experts make room for states, theirs and a quarter of the
+    /// experts', and else a share of what is free.
+    pub(super) fn state_limit(&self) -> Result<u64, GraphError> {
+        self.room.map_or_else(|| free_states(self.model()), |room| Ok(room.most()))
     }
 
     pub(super) fn kv_type(&self) -> KvType {

@@ -121,6 +121,12 @@ impl Requests {
         self.requests.drain(..)
     }
 
+    /// The sequence of a request, or of one of its samples; `None` if it has no states.
+    pub(super) fn sequence(&self, id: RequestId) -> Option<&Sequence> {
+        let request = self.requests.iter().find(|request| request.has_id(id))?;
+        request.sequence.as_ref()
+    }
+
     /// Cancels a request, or one of its samples.
     pub(super) fn cancel(&mut self, id: RequestId) {
         self.requests.iter().for_each(|request| request.cancel(id));

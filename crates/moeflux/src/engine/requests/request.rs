@@ -237,6 +237,14 @@ impl Request {
         }
     }
 
+    /// Whether that is its name, or the name of one of its samples.
+    pub(super) fn has_id(&self, id: RequestId) -> bool {
+        match &self.task {
+            Task::Generate(samples) => samples.iter().any(|sample| sample.id == id),
+            Task::Embed { id: own, .. } | Task::Read { id: own, .. } => *own == id,
+        }
+    }
+
     /// Of each sample its name and what cancels it alone.
     pub(in crate::engine) fn cancel_tokens(&self) -> Vec<(RequestId, CancelToken)> {
         match &self.task {
