@@ -41,7 +41,8 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a folder with `config.json` and safetensors files, a GGUF file (any part of a split one will do, under any
     /// name), a folder with one GGUF model, or a folder of the hub's cache.
-    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
+        let path = path.as_ref();
         let path = &*hub_cache::resolve(path)?;
         let (contents, config, metadata) = match Format::detect(path) {
             Format::Safetensors => {

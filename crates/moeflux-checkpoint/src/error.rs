@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// What is wrong with a checkpoint: which file, which tensor or field, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused.
     #[error("{}: cannot be read: {source}", path.display())]

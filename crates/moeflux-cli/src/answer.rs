@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use moeflux::chat::{ChatError, Delta, Parser, ToolCall};
 use moeflux::experts::{Counters, DeviceCounters, DeviceTally, ExpertStore};
 use moeflux::sampling::TokenLogprob;
-use moeflux::{Engine, Event, GenerateRequest, Outcome, PromptLogprob, Sequence};
+use moeflux::engine::{Outcome, PromptLogprob};
+use moeflux::{Engine, Event, GenerateRequest, Sequence};
 
 use crate::answer_writer::AnswerWriter;
 use crate::expert_stats::ExpertStats;
@@ -153,6 +154,7 @@ impl<'a> AnswerReader<'a> {
                 self.progress.clear();
                 self.outcome = Some(outcome);
             }
+            _ => {}
         }
     }
 

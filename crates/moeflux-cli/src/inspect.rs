@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use moeflux::checkpoint::{Checkpoint, IgnoredField, Provenance, Tensor};
-use moeflux::{Model, Part, PartSize, Summary};
+use moeflux::summary::{Part, PartSize, Summary};
+use moeflux::Model;
 use serde::Serialize;
 
 use crate::model_args::ModelArgs;

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use clap::Args;
-use moeflux::{GenerateRequest, SamplingOptions, Speculate};
+use moeflux::engine::Speculate;
+use moeflux::{GenerateRequest, SamplingOptions};
 
 use crate::constraint_args::ConstraintArgs;
 use crate::count::count;

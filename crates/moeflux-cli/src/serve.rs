@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use moeflux::{SchedulerOptions, Speculate};
+use moeflux::engine::{SchedulerOptions, Speculate};
 use moeflux_server::{App, Config, Limits, ModelSource, Server, TlsFiles};
 
 pub(crate) use self::config_file::arguments;

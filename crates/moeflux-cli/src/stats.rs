@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use moeflux::placement::Machine;
-use moeflux::{Model, Outcome, StopReason};
+use moeflux::engine::Outcome;
+use moeflux::{Model, StopReason};
 use serde::Serialize;
 
 use crate::answer::Answer;
@@ -40,6 +41,8 @@ pub(crate) enum Ended {
     ContextFull,
     MemoryFull,
     Cancelled,
+    /// Something that this command knows no name for.
+    Other { description: String },
 }
 
 /// Numbers of tokens.
@@ -177,6 +180,7 @@ impl From<&StopReason> for Ended {
             StopReason::ContextFull => Ended::ContextFull,
             StopReason::MemoryFull => Ended::MemoryFull,
             StopReason::Cancelled => Ended::Cancelled,
+            other => Ended::Other { description: format!("{other:?}") },
         }
     }
 }
@@ -190,6 +194,7 @@ impl fmt::Display for Ended {
             Ended::ContextFull => write!(f, "the end of the context"),
             Ended::MemoryFull => write!(f, "the end of the memory for states"),
             Ended::Cancelled => write!(f, "Ctrl-C"),
+            Ended::Other { description } => f.write_str(description),
         }
     }
 }

@@ -45,7 +45,8 @@ impl Heat {
     }
 
     /// Reads a heat file.
-    pub fn load(path: &Path) -> Result<Self, StoreError> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
         let fault = |what: String| StoreError::Format { path: path.to_owned(), what };
         let bytes = std::fs::read(path).map_err(|source| StoreError::File {
             path: path.to_owned(),
@@ -61,7 +62,8 @@ impl Heat {
     }
 
     /// Writes a heat file, in whole or not at all.
-    pub fn save(&self, path: &Path) -> Result<(), StoreError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
+        let path = path.as_ref();
         let write = || {
             let folder =
                 path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -34,6 +34,7 @@
 
 mod counters;
 mod error;
+#[doc(hidden)]
 pub mod faults;
 mod fetch;
 mod file;

@@ -34,6 +34,7 @@ pub struct StoreOptions {
     /// [`Starved`](crate::StoreError::Starved).
     pub patience: Duration,
     /// Stands before each file; for tests. Not with [`Io::Mapped`].
+    #[doc(hidden)]
     pub through: Option<Through>,
 }
 

@@ -57,7 +57,8 @@ struct Header {
 
 impl Trace {
     /// Reads a trace and checks that its experts are those of its header.
-    pub fn load(path: &Path) -> Result<Self, StoreError> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
         let fault = |line: usize, what: String| StoreError::Format {
             path: path.to_owned(),
             what: format!("line {}: {what}", line + 1),
@@ -107,7 +108,8 @@ struct State {
 
 impl Recorder {
     /// Begins the trace of a model in a new file.
-    pub fn create(path: &Path, layout: &Layout) -> Result<Self, StoreError> {
+    pub fn create(path: impl AsRef<Path>, layout: &Layout) -> Result<Self, StoreError> {
+        let path = path.as_ref();
         let layer = |layer: &crate::LayerLayout| TraceLayer {
             name: layer.name.clone(),
             experts: layer.experts.len() as u32,

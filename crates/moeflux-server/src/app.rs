@@ -14,7 +14,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::models::{Lease, ModelSource, Models};
 use crate::{anthropic, cors, observe, openai, openapi, page, plain, responses};
-use moeflux::SchedulerOptions;
+use moeflux::engine::SchedulerOptions;
 
 /// What all requests share.
 pub struct App {

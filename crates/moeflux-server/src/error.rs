@@ -9,7 +9,7 @@ use moeflux::chat::ChatError;
 use moeflux::sampling::{ConstraintError, SamplingError};
 use moeflux::text::TextError;
 
-use moeflux::{RequestError, SubmitError};
+use moeflux::engine::{RequestError, SubmitError};
 
 /// When to come again where nobody knows.
 const SOON: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ mod run;
 
 use std::collections::BTreeMap;
 
-use moeflux::PromptLogprob;
+use moeflux::engine::PromptLogprob;
 use moeflux::chat::{ChatOptions, Delta};
 use moeflux::sampling::{Constraint, TokenLogprob};
 use moeflux::text::Message;

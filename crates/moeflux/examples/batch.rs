@@ -8,10 +8,8 @@
 use std::error::Error;
 use std::path::Path;
 
-use moeflux::{
-    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions,
-    SchedulerOptions, SubmitOptions,
-};
+use moeflux::engine::{SchedulerOptions, SubmitOptions};
+use moeflux::{Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args().nth(1).unwrap_or_else(|| "models/demo".to_owned());
@@ -38,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             match event? {
                 Event::Token { text: piece, .. } => text += &piece,
                 Event::Done(outcome) => text += &outcome.text,
-                Event::Prefill { .. } => {}
+                _ => {}
             }
         }
         println!("{text:?}");

@@ -34,9 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let request = GenerateRequest { prompt, sampling, max_tokens: 200, ..GenerateRequest::default() };
     for event in engine.generate(&mut sequence, request)? {
         match event? {
-            Event::Prefill { .. } => {}
             Event::Token { text, .. } => print!("{text}"),
             Event::Done(outcome) => println!("{}", outcome.text),
+            _ => {}
         }
         std::io::stdout().flush()?;
     }

@@ -48,7 +48,7 @@ fn go_on(engine: &mut Engine, sequence: &mut Sequence, token: u32) -> Result<Str
         match event? {
             Event::Token { text: piece, .. } => text += &piece,
             Event::Done(outcome) => text += &outcome.text,
-            Event::Prefill { .. } => {}
+            _ => {}
         }
     }
     Ok(text)

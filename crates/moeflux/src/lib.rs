@@ -6,7 +6,7 @@
 //! ```no_run
 //! use moeflux::{Engine, EngineOptions, Event, GenerateRequest, Model, ModelOptions};
 //! # fn main() -> Result<(), moeflux::Error> {
-//! let model = Model::open("models/demo".as_ref(), &ModelOptions::default())?;
+//! let model = Model::open("models/demo", &ModelOptions::default())?;
 //! let prompt = model.tokenizer().encode("Once upon a time")?;
 //! let mut engine = Engine::new(model, &EngineOptions::default())?;
 //! let mut sequence = engine.sequence();
@@ -36,31 +36,30 @@ mod error;
 pub mod experts;
 pub mod graph;
 pub mod model;
-mod options;
+pub mod options;
 pub mod placement;
 pub mod sampling;
 pub mod sequence;
-mod summary;
+pub mod summary;
 pub mod text;
+
+#[doc(inline)]
+pub use moeflux_checkpoint as checkpoint;
+#[cfg(feature = "gpu")]
+#[doc(inline)]
+pub use moeflux_gpu as gpu;
+#[doc(inline)]
+pub use moeflux_kernels as kernels;
 
 pub use cancel::CancelToken;
 pub use chat::{Chat, Delta};
-pub use engine::{
-    Embedding, Engine, EngineHandle, EngineStats, Event, GenerateRequest, Generation, Input, LastToken,
-    Outcome, Outputs, Pending, PromptLogprob, RequestError, Restored, Saved, SchedulerOptions, Speculate,
-    Speculated, StopReason, SubmitError, SubmitOptions, Ticket, Truncated,
-};
+pub use engine::{Engine, EngineHandle, Event, GenerateRequest, StopReason};
 pub use error::Error;
-pub use model::{Model, ModelError, ModelOptions};
-pub use moeflux_checkpoint as checkpoint;
-#[cfg(feature = "gpu")]
-pub use moeflux_gpu as gpu;
-pub use moeflux_kernels as kernels;
+pub use model::{Model, ModelOptions};
 pub use moeflux_kernels::Numbers;
-pub use options::{ComputeOptions, EngineOptions, OptionError};
+pub use options::EngineOptions;
 pub use sampling::SamplingOptions;
-pub use sequence::{Position, Sequence};
-pub use summary::*;
+pub use sequence::Sequence;
 
 /// Compiles the examples of the documentation.
 #[cfg(doctest)]

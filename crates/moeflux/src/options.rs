@@ -15,6 +15,7 @@ pub struct EngineOptions {
     /// Most tokens of a prompt in one step; `None` lets the engine choose. Larger is faster and takes more memory.
     pub prefill_chunk: Option<usize>,
     /// Whether transient tensors share buffers; off only to compare.
+    #[doc(hidden)]
     pub planned_memory: bool,
     /// Where experts are kept, and in how much memory.
     pub experts: ExpertOptions,

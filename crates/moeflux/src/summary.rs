@@ -13,6 +13,7 @@ pub use crate::sequence::SequenceBytes;
 
 /// What [`Model::summary`] found.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// `model_type` of the family.
     pub model_type: &'static str,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a conversion or a verification did not come to its end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The source is not what it should be.
     #[error(transparent)]

@@ -128,6 +128,7 @@ pub struct Recipe {
 
 /// A recipe cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecipeError {
     /// Not of the form `class=target`.
     #[error(

@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use moeflux::{
-    EngineHandle, Event, GenerateRequest, SamplingOptions, SchedulerOptions, Speculate, Speculated,
-    SubmitOptions, Ticket,
-};
+use moeflux::engine::{SchedulerOptions, Speculate, Speculated, SubmitOptions, Ticket};
+use moeflux::{EngineHandle, Event, GenerateRequest, SamplingOptions};
 use serde::Serialize;
 
 use super::noise::Noise;
@@ -156,7 +154,7 @@ fn listen(ticket: Ticket, told: &AtomicUsize) -> Result<Speculated> {
         match event? {
             Event::Token { .. } => drop(told.fetch_add(1, Ordering::Relaxed)),
             Event::Done(outcome) => guesses = outcome.speculated,
-            Event::Prefill { .. } => {}
+            _ => {}
         }
     }
     Ok(guesses)

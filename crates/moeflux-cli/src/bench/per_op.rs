@@ -11,7 +11,8 @@ use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Graph, Op, StepShape, TensorId, TensorInfo};
 use moeflux::kernels::{ThreadPool, float_rate, integer_rate, read_bandwidth};
 use moeflux::placement::{Cost, StepFacts, cost};
-use moeflux::{Engine, Input, Numbers};
+use moeflux::engine::Input;
+use moeflux::{Engine, Numbers};
 use serde::Serialize;
 
 use super::workload::{self, WorkloadArgs, median};

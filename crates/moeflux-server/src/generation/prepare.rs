@@ -12,7 +12,7 @@ use crate::error::{Failure, from_chat, from_error, from_submit};
 use crate::limits::Limits;
 use crate::models::Lease;
 use crate::work::{self, Size};
-use moeflux::SubmitOptions;
+use moeflux::engine::SubmitOptions;
 
 /// Most marks of a prompt: each keeps recurrent states.
 const MARKS: usize = 4;

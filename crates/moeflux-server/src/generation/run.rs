@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use moeflux::chat::{self, Delta, Parser};
-use moeflux::{CancelToken, Event, Outcome, PromptLogprob, StopReason};
+use moeflux::engine::{Outcome, PromptLogprob, RequestError, Ticket};
+use moeflux::{CancelToken, Event, StopReason};
 use tokio::time::Sleep;
 use tracing::Span;
 
@@ -17,7 +18,7 @@ use super::{Finish, Output, TokenInfo, Usage};
 use crate::error::{Failure, FailureKind, from_request};
 use crate::metrics::Meter;
 use crate::models::Lease;
-use moeflux::{RequestError, Ticket};
+
 
 /// A running generation: a stream of outputs, which ends after every sample is done or after an error. Dropping it
 /// cancels.
@@ -198,6 +199,7 @@ impl Generation {
                 );
                 self.ready.push_back(Output::Done { sample: index, finish, usage });
             }
+            Some(Ok(_)) => {}
             Some(Err(error)) => return Err(from_request(&error)),
             None => return Err(from_request(&RequestError::Stopped)),
         }
@@ -260,8 +262,9 @@ impl Sample {
             StopReason::EndOfSequence(_) if self.has_called => Finish::ToolCalls,
             StopReason::EndOfSequence(_) => Finish::EndOfTurn,
             StopReason::StopString(text) => Finish::StopText(text.clone()),
-            StopReason::MaxTokens | StopReason::ContextFull | StopReason::MemoryFull => Finish::Length,
             StopReason::Cancelled => Finish::Cancelled,
+            // All others are limits.
+            _ => Finish::Length,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::body::Json;
 use crate::error::{Failure, from_request, from_submit};
 use crate::openapi::ErrorBody;
 use crate::work::{self, Size};
-use moeflux::SubmitOptions;
+use moeflux::engine::SubmitOptions;
 
 /// A request for embeddings.
 #[derive(Clone, Debug, Deserialize, ToSchema)]

@@ -231,7 +231,7 @@ async fn silent_connections_and_stalled_bodies_cost_nobody_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_end_and_make_room() {
     let limits = Limits { unread_time: Duration::from_secs(1), ..Limits::default() };
-    let scheduler = moeflux::SchedulerOptions {
+    let scheduler = moeflux::engine::SchedulerOptions {
         max_running: 2,
         unread_events: 32,
         unread_time: Some(Duration::from_secs(1)),

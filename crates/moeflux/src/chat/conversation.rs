@@ -34,7 +34,7 @@ pub struct Chat {
 impl Chat {
     /// Opens a model's folder or file and begins a conversation, on the CPU with default options.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ChatError> {
-        let model = Model::open(path.as_ref(), &ModelOptions::default())?;
+        let model = Model::open(path, &ModelOptions::default())?;
         Ok(Self::new(Engine::new(model, &EngineOptions::default())?))
     }
 
@@ -45,7 +45,7 @@ impl Chat {
         Self {
             messages: Vec::new(),
             options: ChatOptions::default(),
-            request: GenerateRequest { sampling, max_tokens: usize::MAX, ..GenerateRequest::default() },
+            request: GenerateRequest { sampling, ..GenerateRequest::default() },
             format: Format::of(tokenizer),
             sequence: engine.sequence(),
             engine,

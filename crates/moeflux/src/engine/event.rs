@@ -7,6 +7,7 @@ use crate::sampling::TokenLogprob;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
     /// A chunk of the prompt has been read.
     Prefill {
@@ -35,6 +36,7 @@ pub enum Event {
 
 /// What the model made of a token of the prompt.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct PromptLogprob {
     /// The token.
     pub token: u32,
@@ -47,6 +49,7 @@ pub struct PromptLogprob {
 
 /// How a generation ended.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// Text that was still held back.
     pub text: String,
@@ -72,6 +75,7 @@ pub struct Outcome {
 
 /// A token that ends a text, and what the model made of it.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LastToken {
     /// The token.
     pub id: u32,
@@ -83,6 +87,7 @@ pub struct LastToken {
 
 /// Why a generation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The model chose this end-of-sequence token.
     EndOfSequence(u32),

@@ -7,9 +7,9 @@ use crate::sampling::{Constraint, MAX_TOP_LOGPROBS, SamplingOptions};
 
 /// What to generate.
 ///
-/// The default asks for no token, greedily; name what differs, and later options change nothing:
-/// `GenerateRequest { prompt, max_tokens: 50, ..GenerateRequest::default() }`.
-#[derive(Clone, Debug, Default)]
+/// The default generates greedily until the model ends its text or the context is full. Name what differs, and later options
+/// change nothing: `GenerateRequest { prompt, max_tokens: 50, ..GenerateRequest::default() }`.
+#[derive(Clone, Debug)]
 pub struct GenerateRequest {
     /// Tokens to append to the sequence first.
     pub prompt: Vec<u32>,
@@ -22,7 +22,7 @@ pub struct GenerateRequest {
     pub continued: usize,
     /// How to choose each token.
     pub sampling: SamplingOptions,
-    /// Most tokens to generate; with 0 the prompt is only read.
+    /// Most tokens to generate, [`usize::MAX`] by default: as many as the context has room for. With 0 the prompt is only read.
     pub max_tokens: usize,
     /// Before so many tokens the model can't choose to end, and stop strings are not looked for: they count from the text
     /// of the next token on.
@@ -46,6 +46,27 @@ pub struct GenerateRequest {
     pub speculate: Speculate,
     /// Stops the generation from elsewhere.
     pub cancel: CancelToken,
+}
+
+impl Default for GenerateRequest {
+    fn default() -> Self {
+        GenerateRequest {
+            prompt: Vec::new(),
+            marks: Vec::new(),
+            continued: 0,
+            sampling: SamplingOptions::default(),
+            max_tokens: usize::MAX,
+            min_tokens: 0,
+            stop: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+            prompt_logprobs: None,
+            constraint: None,
+            reasoning_budget: None,
+            speculate: Speculate::default(),
+            cancel: CancelToken::default(),
+        }
+    }
 }
 
 impl GenerateRequest {

@@ -10,7 +10,13 @@ use crate::sequence::{Sequence, mflx};
 
 impl Engine {
     /// Writes a sequence to a file, in whole or not at all.
-    pub fn save(&self, sequence: &Sequence, path: &Path, options: &SnapshotOptions) -> Result<(), Error> {
+    pub fn save(
+        &self,
+        sequence: &Sequence,
+        path: impl AsRef<Path>,
+        options: &SnapshotOptions,
+    ) -> Result<(), Error> {
+        let path = path.as_ref();
         if sequence.model() != self.model().id() {
             return Err(Error::ForeignSequence);
         }
@@ -19,7 +25,8 @@ impl Engine {
 
     /// Reads a sequence that this engine, or one of the same model and numbers, has saved: what follows has the same bits
     /// as if it had never been away.
-    pub fn load(&self, path: &Path) -> Result<Snapshot, Error> {
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<Snapshot, Error> {
+        let path = path.as_ref();
         Snapshot::load(path, &Expected::by(self.model(), self.sequence())).map_err(at(path))
     }
 

@@ -11,7 +11,9 @@ pub use layout::layout;
 pub(crate) use layout::{bytes, weights};
 pub use moeflux_experts::{
     Counters, DiskSpeed, ExpertStore, Heat, Io, Layout, PolicyKind, Recorder, Replayed, StoreError,
-    StoreOptions, Through, Trace, faults, measure,
+    StoreOptions, Trace, measure,
 };
+#[doc(hidden)]
+pub use moeflux_experts::{Through, faults};
 
 pub use crate::options::{ExpertOptions, HintMode, HostCopy};

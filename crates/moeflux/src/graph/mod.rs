@@ -172,6 +172,7 @@ impl fmt::Display for Graph {
 
 /// A graph that can't be: its shapes contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GraphError {
     /// An operation was given a tensor of another width than it needs.
     #[error("{op} writing {label}: expected {expected} columns of {input}, found {found}")]

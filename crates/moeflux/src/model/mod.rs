@@ -79,7 +79,7 @@ pub struct Model {
 impl Model {
     /// Opens a checkpoint, a folder or a GGUF file: reads config and tokenizer, maps the weights, checks names and
     /// shapes.
-    pub fn open(path: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
+    pub fn open(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, &options.checkpoint)?;
         let mut loader = Loader::new(checkpoint.weights()?);
         let architecture: Box<dyn Architecture> = match checkpoint.config() {

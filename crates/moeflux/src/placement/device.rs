@@ -26,6 +26,7 @@ pub enum GpuMemory {
      {sequence}, and the experts of one token {least_experts}; allow {needed} bytes or more, shorten the prefill chunk, or \
      run on the CPU"
 )]
+#[non_exhaustive]
 pub struct GpuMemoryError {
     /// What was asked for, or found free.
     pub given: u64,

@@ -30,6 +30,7 @@ pub enum Residence {
      sequences {sequence}, and experts need at least {least_experts}; allow {needed} bytes or more, shorten the prefill \
      chunk or the context"
 )]
+#[non_exhaustive]
 pub struct MemoryError {
     /// What was asked for, or found free.
     pub given: u64,

@@ -28,7 +28,8 @@ pub struct GenerationDefaults {
 
 impl GenerationDefaults {
     /// Reads `generation_config.json` of a checkpoint folder; all `None` where there is no such file.
-    pub fn open(folder: &Path) -> Result<Self, TextError> {
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, TextError> {
+        let folder = folder.as_ref();
         let path = folder.join("generation_config.json");
         let object = Value::Object(read_object(&path)?.unwrap_or_default());
         Self::deserialize(&object).map_err(|source| TextError::Json { path, source })

@@ -65,7 +65,8 @@ impl Tokenizer {
 
     /// Reads `tokenizer.json` of a checkpoint folder and, where they exist, `tokenizer_config.json`,
     /// `generation_config.json`, `config.json` and the chat template.
-    pub fn open(folder: &Path) -> Result<Self, TextError> {
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, TextError> {
+        let folder = folder.as_ref();
         Self::with_files(folder, read(folder)?)
     }
 

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::engines::{engine, prompt};
 use moeflux::placement::Machine;
-use moeflux::{
-    EngineHandle, Event, GenerateRequest, Numbers, SamplingOptions, SchedulerOptions, StopReason,
-    SubmitError, SubmitOptions,
-};
+use moeflux::engine::{SchedulerOptions, SubmitError, SubmitOptions};
+use moeflux::{EngineHandle, Event, GenerateRequest, Numbers, SamplingOptions, StopReason};
 
 const CLIENTS: u64 = 8;
 /// Of prefixes and sequences: reached soon, so that memory settles.
@@ -123,13 +121,13 @@ fn soak() {
 }
 
 /// The tokens, and how it ended.
-fn tokens(events: impl Iterator<Item = Event>) -> (Vec<u32>, Option<moeflux::Outcome>) {
+fn tokens(events: impl Iterator<Item = Event>) -> (Vec<u32>, Option<moeflux::engine::Outcome>) {
     let (mut tokens, mut end) = (Vec::new(), None);
     for event in events {
         match event {
             Event::Token { id, .. } => tokens.push(id),
             Event::Done(outcome) => end = Some(outcome),
-            Event::Prefill { .. } => {}
+            _ => {}
         }
     }
     (tokens, end)

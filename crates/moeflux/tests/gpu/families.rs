@@ -3,7 +3,8 @@
 use crate::common::{Reference, argmax, data, max_diff};
 use crate::device;
 use moeflux::backend::gpu::GpuBackend;
-use moeflux::{Engine, EngineOptions, Input, Model, ModelOptions, Numbers, Outputs};
+use moeflux::engine::{Input, Outputs};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
 
 /// On logits.
 const TOLERANCE: f32 = 5e-4;

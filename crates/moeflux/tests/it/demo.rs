@@ -34,9 +34,9 @@ fn answer(engine: &mut Engine, messages: &[Message], tools: Option<&[Value]>, th
     let (mut tokens, mut stop) = (Vec::new(), None);
     for event in engine.generate(&mut sequence, request)? {
         match event? {
-            Event::Prefill { .. } => {}
             Event::Token { id, .. } => tokens.push(id),
             Event::Done(outcome) => stop = Some(outcome.stop),
+            _ => {}
         }
     }
     assert!(matches!(stop, Some(StopReason::EndOfSequence(_))), "{messages:?} ended with {stop:?}");

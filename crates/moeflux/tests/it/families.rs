@@ -170,7 +170,7 @@ fn summaries_know_every_part() {
         let found: Vec<_> = summary.layers.iter().map(|layer| (layer.kind, layer.count)).collect();
         assert_eq!(found, kinds, "{checkpoint}");
         assert_eq!((summary.experts.total, summary.experts.active), (16, active), "{checkpoint}");
-        let ignored = summary.parts.iter().any(|part| part.part == moeflux::Part::Ignored);
+        let ignored = summary.parts.iter().any(|part| part.part == moeflux::summary::Part::Ignored);
         assert!(!ignored, "{checkpoint}: {:?}", summary.parts);
     }
     // Latents and rotary keys alone are kept of a token: 64 + 64 floats in each of 4 layers.

@@ -3,10 +3,8 @@
 use crate::common::{copy_with, data, root};
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::text::{ChatRequest, Message};
-use moeflux::{
-    Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Outcome, PromptLogprob,
-    Sequence, StopReason,
-};
+use moeflux::engine::{Outcome, PromptLogprob};
+use moeflux::{Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Sequence, StopReason};
 use serde_json::json;
 
 fn engine(prefill_chunk: Option<usize>) -> Engine {
@@ -48,6 +46,7 @@ fn run_on(engine: &mut Engine, sequence: &mut Sequence, request: GenerateRequest
                 text += &outcome.text;
                 return Ok(Told { tokens, logprobs, prompt, text, outcome });
             }
+            _ => {}
         }
     }
     panic!("no end");
@@ -186,7 +185,7 @@ fn samples_of_one_prompt_are_those_of_their_seeds() {
                 texts[index] += &text;
             }
             (index, Event::Done(outcome)) => texts[index] += &outcome.text,
-            (_, Event::Prefill { .. }) => {}
+            _ => {}
         }
     }
     assert!(sequence.is_empty(), "samples read copies");

@@ -8,7 +8,8 @@ use crate::property;
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Op, Plan, StepShape, TensorInfo};
 use moeflux::sequence::KvType;
-use moeflux::{Engine, EngineOptions, Error, Input, Model, ModelOptions, Numbers, Outputs, Sequence};
+use moeflux::engine::{Input, Outputs};
+use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers, Sequence};
 use proptest::prelude::*;
 
 /// `demo`, `family/checkpoint`, or a checkpoint of `qwen3_5_moe`.

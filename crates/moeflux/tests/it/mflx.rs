@@ -8,7 +8,8 @@ use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Op, StepShape, TensorInfo};
 use moeflux::sequence::State;
 use moeflux::sequence::mflx::MflxError;
-use moeflux::{Engine, Error, Input, Numbers, Sequence};
+use moeflux::engine::Input;
+use moeflux::{Engine, Error, Numbers, Sequence};
 
 /// Keeps all floats of a step by label.
 #[derive(Default)]

@@ -6,7 +6,8 @@ use crate::common::engines::{bits, engine, prompt};
 use crate::common::root;
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{Op, TensorInfo};
-use moeflux::{Input, Numbers};
+use moeflux::engine::Input;
+use moeflux::Numbers;
 
 #[test]
 fn every_test_that_the_document_names_is_there() {

@@ -8,7 +8,8 @@ use crate::common::engines::{engine, fresh, probe, prompt};
 use crate::property;
 use moeflux::sequence::PrefixCache;
 use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotOptions};
-use moeflux::{CancelToken, Engine, GenerateRequest, Input, Numbers, Outputs, Sequence};
+use moeflux::engine::{Input, Outputs};
+use moeflux::{CancelToken, Engine, GenerateRequest, Numbers, Sequence};
 use proptest::prelude::*;
 
 const SEQUENCES: usize = 3;

@@ -9,7 +9,8 @@ use crate::table::{HEAD, RULE, Row};
 use moeflux::backend::{Data, Observer};
 use moeflux::graph::{StateSpec, TensorInfo};
 use moeflux::sequence::State;
-use moeflux::{Engine, EngineOptions, Input, Model, ModelOptions, Numbers, Outputs, Sequence};
+use moeflux::engine::{Input, Outputs};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers, Sequence};
 use serde_json::{Value, json};
 
 /// On logits, and relative to the tensor's magnitude on everything inside the model.

@@ -4,12 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::engines::{engine, prompt};
 use crate::property;
-use moeflux::engine::{EngineCore, StepEvent};
+use moeflux::engine::{EngineCore, StepEvent, Outcome, PromptLogprob, RequestError, SchedulerOptions, SubmitError, SubmitOptions, Ticket};
 use moeflux::sampling::{Constraint, SamplingOptions};
-use moeflux::{
-    Engine, EngineHandle, Error, Event, GenerateRequest, Numbers, Outcome, PromptLogprob, RequestError,
-    SchedulerOptions, StopReason, SubmitError, SubmitOptions, Ticket,
-};
+use moeflux::{Engine, EngineHandle, Error, Event, GenerateRequest, Numbers, StopReason};
 use proptest::prelude::*;
 
 const FAMILIES: [&str; 4] = ["demo", "qwen3_next/mlx-q4", "deepseek_v3/hf", "gpt_oss/hf"];
@@ -51,6 +48,7 @@ impl Told {
                 self.text += &outcome.text;
                 self.outcome = Some(outcome);
             }
+            _ => {}
         }
     }
 

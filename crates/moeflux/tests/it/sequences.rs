@@ -6,7 +6,8 @@ use crate::common::engines::{bits, engine, fresh, model, probe, prompt};
 use moeflux::backend::{Backend, Segment, Step, cpu::CpuBackend};
 use moeflux::graph::{Plan, StepShape};
 use moeflux::sequence::PrefixCache;
-use moeflux::{Engine, Error, Event, GenerateRequest, Numbers, Truncated};
+use moeflux::engine::Truncated;
+use moeflux::{Engine, Error, Event, GenerateRequest, Numbers};
 
 /// Recurrent states, latents, sliding windows beside full attention, full attention, and a model of ordinary make.
 const MODELS: [&str; 5] = ["qwen3_next/hf", "deepseek_v3/hf", "gpt_oss/hf", "qwen3_moe/hf", "demo"];

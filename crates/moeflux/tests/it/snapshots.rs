@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::common::engines::{engine, fresh, model, probe, prompt};
 use crate::common::{data, pack};
 use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotError, SnapshotOptions};
-use moeflux::{Engine, Error, Input, Model, ModelOptions, Numbers, Outputs, Sequence};
+use moeflux::engine::{Input, Outputs};
+use moeflux::{Engine, Error, Model, ModelOptions, Numbers, Sequence};
 
 /// A snapshot in memory.
 fn snapshot(engine: &Engine, sequence: &Sequence, options: &SnapshotOptions) -> Vec<u8> {

@@ -11,10 +11,8 @@ use moeflux::backend::{Backend, Segment, Step};
 use moeflux::graph::{Plan, StepShape};
 use moeflux::model::Pass;
 use moeflux::sampling::{Constraint, SamplingOptions};
-use moeflux::{
-    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Numbers, Outcome,
-    SchedulerOptions, Sequence, Speculate, Speculated, StopReason, SubmitOptions, Ticket,
-};
+use moeflux::engine::{SchedulerOptions, Speculate, Speculated, SubmitOptions, Ticket};
+use moeflux::{Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Numbers, Sequence, StopReason};
 use proptest::prelude::*;
 
 const WAYS: [Speculate; 4] =
@@ -36,11 +34,10 @@ fn told(
     let mut guesses = Speculated::default();
     let events = engine.generate(sequence, request.clone()).unwrap().take(most);
     let events = events.map(|event| match event.unwrap() {
-        Event::Done(outcome) => {
-            guesses = outcome.speculated;
-            let still = Duration::ZERO;
-            let speculated = Speculated::default();
-            Event::Done(Outcome { prefill: still, decode: still, speculated, ..outcome })
+        Event::Done(mut outcome) => {
+            guesses = std::mem::take(&mut outcome.speculated);
+            (outcome.prefill, outcome.decode) = (Duration::ZERO, Duration::ZERO);
+            Event::Done(outcome)
         }
         event => event,
     });
@@ -247,7 +244,7 @@ fn all(events: impl Iterator<Item = Event>) -> (Told, Speculated) {
             Event::Done(outcome) => {
                 return ((tokens, text + &outcome.text, outcome.stop), outcome.speculated);
             }
-            Event::Prefill { .. } => {}
+            _ => {}
         }
     }
     panic!("no end");

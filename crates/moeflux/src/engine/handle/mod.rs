@@ -212,10 +212,10 @@ impl EngineHandle {
     }
 
     /// Has tokens read, as far as they have not been, and the sequence written to a file, in whole or not at all.
-    pub fn save(&self, tokens: Vec<u32>, path: PathBuf) -> Result<Pending<Saved>, SubmitError> {
+    pub fn save(&self, tokens: Vec<u32>, path: impl Into<PathBuf>) -> Result<Pending<Saved>, SubmitError> {
         check_tokens(self.model(), 0, &tokens)?;
         let (reply, receiver) = bounded(1);
-        let client = Client::Saved { model: Arc::clone(self.model()), path, reply };
+        let client = Client::Saved { model: Arc::clone(self.model()), path: path.into(), reply };
         self.submit_for(Request::read(tokens, SubmitOptions::default()), client)?;
         Ok(Pending::new(receiver))
     }
@@ -226,7 +226,8 @@ impl EngineHandle {
     }
 
     /// Reads a sequence that was saved: prompts that begin with its tokens go on from there.
-    pub fn restore(&self, path: PathBuf) -> Result<Pending<Restored>, SubmitError> {
+    pub fn restore(&self, path: impl Into<PathBuf>) -> Result<Pending<Restored>, SubmitError> {
+        let path = path.into();
         let (reply, receiver) = bounded(1);
         let inner = Arc::clone(&self.0);
         let read = move || {

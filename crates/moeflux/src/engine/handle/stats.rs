@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Numbers of an [`EngineHandle`](super::EngineHandle), as of its last step. Counts are since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EngineStats {
     /// Sequences that run.
     pub running: usize,

@@ -86,7 +86,7 @@ impl Snapshot {
     }
 
     /// Reads a file.
-    pub fn load(path: &Path, expected: &Expected) -> Result<Self, SnapshotError> {
+    pub fn load(path: impl AsRef<Path>, expected: &Expected) -> Result<Self, SnapshotError> {
         Snapshot::read(BufReader::new(File::open(path)?), expected)
     }
 }
@@ -106,10 +106,11 @@ impl Sequence {
     /// the disk.
     pub fn save(
         &self,
-        path: &Path,
+        path: impl AsRef<Path>,
         fingerprint: Fingerprint,
         options: &SnapshotOptions,
     ) -> Result<(), SnapshotError> {
+        let path = path.as_ref();
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(folder)?);
         self.write(&mut file, fingerprint, options)?;

@@ -147,6 +147,7 @@ fn events_come_with_their_deltas() {
             Event::Prefill { done, .. } => read = done,
             Event::Token { top_logprobs, .. } => tokens += top_logprobs.len(),
             Event::Done(outcome) => assert_eq!(outcome.prompt_tokens, read),
+            _ => {}
         }
         for delta in deltas {
             let Delta::Text(piece) = delta else { panic!("{delta:?}") };

@@ -10,9 +10,8 @@ use moeflux::sampling::{
     Constraint, ConstraintError, Grammar, GrammarCompiler, SamplingError, SamplingOptions,
 };
 use moeflux::text::{ChatRequest, Message, Tokenizer};
-use moeflux::{
-    Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Outcome, Sequence, StopReason,
-};
+use moeflux::engine::Outcome;
+use moeflux::{Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Sequence, StopReason};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -281,9 +280,9 @@ fn run(
     let mut text = String::new();
     for event in engine.generate(sequence, request)? {
         match event? {
-            Event::Prefill { .. } => {}
             Event::Token { text: piece, .. } => text += &piece,
             Event::Done(outcome) => return Ok((text + &outcome.text, outcome)),
+            _ => {}
         }
     }
     panic!("no end");
