@@ -1,7 +1,7 @@
 //! What differs between model families: the fields of `config.json`, and the names and conventions of tensors.
 //!
-//! A family is one file here: its config, and a function that looks at a checkpoint's tensors and says which
-//! conventions its writer followed.
+//! A family is one file here, with its config and the function that reads it, and one entry of `families!`. Where the names or
+//! conventions of its tensors are not the plain ones, [`Conventions::of`] says so.
 
 pub mod deepseek;
 pub mod dense;
@@ -15,13 +15,114 @@ pub mod qwen3_moe;
 pub mod qwen3_next;
 pub mod rope;
 
-use crate::config::ModelConfig;
+use crate::config::Fields;
 use crate::error::Error;
+use crate::family::deepseek::DeepseekConfig;
+use crate::family::dense::DenseConfig;
+use crate::family::glm4_moe::Glm4MoeConfig;
+use crate::family::gpt_oss::GptOssConfig;
+use crate::family::mixtral::MixtralConfig;
+use crate::family::olmoe::OlmoeConfig;
 use crate::family::parts::DecoderConfig;
+use crate::family::qwen3_moe::Qwen3MoeConfig;
+use crate::family::qwen3_next::Qwen3NextConfig;
+use crate::family::rope::RopeParameters;
 pub(crate) use crate::files::Tensors;
 use crate::gguf;
 use std::borrow::Cow;
 use std::path::Path;
+
+/// Defines [`ModelConfig`] from the table of families. An entry has the variant and its config, the `model_type` and others that
+/// mean the same, and the module whose `read_config` reads the fields, with the argument that it takes besides them.
+macro_rules! families {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident($config:ty): $model_type:literal $(| $alias:literal)* => $module:ident $(($argument:expr))?;
+    )*) => {
+        /// A model family and its sizes, checked: every number is possible and every product of sizes fits 64 bits.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum ModelConfig {
+            $($(#[$doc])* $variant($config),)*
+        }
+
+        impl ModelConfig {
+            /// The family's `model_type`.
+            pub fn model_type(&self) -> &'static str {
+                match self {
+                    $(ModelConfig::$variant(_) => $model_type,)*
+                }
+            }
+
+            /// What every family has.
+            pub fn decoder(&self) -> &DecoderConfig {
+                match self {
+                    $(ModelConfig::$variant(config) => &config.decoder,)*
+                }
+            }
+
+            /// How positions turn queries and keys.
+            pub fn rope(&self) -> &RopeParameters {
+                match self {
+                    $(ModelConfig::$variant(config) => &config.attention.rope,)*
+                }
+            }
+        }
+
+        /// Each `model_type` that [`read`] knows.
+        const MODEL_TYPES: &[&str] = &[$($model_type, $($alias,)*)*];
+
+        /// Reads the fields of a `config.json` as those of the family that its `model_type` names.
+        pub(crate) fn read(mut fields: Fields<'_>) -> Result<ModelConfig, Error> {
+            match fields.text("model_type")? {
+                $(Some($model_type $(| $alias)*) => {
+                    Ok(ModelConfig::$variant($module::read_config(fields $(, $argument)?)?))
+                })*
+                _ => Err(fields.wrong("model_type", &model_types())),
+            }
+        }
+    };
+}
+
+families! {
+    /// DeepSeek-V2.
+    DeepseekV2(DeepseekConfig): "deepseek_v2" => deepseek(deepseek::Version::V2);
+    /// DeepSeek-V3 and what is built like it, such as Kimi-K2 and Cogito v2.
+    DeepseekV3(DeepseekConfig): "deepseek_v3" | "kimi_k2" => deepseek(deepseek::Version::V3);
+    /// GLM-4.5 and later.
+    Glm4Moe(Glm4MoeConfig): "glm4_moe" => glm4_moe;
+    /// gpt-oss.
+    GptOss(GptOssConfig): "gpt_oss" => gpt_oss;
+    /// Dense models shaped as Llama's.
+    Llama(DenseConfig): "llama" => dense(dense::Kind::Llama);
+    /// Mixtral.
+    Mixtral(MixtralConfig): "mixtral" => mixtral;
+    /// Mistral, dense.
+    Mistral(DenseConfig): "mistral" => dense(dense::Kind::Mistral);
+    /// OLMoE.
+    Olmoe(OlmoeConfig): "olmoe" => olmoe;
+    /// Qwen2 and Qwen2.5, dense.
+    Qwen2(DenseConfig): "qwen2" => dense(dense::Kind::Qwen2);
+    /// Qwen3, dense.
+    Qwen3(DenseConfig): "qwen3" => dense(dense::Kind::Qwen3);
+    /// Qwen3.5 and Qwen3.6, dense.
+    Qwen3_5(Qwen3NextConfig): "qwen3_5" | "qwen3_5_text" => qwen3_5_moe(qwen3_next::Mlp::Dense);
+    /// Qwen3.5 and Qwen3.6 with experts.
+    Qwen3_5Moe(Qwen3NextConfig): "qwen3_5_moe" | "qwen3_5_moe_text" => qwen3_5_moe(qwen3_next::Mlp::Sparse);
+    /// Qwen3 with experts.
+    Qwen3Moe(Qwen3MoeConfig): "qwen3_moe" => qwen3_moe;
+    /// Qwen3-Next.
+    Qwen3Next(Qwen3NextConfig): "qwen3_next" => qwen3_next;
+}
+
+/// The known values of `model_type` as a list for people, without those of the text part of a model with images.
+fn model_types() -> String {
+    let mut names: Vec<&str> = MODEL_TYPES.iter().copied().filter(|name| !name.ends_with("_text")).collect();
+    names.sort_unstable();
+    match names.split_last() {
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
 
 /// Whose tool wrote a checkpoint: they differ in how they store some tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,16 +181,7 @@ impl Conventions {
             | ModelConfig::Qwen3_5Moe(config)
             | ModelConfig::Qwen3Next(config) => qwen3_next::conventions(config, tensors, folder),
             ModelConfig::Mixtral(_) => Ok(Conventions { rename: mixtral::rename, ..Self::plain(config) }),
-            ModelConfig::DeepseekV2(_)
-            | ModelConfig::DeepseekV3(_)
-            | ModelConfig::Glm4Moe(_)
-            | ModelConfig::GptOss(_)
-            | ModelConfig::Llama(_)
-            | ModelConfig::Mistral(_)
-            | ModelConfig::Olmoe(_)
-            | ModelConfig::Qwen2(_)
-            | ModelConfig::Qwen3(_)
-            | ModelConfig::Qwen3Moe(_) => Ok(Self::plain(config)),
+            _ => Ok(Self::plain(config)),
         }
     }
 
