@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use moeflux::chat::{ChatError, Delta, Parser, ToolCall};
+use moeflux::engine::{Outcome, PromptLogprob};
 use moeflux::experts::{Counters, DeviceCounters, DeviceTally, ExpertStore};
 use moeflux::sampling::TokenLogprob;
-use moeflux::engine::{Outcome, PromptLogprob};
 use moeflux::{Engine, Event, GenerateRequest, Sequence};
 
 use crate::answer_writer::AnswerWriter;

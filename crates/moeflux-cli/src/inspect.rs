@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use moeflux::Model;
 use moeflux::checkpoint::{Checkpoint, IgnoredField, Provenance, Tensor};
 use moeflux::summary::{Part, PartSize, Summary};
-use moeflux::Model;
 use serde::Serialize;
 
 use crate::model_args::ModelArgs;

@@ -159,7 +159,8 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         request.prompt.drain(..known);
     }
     let known = shared.len();
-    let mut shown = Shown { args, known, before_request, request: request.clone(), answers: Vec::new(), model };
+    let mut shown =
+        Shown { args, known, before_request, request: request.clone(), answers: Vec::new(), model };
     if args.samples == 1 {
         let parser = options.parser(format, &prompt);
         let answer = interrupt.during(|cancel| {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use moeflux::placement::Machine;
 use moeflux::engine::Outcome;
+use moeflux::placement::Machine;
 use moeflux::{Model, StopReason};
 use serde::Serialize;
 
@@ -35,14 +35,20 @@ pub(crate) struct Stats {
 #[derive(Serialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub(crate) enum Ended {
-    EndOfSequence { token: u32 },
-    StopString { string: String },
+    EndOfSequence {
+        token: u32,
+    },
+    StopString {
+        string: String,
+    },
     MaxTokens,
     ContextFull,
     MemoryFull,
     Cancelled,
     /// Something that this command knows no name for.
-    Other { description: String },
+    Other {
+        description: String,
+    },
 }
 
 /// Numbers of tokens.
@@ -113,12 +119,7 @@ impl Stats {
             },
             memory: Memory {
                 peak_resident_bytes: Machine::peak_resident(),
-                mapped_bytes: model
-                    .checkpoint()
-                    .files()
-                    .iter()
-                    .map(moeflux::checkpoint::File::len)
-                    .sum(),
+                mapped_bytes: model.checkpoint().files().iter().map(moeflux::checkpoint::File::len).sum(),
                 state_bytes,
             },
             guesses: (speculated.drafted > 0)

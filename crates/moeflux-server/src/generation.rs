@@ -5,8 +5,8 @@ mod run;
 
 use std::collections::BTreeMap;
 
-use moeflux::engine::PromptLogprob;
 use moeflux::chat::{ChatOptions, Delta};
+use moeflux::engine::PromptLogprob;
 use moeflux::sampling::{Constraint, TokenLogprob};
 use moeflux::text::Message;
 

@@ -16,8 +16,8 @@ use moeflux::text::Tokenizer;
 use crate::clock::unix_time;
 use crate::error::{Failure, FailureKind, shutting_down};
 use crate::metrics::{Meter, ModelMetrics, Totals};
-use moeflux::engine::{EngineStats, SchedulerOptions};
 use moeflux::EngineHandle;
+use moeflux::engine::{EngineStats, SchedulerOptions};
 
 /// Makes an engine of a model that the server knows by name; of the budget that models share for their experts, if there
 /// is one, it gets so many bytes.

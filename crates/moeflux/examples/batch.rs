@@ -9,7 +9,9 @@ use std::error::Error;
 use std::path::Path;
 
 use moeflux::engine::{SchedulerOptions, SubmitOptions};
-use moeflux::{Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions};
+use moeflux::{
+    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args().nth(1).unwrap_or_else(|| "models/demo".to_owned());

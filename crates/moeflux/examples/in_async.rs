@@ -8,7 +8,9 @@ use std::error::Error;
 use std::path::Path;
 
 use moeflux::engine::{SchedulerOptions, SubmitOptions};
-use moeflux::{Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions};
+use moeflux::{
+    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, SamplingOptions,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

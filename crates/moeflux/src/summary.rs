@@ -316,7 +316,7 @@ fn expert_count(graph: &Graph, table: &WeightTable) -> ExpertCount {
         .flat_map(Op::weights)
         .find_map(|read| match read {
             WeightRead::Experts { experts, k } => {
-                Some(ExpertCount { total: table.experts()[experts].experts.len(), active: k })
+                Some(ExpertCount { total: table.experts_of(experts).experts.len(), active: k })
             }
             _ => None,
         })

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use moeflux::backend::{Data, Observer};
+use moeflux::engine::Input;
 use moeflux::graph::{Graph, Op, StepShape, TensorId, TensorInfo};
 use moeflux::kernels::{ThreadPool, float_rate, integer_rate, read_bandwidth};
 use moeflux::placement::{Cost, StepFacts, cost};
-use moeflux::engine::Input;
 use moeflux::{Engine, Numbers};
 use serde::Serialize;
 

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use moeflux::graph::StateId;
 use moeflux::sequence::{KvBlock, StateMut};
 use moeflux::{Engine, Model, Sequence};
 
@@ -36,7 +37,7 @@ pub(super) fn sequence(engine: &Engine, context: usize) -> Sequence {
     let mut noise = Noise::new(0, "context");
     let mut fill = |block: &mut KvBlock| block.fill_with(|| 2.0 * noise.unit() - 1.0);
     for state in 0..sequence.states().len() {
-        match sequence.state_mut(state) {
+        match sequence.state_mut(StateId(state)) {
             StateMut::Kv(cache) => {
                 let (keys, values) = cache.blocks_mut();
                 keys.iter_mut().chain(values).for_each(&mut fill);

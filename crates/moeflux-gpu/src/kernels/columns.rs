@@ -29,3 +29,13 @@ pub fn gather_columns(
         to += groups * part.len();
     }
 }
+
+/// The rows of `a`, `[n, left]`, each followed by the row of `b`, `[n, right]`.
+pub fn concat(enc: &mut Encoder<'_>, a: &View, left: usize, b: &View, right: usize, y: &View) {
+    let width = left + right;
+    assert!(a.len() * width == y.len() * left && b.len() * width == y.len() * right);
+    for (x, cols, to) in [(a, left, 0), (b, right, left)] {
+        let params = [x.len(), cols, width, cols, 0, cols, to].map(|x| x as u32);
+        enc.dispatch(&COLUMNS, &EACH, &[x, y], &params, grid(x.len().div_ceil(LANES)));
+    }
+}

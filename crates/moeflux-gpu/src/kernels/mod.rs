@@ -16,7 +16,7 @@ pub mod select_outputs;
 pub mod top_k;
 
 pub use attention::{AttentionArgs, KvView, attention, kv_write, latent_write, mla_attention};
-pub use columns::gather_columns;
+pub use columns::{concat, gather_columns};
 pub use conv1d_silu::causal_conv1d_silu;
 pub use decay_beta::decay_and_beta;
 pub use elementwise::{add, scale_rows_by_sigmoid, sigmoid_gate, swiglu};

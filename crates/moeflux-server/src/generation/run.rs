@@ -19,7 +19,6 @@ use crate::error::{Failure, FailureKind, from_request};
 use crate::metrics::Meter;
 use crate::models::Lease;
 
-
 /// A running generation: a stream of outputs, which ends after every sample is done or after an error. Dropping it
 /// cancels.
 pub struct Generation {

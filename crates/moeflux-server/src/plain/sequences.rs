@@ -148,7 +148,9 @@ pub async fn restore(
     let pending = model.handle().restore(path).map_err(from_submit)?;
     let restored = pending.await.map_err(|error| match &error {
         // The file is there; then it is another model's, or damaged.
-        moeflux::engine::RequestError::Failed(cause) if matches!(**cause, moeflux::Error::Snapshot { .. }) => {
+        moeflux::engine::RequestError::Failed(cause)
+            if matches!(**cause, moeflux::Error::Snapshot { .. }) =>
+        {
             tracing::warn!(%cause, "a sequence cannot be restored");
             let message = format!("this model cannot load the sequence {id:?}");
             Failure::new(FailureKind::Conflict, message)

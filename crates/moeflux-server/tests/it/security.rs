@@ -150,7 +150,8 @@ async fn request_ids_are_kept_or_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_come_again() {
-    let scheduler = moeflux::engine::SchedulerOptions { max_running: 1, max_queued: 1, ..crate::common::scheduler() };
+    let scheduler =
+        moeflux::engine::SchedulerOptions { max_running: 1, max_queued: 1, ..crate::common::scheduler() };
     let app = moeflux_server::App::new(Config::default(), vec![crate::common::demo("demo")], scheduler);
     let server = router(app);
     let long = with(question("Tell me a long story."), json!({ "max_tokens": 60, "ignore_eos": true }));

@@ -1,6 +1,7 @@
 //! What can go wrong in a backend.
 
 use moeflux_experts::StoreError;
+use moeflux_kernels::MatrixError;
 
 use crate::graph::GraphError;
 
@@ -14,6 +15,9 @@ pub enum BackendError {
     /// An expert could not be read.
     #[error(transparent)]
     Experts(Box<StoreError>),
+    /// The bytes that were read of an expert are not those of its matrices.
+    #[error("an expert as it was read: {0}")]
+    Matrix(#[from] MatrixError),
     /// The GPU did not do as asked.
     #[cfg(feature = "gpu")]
     #[error(transparent)]

@@ -57,6 +57,7 @@
 
 mod builder;
 mod op;
+mod pieces;
 mod plan;
 pub mod role;
 mod weights;
@@ -64,12 +65,14 @@ mod weights;
 use std::fmt;
 
 pub use builder::{GraphBuilder, Tensor};
-pub use op::{Op, TensorId, WeightRead};
+pub use op::{ExpertsId, MatrixId, Op, RopeId, StateId, TensorId, VectorId, WeightRead};
+pub use pieces::NamedExperts;
+pub(crate) use pieces::pieces;
 pub use plan::{Plan, Slot};
 pub use role::{Element, Plus, Role};
 pub use weights::{
-    Embedding, Experts, HeadLinear, KvState, LatentMaps, LatentState, Linear, Loader, NamedExperts,
-    NamedMatrix, NamedVector, Norm, RecurrentState, Rope, RopeSpec, StateSpec, Vector, WeightTable,
+    Embedding, Experts, HeadLinear, KvState, LatentMaps, LatentState, Linear, Loader, NamedMatrix,
+    NamedVector, Norm, RecurrentState, Rope, RopeSpec, StateSpec, Vector, WeightTable,
 };
 
 /// What a graph is built for: the tokens of a step and how many of them want logits.

@@ -1,5 +1,6 @@
 //! The operations. A backend implements each of them, under the same name.
 
+use std::fmt;
 use std::ops::Range;
 
 use moeflux_kernels::{Activation, AttentionShape, DeltaShape, MlaShape, Routing};
@@ -8,21 +9,49 @@ use moeflux_kernels::{Activation, AttentionShape, DeltaShape, MlaShape, Routing}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId(pub usize);
 
+/// Defines the ids of a [`WeightTable`](super::WeightTable), one type for each of its lists.
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub usize);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A matrix of the model.
+    MatrixId;
+    /// A vector of the model.
+    VectorId;
+    /// The routed experts of a layer; the number is that of the layer in the expert store.
+    ExpertsId;
+    /// A rotary embedding of the model.
+    RopeId;
+    /// A state of each sequence of the model.
+    StateId;
+}
+
 /// One operation. Fields named `x`, `q`, … and `out` are tensors; `weight`, `state` and the like index the model's
 /// [`WeightTable`](super::WeightTable). Rows are independent of each other save through states.
 #[expect(missing_docs, reason = "the formula above a variant names its fields")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// `out[t] = table[token[t]]`.
-    Embed { table: usize, out: TensorId },
+    Embed { table: MatrixId, out: TensorId },
     /// The rows given with the step ([`Step::given`](crate::backend::Step::given)).
     Given { out: TensorId },
     /// The rows that logits are asked for.
     SelectOutputs { x: TensorId, out: TensorId },
     /// `x·rsqrt(mean(x²) + eps)·w` over groups of the weight's length (Zhang & Sennrich 2019).
-    RmsNorm { x: TensorId, weight: usize, eps: f32, out: TensorId },
+    RmsNorm { x: TensorId, weight: VectorId, eps: f32, out: TensorId },
     /// `y = W·x`, plus the bias if there is one.
-    Linear { x: TensorId, weight: usize, bias: Option<usize>, out: TensorId },
+    Linear { x: TensorId, weight: MatrixId, bias: Option<VectorId>, out: TensorId },
     /// `a + b`.
     Add { a: TensorId, b: TensorId, out: TensorId },
     /// The columns of `a`, then those of `b`.
@@ -30,18 +59,18 @@ pub enum Op {
     /// Of columns in groups of `group`: part by part the part's columns of every group.
     Columns { x: TensorId, group: usize, parts: Vec<Range<usize>>, out: TensorId },
     /// Turns pairs of channels by the token's position (Su et al. 2021).
-    Rope { x: TensorId, head_dim: usize, rope: usize, out: TensorId },
+    Rope { x: TensorId, head_dim: usize, rope: RopeId, out: TensorId },
     /// `W_h·x_h` for each head `h`, or `W_hᵀ·x_h`; the weight has the heads' matrices one after the other.
-    HeadLinear { x: TensorId, weight: usize, heads: usize, transposed: bool, out: TensorId },
+    HeadLinear { x: TensorId, weight: MatrixId, heads: usize, transposed: bool, out: TensorId },
     /// Appends `k` and `v` to the KV cache, then attends causally (Vaswani et al. 2017; GQA: Ainslie et al. 2023). Sinks,
     /// one a head, are scores without a value.
     Attention {
         q: TensorId,
         k: TensorId,
         v: TensorId,
-        state: usize,
+        state: StateId,
         shape: AttentionShape,
-        sinks: Option<usize>,
+        sinks: Option<VectorId>,
         scale: f32,
         out: TensorId,
     },
@@ -52,7 +81,7 @@ pub enum Op {
         q_rope: TensorId,
         latent: TensorId,
         k_rope: TensorId,
-        state: usize,
+        state: StateId,
         shape: MlaShape,
         scale: f32,
         out: TensorId,
@@ -60,11 +89,18 @@ pub enum Op {
     /// `x·σ(gate)`.
     SigmoidGate { x: TensorId, gate: TensorId, out: TensorId },
     /// Depthwise causal convolution over tokens, then SiLU.
-    Conv1dSilu { x: TensorId, weight: usize, kernel: usize, state: usize, out: TensorId },
+    Conv1dSilu { x: TensorId, weight: VectorId, kernel: usize, state: StateId, out: TensorId },
     /// `x·rsqrt(Σx² + eps)·scale` over groups of `dim`.
     L2Norm { x: TensorId, dim: usize, eps: f32, scale: f32, out: TensorId },
     /// `decay = exp(-exp(A_log)·softplus(a + dt_bias))`, `beta = σ(b)`.
-    DecayBeta { a: TensorId, b: TensorId, a_log: usize, dt_bias: usize, decay: TensorId, beta: TensorId },
+    DecayBeta {
+        a: TensorId,
+        b: TensorId,
+        a_log: VectorId,
+        dt_bias: VectorId,
+        decay: TensorId,
+        beta: TensorId,
+    },
     /// The gated delta rule, token by token (Yang et al. 2024).
     GatedDelta {
         q: TensorId,
@@ -72,16 +108,16 @@ pub enum Op {
         v: TensorId,
         decay: TensorId,
         beta: TensorId,
-        state: usize,
+        state: StateId,
         shape: DeltaShape,
         out: TensorId,
     },
     /// `rms(x)·w·silu(gate)` over groups of the weight's length.
-    GatedRmsNorm { x: TensorId, gate: TensorId, weight: usize, eps: f32, out: TensorId },
+    GatedRmsNorm { x: TensorId, gate: TensorId, weight: VectorId, eps: f32, out: TensorId },
     /// Each token's experts and their weights. The bias takes part in the choice only.
     Route {
         logits: TensorId,
-        correction_bias: Option<usize>,
+        correction_bias: Option<VectorId>,
         routing: Routing,
         ids: TensorId,
         weights: TensorId,
@@ -91,7 +127,7 @@ pub enum Op {
         x: TensorId,
         ids: TensorId,
         weights: TensorId,
-        experts: usize,
+        experts: ExpertsId,
         activation: Activation,
         k: usize,
         out: TensorId,
@@ -106,15 +142,15 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightRead {
     /// A whole matrix.
-    Matrix(usize),
+    Matrix(MatrixId),
     /// One row of a matrix for each token.
-    Row(usize),
+    Row(MatrixId),
     /// A whole vector.
-    Vector(usize),
+    Vector(VectorId),
     /// `k` experts of a layer for each token.
     Experts {
         /// The layer's entry in the table.
-        experts: usize,
+        experts: ExpertsId,
         /// Experts for each token.
         k: usize,
     },

@@ -3,15 +3,17 @@
 use std::marker::PhantomData;
 
 use moeflux_checkpoint::{Checkpoint, Error, Expert, LatentDims, LatentHeads, Matrix, RowOrder, Weights};
-use moeflux_kernels::{Activation, ExpertBiases, ExpertWeights, RopeLayout};
+use moeflux_kernels::{Activation, ExpertWeights, RopeLayout};
 
+use super::NamedExperts;
+use super::op::{ExpertsId, MatrixId, RopeId, StateId, VectorId};
 use super::role::{Attended, FoldedQuery, LatentSum, NopeQuery, Role};
 
 /// A linear map from role `I` to role `O`: `y = W·x`, `W` being `[rows, cols]`, plus a bias if it has one.
 #[derive(Debug)]
 pub struct Linear<I, O> {
-    pub(super) id: usize,
-    pub(super) bias: Option<usize>,
+    pub(super) id: MatrixId,
+    pub(super) bias: Option<VectorId>,
     pub(super) rows: usize,
     pub(super) cols: usize,
     roles: PhantomData<(I, O)>,
@@ -20,7 +22,7 @@ pub struct Linear<I, O> {
 /// A linear map of each head's own, from role `I` to role `O`.
 #[derive(Debug)]
 pub struct HeadLinear<I, O> {
-    pub(super) id: usize,
+    pub(super) id: MatrixId,
     pub(super) heads: usize,
     /// Channels of a head before and after.
     pub(super) inputs: usize,
@@ -36,7 +38,7 @@ pub type LatentMaps = (HeadLinear<NopeQuery, FoldedQuery>, HeadLinear<LatentSum,
 /// The weight of an RMS norm from role `I` to role `O`.
 #[derive(Debug)]
 pub struct Norm<I, O> {
-    pub(super) id: usize,
+    pub(super) id: VectorId,
     pub(super) dim: usize,
     pub(super) eps: f32,
     roles: PhantomData<(I, O)>,
@@ -45,21 +47,21 @@ pub struct Norm<I, O> {
 /// The token embedding, `[vocab_size, hidden_size]`.
 #[derive(Debug)]
 pub struct Embedding {
-    pub(super) id: usize,
+    pub(super) id: MatrixId,
     pub(super) hidden_size: usize,
 }
 
 /// A short array of floats with a meaning of its own (`A_log`, convolution taps).
 #[derive(Debug)]
 pub struct Vector {
-    pub(super) id: usize,
+    pub(super) id: VectorId,
     pub(super) len: usize,
 }
 
 /// All routed experts of one layer; their weighted sum plays the role `O`.
 #[derive(Debug)]
 pub struct Experts<O> {
-    pub(super) id: usize,
+    pub(super) id: ExpertsId,
     pub(super) hidden_size: usize,
     pub(super) activation: Activation,
     role: PhantomData<O>,
@@ -68,13 +70,13 @@ pub struct Experts<O> {
 /// A rotary embedding.
 #[derive(Debug)]
 pub struct Rope {
-    pub(super) id: usize,
+    pub(super) id: RopeId,
 }
 
 /// State of one attention layer: its KV cache.
 #[derive(Debug)]
 pub struct KvState {
-    pub(super) id: usize,
+    pub(super) id: StateId,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
     pub(super) window: Option<usize>,
@@ -83,7 +85,7 @@ pub struct KvState {
 /// State of one layer of multi-head latent attention: its latents and rotary keys.
 #[derive(Debug)]
 pub struct LatentState {
-    pub(super) id: usize,
+    pub(super) id: StateId,
     pub(super) rank: usize,
     pub(super) rope_dim: usize,
 }
@@ -91,7 +93,7 @@ pub struct LatentState {
 /// State of fixed size that every token rewrites.
 #[derive(Debug)]
 pub struct RecurrentState {
-    pub(super) id: usize,
+    pub(super) id: StateId,
     pub(super) len: usize,
 }
 
@@ -154,15 +156,6 @@ pub struct NamedVector {
     pub values: Vec<f32>,
 }
 
-/// A layer's experts and their place in the model.
-#[derive(Clone, Debug)]
-pub struct NamedExperts {
-    /// Canonical name, such as `layers.3.mlp.experts`.
-    pub name: String,
-    /// By expert index.
-    pub experts: Vec<Expert>,
-}
-
 /// Every weight and state that a model's graphs refer to, by id.
 #[derive(Debug, Default)]
 pub struct WeightTable {
@@ -184,6 +177,31 @@ impl WeightTable {
         &self.vectors
     }
 
+    /// A matrix.
+    pub fn matrix(&self, id: MatrixId) -> &NamedMatrix {
+        &self.matrices[id.0]
+    }
+
+    /// A vector.
+    pub fn vector(&self, id: VectorId) -> &NamedVector {
+        &self.vectors[id.0]
+    }
+
+    /// The experts of a layer.
+    pub fn experts_of(&self, id: ExpertsId) -> &NamedExperts {
+        &self.experts[id.0]
+    }
+
+    /// A rotary embedding.
+    pub fn rope(&self, id: RopeId) -> &RopeSpec {
+        &self.ropes[id.0]
+    }
+
+    /// A state that a sequence of this model has.
+    pub fn state(&self, id: StateId) -> &StateSpec {
+        &self.states[id.0]
+    }
+
     /// The experts of each sparse layer.
     pub fn experts(&self) -> &[NamedExperts] {
         &self.experts
@@ -200,15 +218,13 @@ impl WeightTable {
     }
 
     /// The matrices of one expert, borrowed from the checkpoint.
-    pub fn expert<'a>(&'a self, checkpoint: &'a Checkpoint, layer: usize, expert: u32) -> ExpertWeights<'a> {
-        let Expert { gate, up, down, biases } = &self.experts[layer].experts[expert as usize];
-        let view = |matrix| checkpoint.view(matrix);
-        let biases = biases.as_ref().map(|biases| ExpertBiases {
-            gate: view(&biases.gate),
-            up: view(&biases.up),
-            down: view(&biases.down),
-        });
-        ExpertWeights { gate: view(gate), up: view(up), down: view(down), biases }
+    pub fn expert<'a>(
+        &'a self,
+        checkpoint: &'a Checkpoint,
+        layer: ExpertsId,
+        expert: u32,
+    ) -> ExpertWeights<'a> {
+        self.experts[layer.0].mapped(checkpoint, expert)
     }
 }
 
@@ -360,7 +376,7 @@ impl<'a> Loader<'a> {
             ropes.push(spec);
             ropes.len() - 1
         });
-        Rope { id }
+        Rope { id: RopeId(id) }
     }
 
     /// A KV cache for one layer.
@@ -376,23 +392,23 @@ impl<'a> Loader<'a> {
     /// A cache of latents for one layer.
     pub fn latent_state(&mut self, rank: usize, rope_dim: usize) -> LatentState {
         self.table.states.push(StateSpec::Latent { rank, rope_dim });
-        LatentState { id: self.table.states.len() - 1, rank, rope_dim }
+        LatentState { id: StateId(self.table.states.len() - 1), rank, rope_dim }
     }
 
     /// A recurrent state of `len` floats, zero at the start of a sequence.
     pub fn recurrent_state(&mut self, len: usize) -> RecurrentState {
         self.table.states.push(StateSpec::Recurrent { len });
-        RecurrentState { id: self.table.states.len() - 1, len }
+        RecurrentState { id: StateId(self.table.states.len() - 1), len }
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<usize, Error> {
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<MatrixId, Error> {
         let matrix = self.source.matrix(name, rows, cols)?;
         Ok(self.push_matrix(name, matrix))
     }
 
-    fn push_matrix(&mut self, name: &str, matrix: Matrix) -> usize {
+    fn push_matrix(&mut self, name: &str, matrix: Matrix) -> MatrixId {
         self.table.matrices.push(NamedMatrix { name: name.to_owned(), matrix });
-        self.table.matrices.len() - 1
+        MatrixId(self.table.matrices.len() - 1)
     }
 
     fn push_experts<O: Role>(
@@ -402,18 +418,18 @@ impl<'a> Loader<'a> {
         hidden_size: usize,
         activation: Activation,
     ) -> Experts<O> {
-        self.table.experts.push(NamedExperts { name: format!("{name}.experts"), experts });
-        Experts { id: self.table.experts.len() - 1, hidden_size, activation, role: PhantomData }
+        self.table.experts.push(NamedExperts::new(format!("{name}.experts"), experts));
+        Experts { id: ExpertsId(self.table.experts.len() - 1), hidden_size, activation, role: PhantomData }
     }
 
     fn push_kv_state(&mut self, kv_heads: usize, head_dim: usize, window: Option<usize>) -> KvState {
         self.table.states.push(StateSpec::Kv { kv_heads, head_dim, window });
-        KvState { id: self.table.states.len() - 1, kv_heads, head_dim, window }
+        KvState { id: StateId(self.table.states.len() - 1), kv_heads, head_dim, window }
     }
 
     fn push_vector(&mut self, name: &str, values: Vec<f32>) -> Vector {
         let len = values.len();
         self.table.vectors.push(NamedVector { name: name.to_owned(), values });
-        Vector { id: self.table.vectors.len() - 1, len }
+        Vector { id: VectorId(self.table.vectors.len() - 1), len }
     }
 }

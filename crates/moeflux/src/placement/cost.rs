@@ -54,37 +54,37 @@ pub fn cost(op: &Op, graph: &Graph, table: &WeightTable, facts: &StepFacts<'_>) 
     };
     match *op {
         Op::Linear { weight, .. } => {
-            let matrix = &table.matrices()[weight].matrix;
+            let matrix = &table.matrix(weight).matrix;
             let operations = 2 * graph.tensor(op.writes()[0]).rows as u64 * matrix.parameters();
             cost.set_products(operations, facts.rounds(matrix.encoding));
         }
         Op::HeadLinear { weight, transposed, .. } => {
-            let matrix = &table.matrices()[weight].matrix;
+            let matrix = &table.matrix(weight).matrix;
             cost.set_products(2 * n * matrix.parameters(), !transposed && facts.rounds(matrix.encoding));
         }
         Op::Experts { experts, k, .. } => {
-            let expert = table.experts()[experts].experts.first();
+            let expert = table.experts_of(experts).experts.first();
             let operations = 2 * n * k as u64 * expert.map_or(0, Expert::parameters);
             cost.set_products(operations, expert.is_some_and(|expert| facts.rounds(expert.gate.encoding)));
         }
         Op::Attention { ref shape, state, .. } => {
             let width = (shape.heads * shape.head_dim) as u64;
             cost.operations = 4 * width * seen(shape.window);
-            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+            cost.bytes += cache_bytes(table.state(state), n, facts);
         }
         Op::MlaAttention { ref shape, state, .. } => {
             let width = (shape.heads * (2 * shape.rank + shape.rope_dim)) as u64;
             cost.operations = 2 * width * seen(None);
-            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+            cost.bytes += cache_bytes(table.state(state), n, facts);
         }
         Op::Conv1dSilu { kernel, state, .. } => {
             cost.operations = n * 2 * (kernel * graph.tensor(op.writes()[0]).cols) as u64;
-            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+            cost.bytes += cache_bytes(table.state(state), n, facts);
         }
         Op::GatedDelta { ref shape, state, .. } => {
             // Decay, recall, change and output: seven operations for each value of the state.
             cost.operations = n * 7 * (shape.value_heads * shape.key_dim * shape.value_dim) as u64;
-            cost.bytes += cache_bytes(&table.states()[state], n, facts);
+            cost.bytes += cache_bytes(table.state(state), n, facts);
         }
         _ => {}
     }
@@ -104,18 +104,18 @@ pub struct WeightCost {
 pub fn weight_cost(read: &WeightRead, table: &WeightTable, n: u64, visited: u64) -> WeightCost {
     match *read {
         WeightRead::Matrix(id) => {
-            let matrix = &table.matrices()[id].matrix;
+            let matrix = &table.matrix(id).matrix;
             WeightCost { bytes: matrix.bytes(), parameters: matrix.parameters() }
         }
         WeightRead::Row(id) => {
-            let matrix = &table.matrices()[id].matrix;
+            let matrix = &table.matrix(id).matrix;
             WeightCost { bytes: n * matrix.bytes() / matrix.rows as u64, parameters: n * matrix.cols as u64 }
         }
         WeightRead::Vector(id) => {
-            let parameters = table.vectors()[id].values.len() as u64;
+            let parameters = table.vector(id).values.len() as u64;
             WeightCost { bytes: 4 * parameters, parameters }
         }
-        WeightRead::Experts { experts, .. } => match table.experts()[experts].experts.first() {
+        WeightRead::Experts { experts, .. } => match table.experts_of(experts).experts.first() {
             Some(expert) => {
                 WeightCost { bytes: visited * expert.bytes(), parameters: visited * expert.parameters() }
             }

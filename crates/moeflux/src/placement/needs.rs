@@ -124,7 +124,7 @@ pub(crate) fn expert_layers<'a>(
     graph: &'a Graph,
 ) -> impl Iterator<Item = (usize, usize)> + 'a {
     let reads = graph.ops().iter().flat_map(Op::weights).filter_map(|read| match read {
-        WeightRead::Experts { experts, k } => Some((experts, k)),
+        WeightRead::Experts { experts, k } => Some((experts.0, k)),
         _ => None,
     });
     reads.filter(|&(layer, _)| !model.weights().experts()[layer].experts.is_empty())

@@ -14,7 +14,7 @@ use std::fmt::Display;
 use moeflux_kernels::{AttentionShape, DeltaShape, KvBlock, kv_read, kv_write};
 
 use super::{Position, Sequence, State, StateMut};
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, Op, StateId};
 
 /// How every file begins, as a number.
 pub const MAGIC: u32 = 0x4d46_4c58;
@@ -52,8 +52,8 @@ pub enum MflxError {
 /// What a layer remembers, and in which states.
 #[derive(Clone, Copy)]
 enum Layer {
-    Attention { state: usize, shape: AttentionShape },
-    Delta { conv: usize, delta: usize, history: usize, shape: DeltaShape },
+    Attention { state: StateId, shape: AttentionShape },
+    Delta { conv: StateId, delta: StateId, history: usize, shape: DeltaShape },
 }
 
 /// The sequence whose states a file holds after `tokens`, starting from an empty one. The model is known by a graph of
@@ -247,10 +247,10 @@ impl Layer {
             }
             Layer::Delta { conv, delta, history, shape } => {
                 let (inputs, states) = floats.split_at_mut(history * channels(&shape));
-                if let State::Recurrent(conv) = &sequence.states()[conv] {
+                if let State::Recurrent(conv) = &sequence.states()[conv.0] {
                     each_input(&shape, inputs.len(), |ours, theirs| inputs[theirs] = conv.current()[ours]);
                 }
-                if let State::Recurrent(delta) = &sequence.states()[delta] {
+                if let State::Recurrent(delta) = &sequence.states()[delta.0] {
                     each_element(&shape, |ours, theirs| states[theirs] = delta.current()[ours]);
                 }
             }
@@ -259,7 +259,7 @@ impl Layer {
     }
 }
 
-fn caches(sequence: &mut Sequence, state: usize) -> (&mut [KvBlock], &mut [KvBlock]) {
+fn caches(sequence: &mut Sequence, state: StateId) -> (&mut [KvBlock], &mut [KvBlock]) {
     match sequence.state_mut(state) {
         StateMut::Kv(cache) => cache.blocks_mut(),
         _ => unreachable!("the loader made state {state} a KV cache"),

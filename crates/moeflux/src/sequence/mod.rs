@@ -25,7 +25,7 @@ pub use state::{State, StateMut};
 
 use self::checkpoint::{Checkpoint, Checkpoints};
 use self::positions::Positions;
-use crate::graph::StateSpec;
+use crate::graph::{StateId, StateSpec};
 
 /// Where a token stands on the axes that RoPE knows: time, height and width. Text has the same number on each.
 pub type Position = [u32; 3];
@@ -170,13 +170,13 @@ impl Sequence {
     }
 
     /// A state as a step reads and writes it.
-    pub fn state_mut(&mut self, index: usize) -> StateMut<'_> {
-        self.states[index].step()
+    pub fn state_mut(&mut self, id: StateId) -> StateMut<'_> {
+        self.states[id.0].step()
     }
 
     /// A recurrent state with where its memory is, for a backend that has its own.
-    pub fn recurrent_mut(&mut self, index: usize) -> Option<&mut Recurrent> {
-        match &mut self.states[index] {
+    pub fn recurrent_mut(&mut self, id: StateId) -> Option<&mut Recurrent> {
+        match &mut self.states[id.0] {
             State::Recurrent(recurrent) => Some(recurrent),
             State::Kv(_) | State::Latent(_) => None,
         }

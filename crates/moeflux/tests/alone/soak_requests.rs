@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::engines::{engine, prompt};
-use moeflux::placement::Machine;
 use moeflux::engine::{SchedulerOptions, SubmitError, SubmitOptions};
+use moeflux::placement::Machine;
 use moeflux::{EngineHandle, Event, GenerateRequest, Numbers, SamplingOptions, StopReason};
 
 const CLIENTS: u64 = 8;

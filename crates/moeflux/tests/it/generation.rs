@@ -1,10 +1,12 @@
 //! Generation's options on the demo: log-probabilities, lengths, several samples, going on, the reasoning budget.
 
 use crate::common::{copy_with, data, root};
+use moeflux::engine::{Outcome, PromptLogprob};
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::text::{ChatRequest, Message};
-use moeflux::engine::{Outcome, PromptLogprob};
-use moeflux::{Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Sequence, StopReason};
+use moeflux::{
+    Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Sequence, StopReason,
+};
 use serde_json::json;
 
 fn engine(prefill_chunk: Option<usize>) -> Engine {

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use crate::common::{data, root};
 use crate::property;
 use moeflux::backend::{Data, Observer};
+use moeflux::engine::{Input, Outputs};
 use moeflux::graph::{Op, Plan, StepShape, TensorInfo};
 use moeflux::sequence::KvType;
-use moeflux::engine::{Input, Outputs};
 use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers, Sequence};
 use proptest::prelude::*;
 

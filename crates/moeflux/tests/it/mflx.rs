@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use crate::common::engines::{engine, fresh, probe, prompt};
 use moeflux::backend::{Data, Observer};
-use moeflux::graph::{Op, StepShape, TensorInfo};
+use moeflux::engine::Input;
+use moeflux::graph::{Op, StateId, StepShape, TensorInfo};
 use moeflux::sequence::State;
 use moeflux::sequence::mflx::MflxError;
-use moeflux::engine::Input;
 use moeflux::{Engine, Error, Numbers, Sequence};
 
 /// Keeps all floats of a step by label.
@@ -28,12 +28,12 @@ fn written(engine: &mut Engine, tokens: &[u32], version: u32) -> (Sequence, Vec<
     let mut sequence = engine.sequence();
     let mut tensors = Tensors::default();
     engine.step(&mut [Input::new(&mut sequence, tokens)], Some(&mut tensors)).unwrap();
-    let recurrent = |index: usize| match &sequence.states()[index] {
+    let recurrent = |id: StateId| match &sequence.states()[id.0] {
         State::Recurrent(state) => state.current(),
-        other => panic!("state {index} is {other:?}"),
+        other => panic!("state {id} is {other:?}"),
     };
     let mut bytes = Vec::new();
-    let mut conv = 0;
+    let mut conv = StateId(0);
     let (mut layers, mut interval, mut words) = (0, 0, [0; 4]);
     let graph = engine.model().graph(StepShape { n_tokens: tokens.len(), n_outputs: 1 }).unwrap();
     for op in graph.ops() {

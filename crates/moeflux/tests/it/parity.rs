@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::common::engines::{bits, engine, prompt};
 use crate::common::root;
-use moeflux::backend::{Data, Observer};
-use moeflux::graph::{Op, TensorInfo};
-use moeflux::engine::Input;
 use moeflux::Numbers;
+use moeflux::backend::{Data, Observer};
+use moeflux::engine::Input;
+use moeflux::graph::{Op, TensorInfo};
 
 #[test]
 fn every_test_that_the_document_names_is_there() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::common::engines::{engine, fresh, probe, prompt};
 use crate::property;
+use moeflux::engine::{Input, Outputs};
 use moeflux::sequence::PrefixCache;
 use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotOptions};
-use moeflux::engine::{Input, Outputs};
 use moeflux::{CancelToken, Engine, GenerateRequest, Numbers, Sequence};
 use proptest::prelude::*;
 

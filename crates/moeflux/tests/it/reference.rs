@@ -7,9 +7,9 @@ use std::path::Path;
 use crate::common::{Reference, argmax, copy_with, data, max_abs, max_diff, root};
 use crate::table::{HEAD, RULE, Row};
 use moeflux::backend::{Data, Observer};
+use moeflux::engine::{Input, Outputs};
 use moeflux::graph::{StateSpec, TensorInfo};
 use moeflux::sequence::State;
-use moeflux::engine::{Input, Outputs};
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers, Sequence};
 use serde_json::{Value, json};
 

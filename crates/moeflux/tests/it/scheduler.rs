@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::engines::{engine, prompt};
 use crate::property;
-use moeflux::engine::{EngineCore, StepEvent, Outcome, PromptLogprob, RequestError, SchedulerOptions, SubmitError, SubmitOptions, Ticket};
+use moeflux::engine::{
+    EngineCore, Outcome, PromptLogprob, RequestError, SchedulerOptions, StepEvent, SubmitError,
+    SubmitOptions, Ticket,
+};
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::{Engine, EngineHandle, Error, Event, GenerateRequest, Numbers, StopReason};
 use proptest::prelude::*;

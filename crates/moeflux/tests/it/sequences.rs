@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::engines::{bits, engine, fresh, model, probe, prompt};
 use moeflux::backend::{Backend, Segment, Step, cpu::CpuBackend};
+use moeflux::engine::Truncated;
 use moeflux::graph::{Plan, StepShape};
 use moeflux::sequence::PrefixCache;
-use moeflux::engine::Truncated;
 use moeflux::{Engine, Error, Event, GenerateRequest, Numbers};
 
 /// Recurrent states, latents, sliding windows beside full attention, full attention, and a model of ordinary make.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::common::engines::{engine, fresh, model, probe, prompt};
 use crate::common::{data, pack};
-use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotError, SnapshotOptions};
 use moeflux::engine::{Input, Outputs};
+use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotError, SnapshotOptions};
 use moeflux::{Engine, Error, Model, ModelOptions, Numbers, Sequence};
 
 /// A snapshot in memory.

@@ -8,11 +8,14 @@ use crate::common::{Reference, data, max_abs, max_diff, root};
 use crate::property;
 use moeflux::backend::cpu::CpuBackend;
 use moeflux::backend::{Backend, Segment, Step};
+use moeflux::engine::{SchedulerOptions, Speculate, Speculated, SubmitOptions, Ticket};
 use moeflux::graph::{Plan, StepShape};
 use moeflux::model::Pass;
 use moeflux::sampling::{Constraint, SamplingOptions};
-use moeflux::engine::{SchedulerOptions, Speculate, Speculated, SubmitOptions, Ticket};
-use moeflux::{Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Numbers, Sequence, StopReason};
+use moeflux::{
+    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Numbers, Sequence,
+    StopReason,
+};
 use proptest::prelude::*;
 
 const WAYS: [Speculate; 4] =

@@ -4,8 +4,8 @@ mod interrupted;
 
 use crate::common::{Finished, Result};
 use moeflux::backend::{Data, Observer};
-use moeflux::graph::TensorInfo;
 use moeflux::engine::{Input, Outputs};
+use moeflux::graph::TensorInfo;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions};
 use std::collections::BTreeMap;
 use std::fs;

@@ -12,7 +12,7 @@ use moeflux_checkpoint::{Expert, Matrix};
 use super::rope::RopeTable;
 use super::{CpuBackend, Run};
 use crate::backend::{BackendError, MeasureError, Segment, Step};
-use crate::graph::{Element, Graph, Op, Plan, StepShape, TensorId, WeightRead};
+use crate::graph::{Element, Graph, Op, Plan, StateId, StepShape, TensorId, WeightRead};
 use crate::model::Model;
 use crate::sequence::{Position, StateMut};
 
@@ -35,7 +35,7 @@ impl CpuBackend {
         if after > 0 {
             sequence.reserve(after);
             for state in 0..sequence.states().len() {
-                if let StateMut::Recurrent { current, next } = sequence.state_mut(state) {
+                if let StateMut::Recurrent { current, next } = sequence.state_mut(StateId(state)) {
                     next.copy_from_slice(current);
                 }
             }
@@ -114,7 +114,7 @@ impl CpuBackend {
             }
         }
         let Op::Experts { ids, weights, experts, k, .. } = *op else { return Vec::new() };
-        let count = run.model.weights().experts()[experts].experts.len() as u64;
+        let count = run.model.weights().experts_of(experts).experts.len() as u64;
         let mut chosen = Vec::new();
         io.write_choice(ids, weights, |_, ids, weights| {
             weights.fill(1.0 / k as f32);
@@ -149,9 +149,9 @@ fn bring(op: &Op, model: &Model, chosen: &[u32]) -> u64 {
     };
     for read in op.weights() {
         match read {
-            WeightRead::Matrix(id) => of_matrix(&table.matrices()[id].matrix),
+            WeightRead::Matrix(id) => of_matrix(&table.matrix(id).matrix),
             WeightRead::Experts { experts, .. } => {
-                let experts = chosen.iter().map(|&id| &table.experts()[experts].experts[id as usize]);
+                let experts = chosen.iter().map(|&id| &table.experts_of(experts).experts[id as usize]);
                 experts.flat_map(Expert::matrices).for_each(|(_, matrix)| of_matrix(matrix));
             }
             WeightRead::Row(_) | WeightRead::Vector(_) => {}
@@ -169,9 +169,9 @@ fn kind(op: &Op, graph: &Graph, model: &Model) -> String {
         .weights()
         .iter()
         .filter_map(|read| match *read {
-            WeightRead::Matrix(id) | WeightRead::Row(id) => Some(&table.matrices()[id].matrix),
+            WeightRead::Matrix(id) | WeightRead::Row(id) => Some(&table.matrix(id).matrix),
             WeightRead::Experts { experts, .. } => {
-                table.experts()[experts].experts.first().map(|first| &first.gate)
+                table.experts_of(experts).experts.first().map(|first| &first.gate)
             }
             WeightRead::Vector(_) => None,
         })

@@ -27,7 +27,7 @@ use self::loading::Loading;
 use self::rope::RopeTable;
 use self::streamed::Streamed;
 use super::{Backend, BackendError, Observer, OpenError, Step, store};
-use crate::graph::{Graph, Op, Plan, TensorId};
+use crate::graph::{Graph, MatrixId, Op, Plan, TensorId, VectorId};
 use crate::model::Model;
 use crate::options::{ComputeOptions, HintMode};
 use crate::placement::{Placement, Residence};
@@ -93,8 +93,8 @@ impl CpuBackend {
         let numbers = *numbers;
         let Run { model, graph, plan, ropes, step, store, fetch } = run;
         let (checkpoint, weights) = (model.checkpoint(), model.weights());
-        let matrix = |id: usize| checkpoint.view(&weights.matrices()[id].matrix);
-        let vector = |id: usize| weights.vectors()[id].values.as_slice();
+        let matrix = |id: MatrixId| checkpoint.view(&weights.matrix(id).matrix);
+        let vector = |id: VectorId| weights.vector(id).values.as_slice();
         let cols = |id: TensorId| graph.tensor(id).cols;
         let mut io = arena.io(graph, plan);
 
@@ -126,7 +126,7 @@ impl CpuBackend {
                 io.write(out, |io, y| kernels::gather_columns(pool, io.f32(x), cols(x), group, parts, y));
             }
             Op::Rope { x, head_dim, rope, out } => io.write(out, |io, y| {
-                let (spec, table, heads) = (&weights.ropes()[rope], &ropes[rope], cols(x) / head_dim);
+                let (spec, table, heads) = (weights.rope(rope), &ropes[rope.0], cols(x) / head_dim);
                 let (cos, sin) = (&table.cos, &table.sin);
                 kernels::rope(pool, io.f32(x), heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, y);
             }),
@@ -242,10 +242,10 @@ impl CpuBackend {
                     let (x, ids, shares) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
                     if let Some(fetch) = fetch.take() {
                         let mut run = scratch.begin(x, ids, shares, k, activation, numbers);
-                        streamed::compute(pool, &weights.experts()[experts], fetch, &mut run)?;
+                        streamed::compute(pool, weights.experts_of(experts), fetch, &mut run)?;
                         run.finish(pool, y);
                     } else {
-                        first_reads.begin(checkpoint, experts, &weights.experts()[experts], ids);
+                        first_reads.begin(checkpoint, experts.0, weights.experts_of(experts), ids);
                         let expert = |id: u32| weights.expert(checkpoint, experts, id);
                         kernels::experts(pool, x, ids, shares, k, expert, activation, numbers, scratch, y);
                     }

@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use moeflux_checkpoint::Expert;
-use moeflux_experts::{ExpertStore, Fetch, StoreError};
+use moeflux_experts::{ExpertStore, Fetch};
 use moeflux_kernels::{self as kernels, BATCH_EXPERTS, ExpertRun, Int8Scratch, Numbers, Routing, ThreadPool};
 
 use super::arena::Io;
+use crate::backend::BackendError;
 use crate::experts::{self, HintMode, Hints};
-use crate::graph::{Graph, NamedExperts, Op, TensorId};
+use crate::graph::{ExpertsId, Graph, MatrixId, NamedExperts, Op, TensorId, VectorId};
 use crate::model::Model;
 
 /// A store, and what is kept from step to step to use it well.
@@ -27,18 +28,18 @@ pub(super) struct Streamed {
 /// A router, and the experts that it chooses among.
 struct Router {
     ids: TensorId,
-    experts: usize,
+    experts: ExpertsId,
     /// What its logits are made of, if by one linear map.
     linear: Option<RouterLinear>,
-    correction_bias: Option<usize>,
+    correction_bias: Option<VectorId>,
     routing: Routing,
 }
 
 #[derive(Clone, Copy)]
 struct RouterLinear {
     x: TensorId,
-    weight: usize,
-    bias: Option<usize>,
+    weight: MatrixId,
+    bias: Option<VectorId>,
 }
 
 /// What a guess is worked out in.
@@ -111,12 +112,12 @@ impl Streamed {
         let Some(index) = index else { unreachable!("a graph's experts read what its router wrote") };
         let router = &self.routers[index];
         let chosen = distinct(io.u32(ids));
-        let fetch = store.fetch(router.experts as u32, &chosen);
+        let fetch = store.fetch(router.experts.0 as u32, &chosen);
 
         if let Some(next) = self.routers.get(index + 1) {
             let guess = match self.mode {
                 HintMode::Off | HintMode::Auto => Vec::new(),
-                HintMode::Last => self.hints.last(next.experts).to_vec(),
+                HintMode::Last => self.hints.last(next.experts.0).to_vec(),
                 HintMode::Lookahead => match (router.linear, next.linear) {
                     (Some(here), Some(there)) => {
                         self.scratch.guess(pool, numbers, model, io.f32(here.x), there, next)
@@ -127,10 +128,10 @@ impl Streamed {
             if !guess.is_empty() {
                 // Of more than half of the slots, the last ones would take those of the first.
                 let slots = store.budget() / bytes_of_one(model, next.experts);
-                store.hint(next.experts as u32, &guess[..guess.len().min(slots as usize / 2)]);
+                store.hint(next.experts.0 as u32, &guess[..guess.len().min(slots as usize / 2)]);
             }
         }
-        self.hints.chosen(router.experts, &chosen);
+        self.hints.chosen(router.experts.0, &chosen);
         fetch
     }
 }
@@ -141,7 +142,7 @@ pub(super) fn compute(
     named: &NamedExperts,
     mut fetch: Fetch<'_>,
     run: &mut ExpertRun<'_>,
-) -> Result<(), StoreError> {
+) -> Result<(), BackendError> {
     while let Some(leases) = fetch.next()? {
         let at_once = if leases.len() == run.experts().len() { BATCH_EXPERTS } else { GROUP };
         let mut leases = leases.into_iter();
@@ -152,11 +153,8 @@ pub(super) fn compute(
             }
             let ready: Vec<_> = group
                 .iter()
-                .map(|lease| {
-                    let expert = &named.experts[lease.expert() as usize];
-                    (lease.expert(), experts::weights(expert, lease))
-                })
-                .collect();
+                .map(|lease| Ok((lease.expert(), experts::weights(named, lease)?)))
+                .collect::<Result<_, BackendError>>()?;
             run.compute(pool, &ready);
         }
     }
@@ -175,8 +173,8 @@ impl Scratch {
         router: &Router,
     ) -> Vec<u32> {
         let table = model.weights();
-        let matrix = model.checkpoint().view(&table.matrices()[weight].matrix);
-        let vector = |id: usize| table.vectors()[id].values.as_slice();
+        let matrix = model.checkpoint().view(&table.matrix(weight).matrix);
+        let vector = |id: VectorId| table.vector(id).values.as_slice();
         let step = (x.len() / matrix.cols()).div_ceil(GUESS_TOKENS).max(1);
         self.x.clear();
         x.chunks_exact(matrix.cols()).step_by(step).for_each(|row| self.x.extend_from_slice(row));
@@ -202,8 +200,8 @@ impl Scratch {
 }
 
 /// Bytes of an expert of a layer.
-fn bytes_of_one(model: &Model, layer: usize) -> u64 {
-    let first = model.weights().experts()[layer].experts.first();
+fn bytes_of_one(model: &Model, layer: ExpertsId) -> u64 {
+    let first = model.weights().experts_of(layer).experts.first();
     first.map_or(1, Expert::bytes).max(1)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use moeflux_kernels::Encoding;
 
-use crate::graph::{Graph, Op, Plan, TensorId};
+use crate::graph::{Graph, MatrixId, Op, Plan, TensorId};
 use crate::model::Model;
 
 /// Most tokens of a step for which it pays to compute an input anew in each workgroup.
@@ -20,7 +20,7 @@ pub(super) struct Fused {
     /// By tensor.
     places: Vec<Place>,
     /// Weights of linear maps that read the same tensor.
-    alike: Vec<Vec<usize>>,
+    alike: Vec<Vec<MatrixId>>,
     spare_lens: [usize; SPARES],
 }
 
@@ -122,7 +122,7 @@ impl Fused {
     }
 
     /// Weights that are to lie together, if they can.
-    pub(super) fn alike(&self) -> &[Vec<usize>] {
+    pub(super) fn alike(&self) -> &[Vec<MatrixId>] {
         &self.alike
     }
 }
@@ -197,8 +197,8 @@ impl<'g> Builder<'g> {
         self.fused
     }
 
-    fn encoding(&self, weight: usize) -> Encoding {
-        self.model.weights().matrices()[weight].matrix.encoding
+    fn encoding(&self, weight: MatrixId) -> Encoding {
+        self.model.weights().matrix(weight).matrix.encoding
     }
 
     fn tokens(&self, id: TensorId) -> usize {
@@ -216,7 +216,7 @@ impl<'g> Builder<'g> {
 
     /// Notes the linear maps in one encoding that read what the one at `index` reads and, for one token, has it do all of
     /// them.
-    fn gather(&mut self, index: usize, input: TensorId, first: usize) {
+    fn gather(&mut self, index: usize, input: TensorId, first: MatrixId) {
         let (mut members, mut weights, mut outs) = (Vec::new(), Vec::new(), Vec::new());
         let encoding = self.encoding(first);
         for (at, op) in self.graph.ops().iter().enumerate().take(self.last[input.0] + 1).skip(index) {

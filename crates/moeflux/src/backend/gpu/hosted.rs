@@ -20,6 +20,7 @@ use super::sizes::{group_bytes, landings};
 use crate::backend::store::check_in_place;
 use crate::backend::{BackendError, OpenError};
 use crate::experts::{self, DeviceTally};
+use crate::graph::ExpertsId;
 use crate::model::Model;
 use crate::options::ComputeOptions;
 use crate::placement::{ExpertClass, needs};
@@ -104,7 +105,7 @@ impl Hosted {
             for &layer in &plan.layers {
                 let named = &table.experts()[layer];
                 let (name, count) = (&named.name, named.experts.len());
-                let like = table.expert(model.checkpoint(), layer, 0);
+                let like = table.expert(model.checkpoint(), ExpertsId(layer), 0);
                 // Each layer has its part of the class's places.
                 let places = (plan.places * count as u64 / plan.experts).min(count as u64) as usize;
                 let bytes_of_one = HostExperts::bytes_of_one(&like);
@@ -122,7 +123,7 @@ impl Hosted {
                     of.host_copy += count as u64 * bytes_of_one;
                 });
             }
-            let like = table.expert(model.checkpoint(), plan.layers[0], 0);
+            let like = table.expert(model.checkpoint(), ExpertsId(plan.layers[0]), 0);
             let (count, most) = (landings(plan, plans) as usize, plan.most_of_layer as usize);
             let landings = Landings::alloc(device, "experts on their way", count, most, &like);
             all_landings.push(landings.map_err(failed)?);
@@ -171,13 +172,13 @@ impl Hosted {
                     if leases.is_empty() {
                         break;
                     }
-                    let named = &table.experts()[index].experts;
-                    let ready = leases.iter().map(|lease| {
-                        (lease.expert(), experts::weights(&named[lease.expert() as usize], lease))
-                    });
+                    let named = table.experts_of(ExpertsId(index));
+                    let ready =
+                        leases.iter().map(|lease| Ok((lease.expert(), experts::weights(named, lease)?)));
+                    let ready = ready.collect::<Result<Vec<_>, BackendError>>()?;
                     let mut enc = device.encoder();
                     uploads
-                        .record(&mut enc, pool, &layer.host, &ready.collect::<Vec<_>>())
+                        .record(&mut enc, pool, &layer.host, &ready)
                         .and_then(|_| uploads.submit(device, enc))
                         .map_err(BackendError::from)?;
                 }

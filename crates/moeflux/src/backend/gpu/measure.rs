@@ -47,7 +47,7 @@ impl GpuBackend {
 fn visited(graph: &Graph, model: &Model, n: usize) -> HashMap<crate::graph::TensorId, usize> {
     let of_op = |op: &Op| match *op {
         Op::Experts { ids, experts, k, .. } => {
-            let count = model.weights().experts()[experts].experts.len() as f64;
+            let count = model.weights().experts_of(experts).experts.len() as f64;
             let missed = (1.0 - k as f64 / count.max(1.0)).max(0.0).powi(n as i32);
             Some((ids, (count * (1.0 - missed)).ceil() as usize))
         }

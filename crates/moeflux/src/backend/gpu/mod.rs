@@ -12,6 +12,7 @@ mod hosted;
 mod inputs;
 mod measure;
 mod pool;
+mod recorder;
 mod sizes;
 mod states;
 mod streamed;
@@ -25,9 +26,10 @@ use moeflux_gpu::{self as kernels, AttentionArgs, Device, Download, Encoder, Exp
 use moeflux_kernels::{KvType, ThreadPool};
 
 use self::arena::Arena;
-use self::fuse::{FusedPlans, Joined, Place};
+use self::fuse::{Fused, FusedPlans, Joined, Place};
 use self::hosted::{Hosted, Mixture};
 use self::inputs::Inputs;
+use self::recorder::Recorder;
 use self::sizes::{GpuSizes, facts};
 use self::states::{States, recurrent};
 use self::streamed::{Streamed, Work};
@@ -39,6 +41,7 @@ use crate::graph::{Element, Graph, Op, Plan, TensorId};
 use crate::model::Model;
 use crate::options::{ComputeOptions, EngineOptions};
 use crate::placement::{DevicePlacement, HostTier, PlacementError};
+use crate::sequence::Position;
 
 pub use self::sizes::bytes_of_experts;
 pub use crate::placement::{GpuMemory, GpuMemoryError, HostCopyError};
@@ -71,10 +74,6 @@ struct Scratch {
     shape: [usize; 3],
     memory: ExpertScratch,
 }
-
-/// Dispatches that are handed to the device together: first few, so that it begins, then as many as are recorded while it
-/// computes those before.
-const PORTIONS: [usize; 4] = [12, 32, 80, 240];
 
 /// Floats of memory for attention split over blocks.
 const PARTS: usize = 1 << 20;
@@ -160,6 +159,24 @@ struct Others<'a> {
     with: Option<(&'a [usize], View)>,
 }
 
+/// Where the tensors of a step lie.
+struct Tensors<'r> {
+    graph: &'r Graph,
+    plan: &'r Plan,
+    fused: &'r Fused,
+    arena: Arena,
+}
+
+impl Tensors<'_> {
+    fn view(&self, id: TensorId) -> View {
+        match self.fused.place(id) {
+            Place::Planned => self.arena.view(self.graph, self.plan, id),
+            Place::Part(whole, range) => self.arena.view(self.graph, self.plan, whole).slice(range),
+            Place::Spare(index, range) => self.arena.spare(index, range),
+        }
+    }
+}
+
 /// What the operations of one run have in common.
 struct Run<'r, 'a, 's> {
     model: &'r Model,
@@ -227,20 +244,14 @@ impl GpuBackend {
             }
             Op::Add { a, b, out } => kernels::add(enc, &view(a), &view(b), &view(out)),
             Op::Concat { a, b, out } => {
-                let (left, right, a, b, y) = (cols(a), cols(b), view(a), view(b), view(out));
-                for row in 0..a.len() / left {
-                    let first = row * (left + right);
-                    enc.copy(&a.slice(row * left..(row + 1) * left), &y.slice(first..first + left));
-                    let rest = first + left..first + left + right;
-                    enc.copy(&b.slice(row * right..(row + 1) * right), &y.slice(rest));
-                }
+                kernels::concat(enc, &view(a), cols(a), &view(b), cols(b), &view(out));
             }
             Op::Columns { x, group, ref parts, out } => {
                 kernels::gather_columns(enc, &view(x), cols(x), group, parts, &view(out));
             }
             Op::Rope { x, head_dim, rope, out } => {
                 let (spec, [cos, sin], heads) =
-                    (&model.weights().ropes()[rope], &ropes[rope], cols(x) / head_dim);
+                    (model.weights().rope(rope), &ropes[rope.0], cols(x) / head_dim);
                 let (x, y) = (view(x), view(out));
                 kernels::rope(enc, &x, heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, &y);
             }
@@ -323,8 +334,8 @@ impl GpuBackend {
             Op::Experts { x, ids, weights: shares, experts: layer, activation, k, out } => {
                 let (x, ids, shares, y) = (&view(x), &view(ids), &view(shares), &view(out));
                 if let Some(hosted) = hosted {
-                    let scratch = Scratch::of(scratch, device, ids.len(), hosted.shape(layer))?;
-                    let mixture = Mixture { layer, x, ids, weights: shares, k, activation, y };
+                    let scratch = Scratch::of(scratch, device, ids.len(), hosted.shape(layer.0))?;
+                    let mixture = Mixture { layer: layer.0, x, ids, weights: shares, k, activation, y };
                     hosted.record(device, enc, inputs, &mixture, scratch)?;
                 } else {
                     let experts = weights.experts(device, model, layer)?;
@@ -367,87 +378,41 @@ impl Scratch {
 }
 
 impl GpuBackend {
-    /// Computes experts that come and go. Waits for the router's answer, which may be among `routed` already.
-    fn stream<'d>(
-        &mut self,
-        device: &'d Device,
-        enc: &mut Encoder<'d>,
-        op: &Op,
-        routed: &mut Vec<(TensorId, Download)>,
-        model: &Model,
-        view: impl Fn(TensorId) -> View,
-    ) -> Result<(), BackendError> {
-        let (&Op::Experts { x, ids, weights, experts, activation, k, out }, Some(streamed)) =
-            (op, &mut self.streamed)
-        else {
-            unreachable!("only streamed experts are")
-        };
-        self.inputs.send(device);
-        let recorded = std::mem::replace(enc, device.encoder());
-        let answer = match routed.iter().position(|(written, _)| *written == ids) {
-            Some(asked) => {
-                // What stands between router and experts computes meanwhile.
-                recorded.submit()?;
-                routed.swap_remove(asked).1
-            }
-            None => device.submit_and_download(recorded, &view(ids))?,
-        };
-        let chosen: Vec<u32> = answer.finish()?;
-        let [hidden, intermediate] = streamed.widths(experts);
-        let scratch = Scratch::of(&mut self.experts, device, chosen.len(), [hidden, intermediate, 0])?;
-        let (x, y) = (view(x), view(out));
-        let work = Work { layer: experts, chosen: &chosen, k, activation, x: &x, scratch };
-        streamed.compute(device, enc, &mut self.inputs, model, &work)?;
-        kernels::combine_experts(enc, &view(ids), &view(weights), k, scratch, &y);
-        Ok(())
-    }
-}
-
-impl Backend for GpuBackend {
-    fn name(&self) -> &'static str {
-        "gpu"
-    }
-
-    fn run(
+    /// Prepares memory and inputs for a step, and returns the cosines and sines of each rotary embedding.
+    fn begin(
         &mut self,
         model: &Model,
-        graph: &Graph,
         plan: &Plan,
-        step: &mut Step<'_, '_>,
-        mut observer: Option<&mut dyn Observer>,
-    ) -> Result<&[f32], BackendError> {
-        self.weights.of(model);
-        // Whoever observes sees every operation by itself.
-        let fused = match observer {
-            Some(_) => Arc::default(),
-            None => self.fused.of(graph, plan, model),
-        };
-        self.arena.fit(&self.device, plan, fused.spare_lens())?;
-        for weights in fused.alike() {
-            self.weights.join(&self.device, model, weights)?;
+        fused: &Fused,
+        positions: &[Position],
+    ) -> Result<Vec<[View; 2]>, GpuError> {
+        let GpuBackend { device, weights, inputs, arena, hosted, .. } = self;
+        weights.of(model);
+        arena.fit(device, plan, fused.spare_lens())?;
+        for alike in fused.alike() {
+            weights.join(device, model, alike)?;
         }
-        self.inputs.begin(&self.device)?;
-        if let Some(hosted) = &mut self.hosted {
+        inputs.begin(device)?;
+        if let Some(hosted) = hosted {
             hosted.begin();
         }
-        let (device, inputs) = (&self.device, &mut self.inputs);
         let table = |spec| {
-            let RopeTable { cos, sin } = RopeTable::new(spec, step.positions);
+            let RopeTable { cos, sin } = RopeTable::new(spec, positions);
             Ok([inputs.add_floats(device, &cos)?, inputs.add_floats(device, &sin)?])
         };
-        let ropes = model.weights().ropes().iter().map(table).collect::<Result<_, GpuError>>()?;
-        let mut run = Run { model, graph, ropes, step };
-        // A wgpu device is shared by its clones, and `self` is written while operations are recorded.
-        let device = self.device.clone();
-        let arena = self.arena.clone();
-        let view = |id: TensorId| match fused.place(id) {
-            Place::Planned => arena.view(graph, plan, id),
-            Place::Part(whole, range) => arena.view(graph, plan, whole).slice(range),
-            Place::Spare(index, range) => arena.spare(index, range),
-        };
-        let mut enc = device.encoder();
-        let mut portions = PORTIONS.into_iter();
-        let mut portion = portions.next();
+        model.weights().ropes().iter().map(table).collect()
+    }
+
+    /// Records all operations of a graph, and hands them to the device portion by portion.
+    fn record_all(
+        &mut self,
+        recorder: &mut Recorder<'_>,
+        tensors: &Tensors<'_>,
+        run: &mut Run<'_, '_, '_>,
+        mut observer: Option<&mut dyn Observer>,
+    ) -> Result<(), BackendError> {
+        let (graph, fused) = (tensors.graph, tensors.fused);
+        let view = |id: TensorId| tensors.view(id);
         let mut routed = Vec::new();
         for (index, op) in graph.ops().iter().enumerate() {
             if run.step.cancel.is_some_and(CancelToken::is_cancelled) {
@@ -460,45 +425,79 @@ impl Backend for GpuBackend {
             let start = Instant::now();
             match op {
                 Op::Experts { .. } if self.streamed.is_some() => {
-                    self.stream(&device, &mut enc, op, &mut routed, model, view)?;
+                    self.stream(recorder, op, &mut routed, run.model, view)?;
                 }
                 _ => {
                     let with = fused.with(index).map(|Joined { members, spare, len }| {
-                        (members.as_slice(), arena.spare(*spare, 0..*len))
+                        (members.as_slice(), tensors.arena.spare(*spare, 0..*len))
                     });
                     let others = Others { before: fused.before(graph, index), with };
-                    self.record(&mut enc, op, others, &mut run, view)?;
+                    self.record(&mut recorder.enc, op, others, run, view)?;
                 }
             }
             if let (&Op::Route { ids, .. }, Some(_)) = (op, &self.streamed)
                 && run.step.tokens.len() > streamed::FEW
             {
-                self.inputs.send(&device);
-                let recorded = std::mem::replace(&mut enc, device.encoder());
-                routed.push((ids, device.submit_and_download(recorded, &view(ids))?));
+                routed.push((ids, recorder.submit_and_download(&mut self.inputs, &view(ids))?));
             }
-            if let Some(observer) = observer.as_deref_mut() {
-                self.inputs.send(&device);
-                std::mem::replace(&mut enc, device.encoder()).submit()?;
-                device.wait(op.name())?;
-                observer.ran(op, start.elapsed());
-                for id in op.writes() {
-                    let tensor = graph.tensor(id);
-                    match tensor.element {
-                        Element::F32 => observer.wrote(tensor, Data::F32(&device.download(&view(id))?)),
-                        Element::U32 => observer.wrote(tensor, Data::U32(&device.download(&view(id))?)),
-                    }
+            match observer.as_deref_mut() {
+                Some(observer) => {
+                    recorder.submit(&mut self.inputs)?;
+                    recorder.device.wait(op.name())?;
+                    observer.ran(op, start.elapsed());
+                    show(recorder.device, op, tensors, observer)?;
                 }
-            } else if portion.is_some_and(|portion| enc.dispatches() >= portion) {
-                self.inputs.send(&device);
-                std::mem::replace(&mut enc, device.encoder()).submit()?;
-                portion = portions.next().or(portion);
+                None => recorder.submit_portion(&mut self.inputs)?,
             }
         }
-        self.inputs.send(&device);
+        Ok(())
+    }
+
+    /// Computes experts that come and go. Waits for the router's answer, which may be among `routed` already.
+    fn stream<'d>(
+        &mut self,
+        recorder: &mut Recorder<'d>,
+        op: &Op,
+        routed: &mut Vec<(TensorId, Download)>,
+        model: &Model,
+        view: impl Fn(TensorId) -> View,
+    ) -> Result<(), BackendError> {
+        let (&Op::Experts { x, ids, weights, experts, activation, k, out }, Some(streamed)) =
+            (op, &mut self.streamed)
+        else {
+            unreachable!("only streamed experts are")
+        };
+        let answer = match routed.iter().position(|(written, _)| *written == ids) {
+            Some(asked) => {
+                // What stands between router and experts computes meanwhile.
+                recorder.submit(&mut self.inputs)?;
+                routed.swap_remove(asked).1
+            }
+            None => recorder.submit_and_download(&mut self.inputs, &view(ids))?,
+        };
+        let chosen: Vec<u32> = answer.finish()?;
+        let [hidden, intermediate] = streamed.widths(experts.0);
+        let (device, enc): (&'d Device, _) = (recorder.device, &mut recorder.enc);
+        let scratch = Scratch::of(&mut self.experts, device, chosen.len(), [hidden, intermediate, 0])?;
+        let (x, y) = (view(x), view(out));
+        let work = Work { layer: experts.0, chosen: &chosen, k, activation, x: &x, scratch };
+        streamed.compute(device, enc, &mut self.inputs, model, &work)?;
+        kernels::combine_experts(enc, &view(ids), &view(weights), k, scratch, &y);
+        Ok(())
+    }
+
+    /// Hands the last operations to the device, waits for the step, and takes its logits and the rows that the graph keeps.
+    fn finish(
+        &mut self,
+        recorder: Recorder<'_>,
+        tensors: &Tensors<'_>,
+        step: &mut Step<'_, '_>,
+    ) -> Result<(), BackendError> {
+        let Recorder { device, mut enc, .. } = recorder;
+        self.inputs.send(device);
         let chosen = self.hosted.as_ref().and_then(Hosted::chosen);
         let chosen = chosen.map(|chosen| device.record_download(&mut enc, chosen));
-        let logits = view(graph.logits());
+        let logits = tensors.view(tensors.graph.logits());
         let chosen = if logits.is_empty() {
             let mark = enc.submit_marked()?;
             let chosen = chosen.map(|chosen| chosen.submitted(mark));
@@ -514,13 +513,56 @@ impl Backend for GpuBackend {
         if let (Some(hosted), Some(chosen)) = (&mut self.hosted, chosen) {
             hosted.learn(&chosen.finish::<u32>()?);
         }
-        let kept = match graph.kept() {
-            Some(id) if run.step.kept.is_some() => Some(device.download(&view(id))?),
-            _ => None,
-        };
-        if let (Some(kept), Some(rows)) = (&mut run.step.kept, kept) {
-            **kept = rows;
+        if let (Some(kept), Some(id)) = (&mut step.kept, tensors.graph.kept()) {
+            **kept = device.download(&tensors.view(id))?;
         }
+        Ok(())
+    }
+}
+
+/// Shows an observer what an operation has written.
+fn show(
+    device: &Device,
+    op: &Op,
+    tensors: &Tensors<'_>,
+    observer: &mut dyn Observer,
+) -> Result<(), GpuError> {
+    for id in op.writes() {
+        let tensor = tensors.graph.tensor(id);
+        match tensor.element {
+            Element::F32 => observer.wrote(tensor, Data::F32(&device.download(&tensors.view(id))?)),
+            Element::U32 => observer.wrote(tensor, Data::U32(&device.download(&tensors.view(id))?)),
+        }
+    }
+    Ok(())
+}
+
+impl Backend for GpuBackend {
+    fn name(&self) -> &'static str {
+        "gpu"
+    }
+
+    fn run(
+        &mut self,
+        model: &Model,
+        graph: &Graph,
+        plan: &Plan,
+        step: &mut Step<'_, '_>,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<&[f32], BackendError> {
+        // Whoever observes sees every operation by itself.
+        let fused = match observer {
+            Some(_) => Arc::default(),
+            None => self.fused.of(graph, plan, model),
+        };
+        let ropes = self.begin(model, plan, &fused, step.positions)?;
+        // A wgpu device is shared by its clones, and `self` is written while operations are recorded.
+        let device = self.device.clone();
+        let tensors = Tensors { graph, plan, fused: &fused, arena: self.arena.clone() };
+        let mut recorder = Recorder::new(&device);
+        let mut run = Run { model, graph, ropes, step };
+        self.record_all(&mut recorder, &tensors, &mut run, observer)?;
+        self.finish(recorder, &tensors, run.step)?;
         Ok(&self.logits)
     }
 

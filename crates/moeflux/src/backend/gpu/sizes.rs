@@ -8,7 +8,7 @@ use moeflux_kernels::KvType;
 
 use super::PARTS;
 use super::fuse::Fused;
-use crate::graph::{Graph, GraphError, Plan, StepShape};
+use crate::graph::{ExpertsId, Graph, GraphError, Plan, StepShape};
 use crate::model::Model;
 use crate::placement::{DeviceFacts, DeviceSizes, ExpertClass, Sizes, expert_layers};
 use crate::sequence::SequenceBytes;
@@ -72,7 +72,8 @@ impl DeviceSizes for GpuSizes {
                     class.k = class.k.max(k);
                 }
                 None => {
-                    let bytes_of_one = GpuExperts::bytes_of_one(&table.expert(model.checkpoint(), layer, 0));
+                    let bytes_of_one =
+                        GpuExperts::bytes_of_one(&table.expert(model.checkpoint(), ExpertsId(layer), 0));
                     let (layers, most_of_layer) = (vec![layer], experts);
                     found.push((
                         key,
@@ -88,7 +89,10 @@ impl DeviceSizes for GpuSizes {
         let table = model.weights();
         let of_layer = |layer: usize| match table.experts()[layer].experts.len() {
             0 => 0,
-            count => count as u64 * HostExperts::bytes_of_one(&table.expert(model.checkpoint(), layer, 0)),
+            count => {
+                count as u64
+                    * HostExperts::bytes_of_one(&table.expert(model.checkpoint(), ExpertsId(layer), 0))
+            }
         };
         (0..table.experts().len()).map(of_layer).sum()
     }
@@ -134,7 +138,7 @@ pub(super) fn landings(class: &ExpertClass, classes: &[ExpertClass]) -> u64 {
 }
 
 fn landing_bytes(model: &Model, class: &ExpertClass, classes: &[ExpertClass]) -> u64 {
-    let like = model.weights().expert(model.checkpoint(), class.layers[0], 0);
+    let like = model.weights().expert(model.checkpoint(), ExpertsId(class.layers[0]), 0);
     Landings::bytes(landings(class, classes) as usize, class.most_of_layer as usize, &like)
 }
 

@@ -13,10 +13,11 @@ use moeflux_kernels::{DeviceFloats, KvBlock};
 use super::inputs::Inputs;
 use super::pool::Pool;
 use crate::backend::Segment;
+use crate::graph::StateId;
 use crate::sequence::{Held, StateMut};
 
 /// Which blocks share a buffer: those of one state, of keys (or latents) and of values, of a length.
-type PoolKey = (usize, bool, usize);
+type PoolKey = (StateId, bool, usize);
 
 /// The memory of states.
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ impl States {
         device: &Device,
         inputs: &mut Inputs,
         segments: &mut [Segment<'_>],
-        state: usize,
+        state: StateId,
     ) -> Result<Vec<KvView>, GpuError> {
         let mut found = Vec::new();
         for segment in &mut *segments {
@@ -74,7 +75,7 @@ impl States {
 pub(super) fn recurrent(
     device: &Device,
     segment: &mut Segment<'_>,
-    state: usize,
+    state: StateId,
 ) -> Result<[View; 2], GpuError> {
     let Some(recurrent) = segment.sequence.recurrent_mut(state) else {
         unreachable!("the loader made state {state} recurrent")

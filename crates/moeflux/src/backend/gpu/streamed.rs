@@ -20,6 +20,7 @@ use super::inputs::Inputs;
 use super::sizes::group_bytes;
 use crate::backend::BackendError;
 use crate::experts::{self, DeviceCounters, DeviceTally};
+use crate::graph::ExpertsId;
 use crate::model::Model;
 use crate::placement::ExpertClass;
 
@@ -94,7 +95,7 @@ impl Streamed {
                 layers[layer] = Layer { class, ids: first..end };
             }
             let name = &table.experts()[plan.layers[0]].name;
-            let like = table.expert(model.checkpoint(), plan.layers[0], 0);
+            let like = table.expert(model.checkpoint(), ExpertsId(plan.layers[0]), 0);
             let slots = GpuExperts::alloc(device, name, plan.places as usize, &like)?;
             let places = Places::new(policy, end as usize, plan.places as usize);
             let group = (of_group / plan.bytes_of_one).max(1) as usize;
@@ -183,7 +184,8 @@ impl Streamed {
         match fetch {
             None => {
                 for group in misses.chunks(group) {
-                    let expert = |&id: &u32| (id, table.expert(model.checkpoint(), work.layer, id));
+                    let expert =
+                        |&id: &u32| (id, table.expert(model.checkpoint(), ExpertsId(work.layer), id));
                     self.bring(layer, work, &group.iter().map(expert).collect::<Vec<_>>())?;
                 }
             }
@@ -199,11 +201,10 @@ impl Streamed {
                     if group.is_empty() {
                         break;
                     }
-                    let named = &table.experts()[work.layer].experts;
-                    let ready = group.iter().map(|lease| {
-                        (lease.expert(), experts::weights(&named[lease.expert() as usize], lease))
-                    });
-                    self.bring(layer, work, &ready.collect::<Vec<_>>())?;
+                    let named = table.experts_of(ExpertsId(work.layer));
+                    let ready =
+                        group.iter().map(|lease| Ok((lease.expert(), experts::weights(named, lease)?)));
+                    self.bring(layer, work, &ready.collect::<Result<Vec<_>, BackendError>>()?)?;
                 }
             },
         }

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 
 use moeflux_gpu::matrix::values;
 use moeflux_gpu::{Device, GpuError, GpuExpertBiases, GpuExperts, GpuMatrix, View};
 use moeflux_kernels::ExpertWeights;
 
+use crate::graph::{ExpertsId, MatrixId, VectorId};
 use crate::model::Model;
 use crate::sequence::ModelId;
 
@@ -14,11 +16,11 @@ use crate::sequence::ModelId;
 #[derive(Debug, Default)]
 pub(super) struct DeviceWeights {
     model: Option<ModelId>,
-    matrices: HashMap<usize, GpuMatrix>,
+    matrices: HashMap<MatrixId, GpuMatrix>,
     /// By the first of them, matrices that lie together.
-    joined: HashMap<usize, GpuMatrix>,
-    vectors: HashMap<usize, View>,
-    experts: HashMap<usize, GpuExperts>,
+    joined: HashMap<MatrixId, GpuMatrix>,
+    vectors: HashMap<VectorId, View>,
+    experts: HashMap<ExpertsId, GpuExperts>,
 }
 
 impl DeviceWeights {
@@ -34,24 +36,25 @@ impl DeviceWeights {
         &mut self,
         device: &Device,
         model: &Model,
-        id: usize,
+        id: MatrixId,
         heads: usize,
     ) -> Result<&GpuMatrix, GpuError> {
         get(&mut self.matrices, id, || {
-            let named = &model.weights().matrices()[id];
+            let named = model.weights().matrix(id);
             GpuMatrix::upload_heads(device, &named.name, &model.checkpoint().view(&named.matrix), heads)
         })
     }
 
     /// Has matrices lie together, as one of them all, if they can; what is there already stays as it is.
-    pub(super) fn join(&mut self, device: &Device, model: &Model, ids: &[usize]) -> Result<(), GpuError> {
+    pub(super) fn join(&mut self, device: &Device, model: &Model, ids: &[MatrixId]) -> Result<(), GpuError> {
         let Some(&first) = ids.first() else { return Ok(()) };
         if ids.iter().any(|id| self.matrices.contains_key(id)) {
             return Ok(());
         }
-        let table = model.weights().matrices();
-        let matrices: Vec<_> = ids.iter().map(|&id| model.checkpoint().view(&table[id].matrix)).collect();
-        if let Some((whole, each)) = GpuMatrix::joined(device, &table[first].name, &matrices)? {
+        let table = model.weights();
+        let matrices: Vec<_> =
+            ids.iter().map(|&id| model.checkpoint().view(&table.matrix(id).matrix)).collect();
+        if let Some((whole, each)) = GpuMatrix::joined(device, &table.matrix(first).name, &matrices)? {
             self.joined.insert(first, whole);
             self.matrices.extend(ids.iter().copied().zip(each));
         }
@@ -59,14 +62,14 @@ impl DeviceWeights {
     }
 
     /// The matrices that lie together from this one on, as one.
-    pub(super) fn joined(&self, first: usize) -> Option<&GpuMatrix> {
+    pub(super) fn joined(&self, first: MatrixId) -> Option<&GpuMatrix> {
         self.joined.get(&first)
     }
 
     /// A vector.
-    pub(super) fn vector(&mut self, device: &Device, model: &Model, id: usize) -> Result<&View, GpuError> {
+    pub(super) fn vector(&mut self, device: &Device, model: &Model, id: VectorId) -> Result<&View, GpuError> {
         get(&mut self.vectors, id, || {
-            let named = &model.weights().vectors()[id];
+            let named = model.weights().vector(id);
             device.upload(&named.name, &named.values)
         })
     }
@@ -76,11 +79,11 @@ impl DeviceWeights {
         &mut self,
         device: &Device,
         model: &Model,
-        layer: usize,
+        layer: ExpertsId,
     ) -> Result<&GpuExperts, GpuError> {
         get(&mut self.experts, layer, || {
             let (table, checkpoint) = (model.weights(), model.checkpoint());
-            let named = &table.experts()[layer];
+            let named = table.experts_of(layer);
             let count = named.experts.len();
             let all: Vec<ExpertWeights<'_>> =
                 (0..count).map(|expert| table.expert(checkpoint, layer, expert as u32)).collect();
@@ -107,9 +110,9 @@ impl DeviceWeights {
 }
 
 /// What is held under `id`, or what `make` makes of it.
-fn get<T>(
-    held: &mut HashMap<usize, T>,
-    id: usize,
+fn get<I: Eq + Hash, T>(
+    held: &mut HashMap<I, T>,
+    id: I,
     make: impl FnOnce() -> Result<T, GpuError>,
 ) -> Result<&T, GpuError> {
     Ok(match held.entry(id) {

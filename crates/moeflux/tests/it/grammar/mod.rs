@@ -6,12 +6,14 @@ mod schemas;
 
 use crate::common::{data, root};
 use crate::property;
+use moeflux::engine::Outcome;
 use moeflux::sampling::{
     Constraint, ConstraintError, Grammar, GrammarCompiler, SamplingError, SamplingOptions,
 };
 use moeflux::text::{ChatRequest, Message, Tokenizer};
-use moeflux::engine::Outcome;
-use moeflux::{Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Sequence, StopReason};
+use moeflux::{
+    Engine, EngineOptions, Error, Event, GenerateRequest, Model, ModelOptions, Sequence, StopReason,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
