@@ -169,7 +169,7 @@ impl ExpertArgs {
         let Some(moeflux::Error::Memory(memory)) = error.downcast_ref::<moeflux::Error>() else {
             return error;
         };
-        let MemoryError { given, needed, resident, dense, transient, sequence, least_experts } = *memory;
+        let MemoryError { given, needed, resident, dense, transient, sequence, least_experts, .. } = *memory;
         let [given, needed, resident, dense, transient, sequence, least] =
             [given, needed, resident, dense, transient, sequence, least_experts]
                 .map(|bytes| Size(bytes).to_string());

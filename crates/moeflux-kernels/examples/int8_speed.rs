@@ -9,9 +9,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use moeflux_kernels::{
-    Activation, Encoding, ExpertScratch, ExpertWeights, Float, Ggml, InstructionSet, Int8Scratch, Matrix,
-    Numbers, ThreadPool, experts, instruction_set, int8_linear, integer_rate, read_bandwidth,
-    set_instruction_set,
+    Activation, Encoding, ExpertScratch, ExpertWeights, ExpertsArgs, Float, Ggml, InstructionSet,
+    Int8Scratch, Matrix, Numbers, ThreadPool, experts, instruction_set, int8_linear, integer_rate,
+    read_bandwidth, set_instruction_set,
 };
 
 /// Columns of all matrices.
@@ -171,18 +171,9 @@ fn expert_layer(name: &str, encoding: Encoding, n: usize, pool: &ThreadPool, ban
         let first = step * CHOSEN % EXPERTS;
         let chosen: Vec<u32> = (0..n * CHOSEN).map(|i| (first + i % CHOSEN) as u32).collect();
         let numbers = Numbers::Fast;
-        experts(
-            pool,
-            &x,
-            &chosen,
-            &factors,
-            CHOSEN,
-            expert,
-            Activation::Swiglu,
-            numbers,
-            &mut scratch,
-            &mut y,
-        );
+        let (k, activation) = (CHOSEN, Activation::Swiglu);
+        let args = ExpertsArgs { x: &x[..], indices: &chosen[..], weights: &factors[..], k, activation };
+        experts(pool, args, expert, numbers, &mut scratch, &mut y);
         black_box(&y);
     });
     let products = (n * CHOSEN * 3 * INNER * COLS) as f64 / seconds / 1e9;

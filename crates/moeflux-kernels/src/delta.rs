@@ -85,23 +85,36 @@ impl DeltaShape {
     }
 }
 
+/// What [`gated_delta`] reads. `T` is `&[f32]`, or a view of a device's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct GatedDeltaArgs<'a, T> {
+    /// Queries, `[n, key_heads, key_dim]`.
+    pub q: T,
+    /// Keys, `[n, key_heads, key_dim]`.
+    pub k: T,
+    /// Values, `[n, value_heads, value_dim]`.
+    pub v: T,
+    /// `[n, value_heads]`.
+    pub decay: T,
+    /// `[n, value_heads]`.
+    pub beta: T,
+    /// Heads and their widths.
+    pub shape: &'a DeltaShape,
+    /// The state before the first token, `[value_heads, key_dim, value_dim]`.
+    pub state: T,
+}
+
 /// The gated delta rule: for each value head and token in turn, with a state `S` of `[key_dim, value_dim]`,
 /// `S ← decay·S`, `S ← S + k ⊗ (beta·(v - Sᵀk))`, `y = Sᵀq`.
 ///
-/// `q` and `k` are `[n, key_heads, key_dim]`, `v` and `y` `[n, value_heads, value_dim]`, `decay` and `beta`
-/// `[n, value_heads]`, `state` and `new_state` `[value_heads, key_dim, value_dim]`. Sums over `key_dim` go by index.
-pub fn gated_delta_rule(
+/// `y` is `[n, value_heads, value_dim]`, `new_state` as long as the state. Sums over `key_dim` go by index.
+pub fn gated_delta(
     pool: &ThreadPool,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    decay: &[f32],
-    beta: &[f32],
-    shape: &DeltaShape,
-    state: &[f32],
+    args: &GatedDeltaArgs<'_, &[f32]>,
     new_state: &mut [f32],
     y: &mut [f32],
 ) {
+    let GatedDeltaArgs { q, k, v, decay, beta, shape, state } = *args;
     let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = *shape;
     assert!(value_heads.is_multiple_of(key_heads));
     let n = decay.len() / value_heads;

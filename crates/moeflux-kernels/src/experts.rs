@@ -78,24 +78,35 @@ pub struct ExpertScratch {
 /// Experts that the threads work on together in [`experts`]: after each batch all wait for the last of them.
 pub const BATCH_EXPERTS: usize = 32;
 
+/// What a layer of experts reads. `X` is `&[f32]` and `I` `&[u32]`, or both are views of a device's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertsArgs<X, I> {
+    /// `[n, hidden]`.
+    pub x: X,
+    /// The experts that each token chose, `[n, k]`.
+    pub indices: I,
+    /// The weight of each choice, `[n, k]`.
+    pub weights: X,
+    /// Experts of a token.
+    pub k: usize,
+    /// What an expert computes of its gate and up projections.
+    pub activation: Activation,
+}
+
 /// `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k` experts, in ascending order of expert index; biases
 /// are added to the products where an expert has them.
 ///
-/// `x` and `y` are `[n, hidden]`, `indices` and `weights` `[n, k]`. Each expert is asked for once, in ascending order,
-/// and multiplies all its tokens together. All experts have the same shapes; encodings may differ.
+/// `y` is `[n, hidden]`. Each expert is asked for once, in ascending order, and multiplies all its tokens together. All experts
+/// have the same shapes; encodings may differ.
 pub fn experts<'a>(
     pool: &ThreadPool,
-    x: &[f32],
-    indices: &[u32],
-    weights: &[f32],
-    k: usize,
+    args: ExpertsArgs<&[f32], &[u32]>,
     expert: impl Fn(u32) -> ExpertWeights<'a> + Sync,
-    activation: Activation,
     numbers: Numbers,
     scratch: &mut ExpertScratch,
     y: &mut [f32],
 ) {
-    let mut run = scratch.begin(x, indices, weights, k, activation, numbers);
+    let mut run = scratch.begin(args, numbers);
     for first in (0..run.experts().len()).step_by(BATCH_EXPERTS) {
         let chosen = &run.experts()[first..];
         let ready: Vec<_> = chosen.iter().take(BATCH_EXPERTS).map(|&index| (index, expert(index))).collect();
@@ -105,16 +116,13 @@ pub fn experts<'a>(
 }
 
 impl ExpertScratch {
-    /// Begins a layer of experts on `x`, `[n, hidden]`, with the choices `indices` and their `weights`, `[n, k]`.
+    /// Begins a layer of experts.
     pub fn begin<'s>(
         &'s mut self,
-        x: &'s [f32],
-        indices: &'s [u32],
-        weights: &'s [f32],
-        k: usize,
-        activation: Activation,
+        args: ExpertsArgs<&'s [f32], &'s [u32]>,
         numbers: Numbers,
     ) -> ExpertRun<'s> {
+        let ExpertsArgs { x, indices, weights, k, activation } = args;
         assert!(k > 0 && indices.len().is_multiple_of(k) && weights.len() == indices.len());
         let n = indices.len() / k;
         let hidden = x.len().checked_div(n).unwrap_or(0);

@@ -47,12 +47,12 @@ mod weighted_sum;
 
 pub use attention::{AttentionShape, attention, kv_read, kv_write};
 pub use conv::causal_conv1d_silu;
-pub use delta::{DeltaRows, DeltaShape, HeadOrder, decay_and_beta, gated_delta_rule};
+pub use delta::{DeltaRows, DeltaShape, GatedDeltaArgs, HeadOrder, decay_and_beta, gated_delta};
 pub use dequant::decode_floats;
 pub use elementwise::{add, add_to_rows, gather_columns, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
 pub use encoding::{Encoding, Float, Packing, RowBytes};
 pub use experts::{
-    Activation, BATCH_EXPERTS, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, experts,
+    Activation, BATCH_EXPERTS, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, ExpertsArgs, experts,
 };
 pub use flash::AttentionScratch;
 pub use ggml::Ggml;
@@ -69,5 +69,5 @@ pub use norm::{gated_rms_norm, l2_norm, rms_norm};
 pub use numbers::Numbers;
 pub use pool::{PoolError, ThreadPool};
 pub use quantize::{QuantizeError, quantize_row};
-pub use rope::{RopeLayout, rope};
+pub use rope::{RopeArgs, RopeLayout, rope};
 pub use router::{ExpertGroups, GroupScore, Routing, Scores, Weighting, route};

@@ -13,20 +13,29 @@ pub enum RopeLayout {
     Interleaved,
 }
 
-/// Turns pair `i` of each head by the angle whose cosine and sine are `cos[t][i]` and `sin[t][i]`
-/// (`[n, rotary_dim/2]`): `(a, b)` becomes `(a·cos - b·sin, b·cos + a·sin)`. `x` and `y` are `[n, heads, head_dim]`;
-/// channels from `rotary_dim` on are copied.
-pub fn rope(
-    pool: &ThreadPool,
-    x: &[f32],
-    heads: usize,
-    head_dim: usize,
-    rotary_dim: usize,
-    layout: RopeLayout,
-    cos: &[f32],
-    sin: &[f32],
-    y: &mut [f32],
-) {
+/// What [`rope`] turns, and by which angles. `T` is `&[f32]`, or a view of a device's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeArgs<T> {
+    /// Queries or keys, `[n, heads, head_dim]`.
+    pub x: T,
+    /// Heads of a token.
+    pub heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Channels of a head that turn, from its start.
+    pub rotary_dim: usize,
+    /// Which of them turn together.
+    pub layout: RopeLayout,
+    /// Cosines, `[n, rotary_dim/2]`.
+    pub cos: T,
+    /// Sines, `[n, rotary_dim/2]`.
+    pub sin: T,
+}
+
+/// Turns pair `i` of each head by the angle whose cosine and sine are `cos[t][i]` and `sin[t][i]`: `(a, b)` becomes
+/// `(a·cos - b·sin, b·cos + a·sin)`. `y` is as long as `x`; channels from `rotary_dim` on are copied.
+pub fn rope(pool: &ThreadPool, args: &RopeArgs<&[f32]>, y: &mut [f32]) {
+    let RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin } = *args;
     let (pairs, width) = (rotary_dim / 2, heads * head_dim);
     assert!(rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim);
     assert!(x.len() == y.len() && cos.len() == sin.len() && x.len() * pairs == cos.len() * width);

@@ -1,6 +1,6 @@
 //! The routed experts of a mixture-of-experts layer, straight from their stacks by indices that are on the device.
 
-use moeflux_kernels::Activation;
+use moeflux_kernels::{Activation, ExpertsArgs};
 
 use crate::device::Device;
 use crate::matrix::GpuMatrix;
@@ -80,19 +80,15 @@ pub(super) const GROUPED: usize = 64;
 /// `y_t = Σ w · down(act(gate x_t, up x_t))` over the token's `k` experts, in ascending order of expert index; biases
 /// are added to the products where experts have them.
 ///
-/// `x` and `y` are `[n, hidden]`, `ids` (u32, below `experts.count`) and `weights` `[n, k]`; `scratch` has room for
-/// `n·k` choices.
+/// `y` is `[n, hidden]`; the indices are below `experts.count`, and `scratch` has room for `n·k` choices.
 pub fn experts(
     enc: &mut Encoder<'_>,
     experts: &GpuExperts,
-    x: &View,
-    ids: &View,
-    weights: &View,
-    k: usize,
-    activation: Activation,
+    args: &ExpertsArgs<&View, &View>,
     scratch: &ExpertScratch,
     y: &View,
 ) {
+    let ExpertsArgs { x, indices: ids, weights, k, activation } = *args;
     let choices = ids.len();
     let (tiles, order) =
         if choices < GROUPED { (ids.clone(), None) } else { group(enc, ids, experts.count, None, scratch) };

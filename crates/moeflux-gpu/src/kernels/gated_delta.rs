@@ -1,6 +1,6 @@
 //! The gated delta rule (Yang et al. 2024).
 
-use moeflux_kernels::{DeltaShape, HeadOrder};
+use moeflux_kernels::{DeltaShape, GatedDeltaArgs, HeadOrder};
 
 use crate::{Encoder, Program, View};
 
@@ -15,21 +15,10 @@ const PARTS: usize = 8;
 /// The gated delta rule: for each value head and token in turn, with a state `S` of `[key_dim, value_dim]`,
 /// `S ← decay·S`, `S ← S + k ⊗ (beta·(v - Sᵀk))`, `y = Sᵀq`.
 ///
-/// `q` and `k` are `[n, key_heads, key_dim]`, `v` and `y` `[n, value_heads, value_dim]`, `decay` and `beta`
-/// `[n, value_heads]`, `state` `[value_heads, key_dim, value_dim]`. `new_states` gets the state after the last token if
-/// it has room for one, the state after each if it has room for `n`.
-pub fn gated_delta_rule(
-    enc: &mut Encoder<'_>,
-    q: &View,
-    k: &View,
-    v: &View,
-    decay: &View,
-    beta: &View,
-    shape: &DeltaShape,
-    state: &View,
-    new_states: &View,
-    y: &View,
-) {
+/// `y` is `[n, value_heads, value_dim]`. `new_states` gets the state after the last token if it has room for one, the state after
+/// each if it has room for `n`.
+pub fn gated_delta(enc: &mut Encoder<'_>, args: &GatedDeltaArgs<'_, &View>, new_states: &View, y: &View) {
+    let GatedDeltaArgs { q, k, v, decay, beta, shape, state } = *args;
     let DeltaShape { key_heads, value_heads, key_dim, value_dim, order } = *shape;
     let n = decay.len() / value_heads;
     let states = new_states.len() / state.len();

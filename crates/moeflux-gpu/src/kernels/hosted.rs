@@ -1,7 +1,7 @@
 //! The routed experts of a layer that has not places for all of them: shaders bring what routers choose from the host's memory,
 //! and nothing waits for the host.
 
-use moeflux_kernels::{Activation, ExpertWeights};
+use moeflux_kernels::{ExpertWeights, ExpertsArgs};
 
 use crate::device::Device;
 use crate::host::HostExperts;
@@ -123,14 +123,11 @@ pub fn hosted_experts(
     enc: &mut Encoder<'_>,
     layer: &HostedExperts<'_>,
     table: &PlaceTable<'_>,
-    x: &View,
-    ids: &View,
-    weights: &View,
-    k: usize,
-    activation: Activation,
+    args: &ExpertsArgs<&View, &View>,
     scratch: &ExpertScratch,
     y: &View,
 ) {
+    let ExpertsArgs { x, indices: ids, weights, k, activation } = *args;
     let &HostedExperts { count, host, places, landings, memory: HostedScratch { slots, list } } = layer;
     let &PlaceTable { order, offered, taken, chosen } = table;
     let (choices, all_places) = (ids.len(), places.count);

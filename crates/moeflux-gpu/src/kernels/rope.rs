@@ -1,6 +1,6 @@
 //! Rotary position embedding (Su et al. 2021).
 
-use moeflux_kernels::RopeLayout;
+use moeflux_kernels::{RopeArgs, RopeLayout};
 
 use crate::{Encoder, Program, View};
 
@@ -8,19 +8,10 @@ use super::{EACH, LANES, grid};
 
 static ROPE: Program = Program { name: "rope", entry: "main", source: &[include_str!("rope.wgsl")] };
 
-/// Turns pair `i` of each head by the angle whose cosine and sine are `cos[t][i]` and `sin[t][i]`
-/// (`[n, rotary_dim/2]`). `x` and `y` are `[n, heads, head_dim]`; channels from `rotary_dim` on are copied.
-pub fn rope(
-    enc: &mut Encoder<'_>,
-    x: &View,
-    heads: usize,
-    head_dim: usize,
-    rotary_dim: usize,
-    layout: RopeLayout,
-    cos: &View,
-    sin: &View,
-    y: &View,
-) {
+/// Turns pair `i` of each head by the angle whose cosine and sine are `cos[t][i]` and `sin[t][i]`. `y` is as long as `x`;
+/// channels from `rotary_dim` on are copied.
+pub fn rope(enc: &mut Encoder<'_>, args: &RopeArgs<&View>, y: &View) {
+    let RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin } = *args;
     let (pairs, width) = (rotary_dim / 2, heads * head_dim);
     assert!(rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim);
     assert!(x.len() == y.len() && cos.len() == sin.len() && x.len() * pairs == cos.len() * width);

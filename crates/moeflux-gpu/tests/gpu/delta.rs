@@ -1,4 +1,4 @@
-use moeflux_kernels::{self as cpu, DeltaShape, HeadOrder};
+use moeflux_kernels::{self as cpu, DeltaShape, GatedDeltaArgs, HeadOrder};
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
 
@@ -76,14 +76,19 @@ pub(crate) fn gated_delta_rule() {
             let y = gpu.out(tokens.len() * value_heads * value_dim);
             let new = gpu.out(states * state.len());
             gpu.run(|enc| {
-                let (q, k, v, decay, beta) = (part(q), part(k), part(v), part(decay), part(beta));
-                moeflux_gpu::gated_delta_rule(enc, &q, &k, &v, &decay, &beta, &shape, state, &new, &y);
+                let [q, k, v, decay, beta] = &[part(q), part(k), part(v), part(decay), part(beta)];
+                let args = GatedDeltaArgs { q, k, v, decay, beta, shape: &shape, state };
+                moeflux_gpu::gated_delta(enc, &args, &new, &y);
             });
             (y, new)
         };
         let (gy, gnew) = run(0..n, &inputs[5], 1);
         let (mut y, mut new) = (vec![0.0; v.len()], vec![0.0; state.len()]);
-        cpu::gated_delta_rule(&POOL, &q, &k, &v, &decay, &beta, &shape, &state, &mut new, &mut y);
+        {
+            let [q, k, v, decay, beta, state] = [&q, &k, &v, &decay, &beta, &state].map(|x| &x[..]);
+            let args = GatedDeltaArgs { q, k, v, decay, beta, shape: &shape, state };
+            cpu::gated_delta(&POOL, &args, &mut new, &mut y);
+        }
         let (gy, gnew) = (gpu.down(&gy), gpu.down(&gnew));
         assert_close(&format!("gated_delta {shape:?}"), &gy, &y);
         assert_close("gated_delta's state", &gnew, &new);

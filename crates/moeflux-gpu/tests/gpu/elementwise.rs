@@ -1,4 +1,4 @@
-use moeflux_kernels::{self as cpu, RopeLayout};
+use moeflux_kernels::{self as cpu, RopeArgs, RopeLayout};
 
 use crate::support::{Gpu, POOL, Random, assert_close};
 
@@ -60,10 +60,12 @@ pub(crate) fn rope_turns_as_on_the_cpu() {
         let (gx, gcos, gsin, gy) = (gpu.up(&x), gpu.up(&cos), gpu.up(&sin), gpu.out(x.len()));
         for layout in [RopeLayout::HalfSplit, RopeLayout::Interleaved] {
             gpu.run(|enc| {
-                moeflux_gpu::rope(enc, &gx, heads, head_dim, rotary_dim, layout, &gcos, &gsin, &gy);
+                let (x, cos, sin) = (&gx, &gcos, &gsin);
+                moeflux_gpu::rope(enc, &RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin }, &gy);
             });
             let mut y = vec![0.0; x.len()];
-            cpu::rope(&POOL, &x, heads, head_dim, rotary_dim, layout, &cos, &sin, &mut y);
+            let (x, cos, sin) = (x.as_slice(), cos.as_slice(), sin.as_slice());
+            cpu::rope(&POOL, &RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin }, &mut y);
             assert_close("rope", &gpu.down(&gy), &y);
         }
     }

@@ -6,7 +6,7 @@ use moeflux_gpu::{
     hosted_experts, placed_experts,
 };
 use moeflux_kernels::{
-    self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, Float, Matrix, Numbers,
+    self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, ExpertsArgs, Float, Matrix, Numbers,
 };
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
@@ -78,12 +78,8 @@ pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
         let mut scratch = cpu::ExpertScratch::default();
         cpu::experts(
             &POOL,
-            &x,
-            &ids,
-            &weights,
-            k,
+            ExpertsArgs { x: &x[..], indices: &ids[..], weights: &weights[..], k, activation },
             expert,
-            activation,
             Numbers::Exact,
             &mut scratch,
             &mut expected,
@@ -96,7 +92,8 @@ pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
             gpu.run(|enc| {
                 let (x, ids) = (gx.slice(0..n * hidden), gids.slice(0..n * k));
                 let weights = gweights.slice(0..n * k);
-                moeflux_gpu::experts(enc, &on_device, &x, &ids, &weights, k, activation, &scratch, &y);
+                let args = ExpertsArgs { x: &x, indices: &ids, weights: &weights, k, activation };
+                moeflux_gpu::experts(enc, &on_device, &args, &scratch, &y);
             });
             let y = gpu.down(&y);
             assert_close(&format!("experts in {encoding:?}, {n} tokens"), &y, &expected[..n * hidden]);
@@ -167,9 +164,8 @@ pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
                 let (weights, y) = (gweights.slice(0..n * k), gpu.out(n * hidden));
                 gpu.run(|enc| {
                     let out = &y;
-                    hosted_experts(
-                        enc, &layer, &table, &x, &ids_of_n, &weights, k, activation, &scratch, out,
-                    );
+                    let args = ExpertsArgs { x: &x, indices: &ids_of_n, weights: &weights, k, activation };
+                    hosted_experts(enc, &layer, &table, &args, &scratch, out);
                 });
                 assert_eq!(bits(&gpu.down(&y)), bits(&all[..n * hidden]), "{what}");
                 let wanted: BTreeSet<u32> = ids[..n * k].iter().copied().collect();

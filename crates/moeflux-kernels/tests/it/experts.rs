@@ -4,7 +4,9 @@ use crate::formulas::{self, Expert};
 use crate::invariance::{Schedule, schedule};
 use crate::property;
 use crate::support::{Pools, Random, Sets, assert_close, bits};
-use moeflux_kernels::{Activation, Encoding, ExpertScratch, Float, Numbers, ThreadPool, experts};
+use moeflux_kernels::{
+    Activation, Encoding, ExpertScratch, ExpertsArgs, Float, Numbers, ThreadPool, experts,
+};
 use proptest::prelude::*;
 
 /// Neighbours that differ in encoding make every way of computing meet every other.
@@ -108,7 +110,8 @@ impl Layer {
             let y = &mut y[part(self.hidden)];
             let (activation, numbers) = (self.activation, self.numbers);
             let expert = |e: u32| data.experts[e as usize].view();
-            experts(pool, x, indices, factors, self.k, expert, activation, numbers, &mut scratch, y);
+            let args = ExpertsArgs { x, indices, weights: factors, k: self.k, activation };
+            experts(pool, args, expert, numbers, &mut scratch, y);
         }
         y
     }
@@ -117,7 +120,9 @@ impl Layer {
     fn run_in_groups(&self, data: &Data, pool: &ThreadPool) -> Vec<f32> {
         let Data { experts, x, indices, factors } = data;
         let mut scratch = ExpertScratch::default();
-        let mut run = scratch.begin(x, indices, factors, self.k, self.activation, self.numbers);
+        let (k, activation) = (self.k, self.activation);
+        let args = ExpertsArgs { x: &x[..], indices: &indices[..], weights: &factors[..], k, activation };
+        let mut run = scratch.begin(args, self.numbers);
         let mut order = run.experts().to_vec();
         if self.is_reversed {
             order.reverse();

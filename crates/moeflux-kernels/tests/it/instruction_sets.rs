@@ -3,10 +3,10 @@
 use crate::support::{OwnedMatrix, Random, Sets, bits, digest, encodings, unwritten};
 use moeflux_kernels::{
     Activation, AttentionScratch, AttentionShape, DeltaShape, Encoding, ExpertBiases, ExpertScratch,
-    ExpertWeights, Float, HeadOrder, KV_BLOCK, KvType, MlaShape, Numbers, Routing, Scores, ThreadPool,
-    Weighting, attention, causal_conv1d_silu, decay_and_beta, decode_floats, experts, gated_delta_rule,
-    gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm, latent_write, linear,
-    mla_attention, rms_norm, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
+    ExpertWeights, ExpertsArgs, Float, GatedDeltaArgs, HeadOrder, KV_BLOCK, KvType, MlaShape, Numbers,
+    Routing, Scores, ThreadPool, Weighting, attention, causal_conv1d_silu, decay_and_beta, decode_floats,
+    experts, gated_delta_rule, gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm,
+    latent_write, linear, mla_attention, rms_norm, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
 };
 
 /// The digest of all outputs on x86-64 and on AArch64. A sum whose order changes changes it, a processor does not.
@@ -102,7 +102,9 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
         let (v, state) = (random.floats(10 * 6 * value_dim, 1.0), random.floats(6 * 32 * value_dim, 1.0));
         let mut new_state = vec![0.0; state.len()];
         output(&format!("gated_delta_rule, {value_dim}"), v.len(), &mut |y| {
-            gated_delta_rule(&pool, &q, &k, &v, &decay, &beta, &shape, &state, &mut new_state, y);
+            let [q, k, v, decay, beta, state] = [&q, &k, &v, &decay, &beta, &state].map(Vec::as_slice);
+            let args = GatedDeltaArgs { q, k, v, decay, beta, shape: &shape, state };
+            gated_delta(&pool, &args, &mut new_state, y);
         });
         output(&format!("state of gated_delta_rule, {value_dim}"), state.len(), &mut |y| {
             y.copy_from_slice(&new_state);
@@ -135,18 +137,9 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
     {
         output(&format!("experts, {activation:?}"), x.len(), &mut |y| {
             let (scratch, factors) = (&mut ExpertScratch::default(), [0.4, 0.6, 0.1, 0.9, 1.0, 0.0]);
-            experts(
-                &pool,
-                &x,
-                &indices[..6],
-                &factors,
-                2,
-                |_| weights,
-                activation,
-                Numbers::Exact,
-                scratch,
-                y,
-            );
+            let args =
+                ExpertsArgs { x: &x[..], indices: &indices[..6], weights: &factors[..], k: 2, activation };
+            experts(&pool, args, |_| weights, Numbers::Exact, scratch, y);
         });
     }
 

@@ -4,8 +4,9 @@
 use crate::property;
 use crate::support::{OwnedMatrix, Pools, Random, Sets, bits, digest, encodings};
 use moeflux_kernels::{
-    Activation, Encoding, ExpertScratch, ExpertWeights, Float, Ggml, InstructionSet, Int8Scratch, Matrix,
-    Numbers, RowRuns, ThreadPool, has_int8_products, int8_head_linear, int8_linear, linear,
+    Activation, Encoding, ExpertScratch, ExpertWeights, ExpertsArgs, Float, Ggml, InstructionSet,
+    Int8Scratch, Matrix, Numbers, RowRuns, ThreadPool, has_int8_products, int8_head_linear, int8_linear,
+    linear,
 };
 use proptest::prelude::*;
 
@@ -310,7 +311,8 @@ fn experts_in_groups(
 ) -> Vec<f32> {
     let pool = ThreadPool::new(2).unwrap();
     let mut scratch = ExpertScratch::default();
-    let mut run = scratch.begin(x, indices, factors, k, Activation::Swiglu, numbers);
+    let args = ExpertsArgs { x, indices, weights: factors, k, activation: Activation::Swiglu };
+    let mut run = scratch.begin(args, numbers);
     let mut order = run.experts().to_vec();
     if reversed {
         order.reverse();

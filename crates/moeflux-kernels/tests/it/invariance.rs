@@ -5,8 +5,8 @@ use crate::formulas::{self, DeltaInputs};
 use crate::property;
 use crate::support::{Pools, Random, Sets, assert_close, bits, encodings};
 use moeflux_kernels::{
-    DeltaRows, DeltaShape, Encoding, Float, HeadOrder, InstructionSet, ThreadPool, causal_conv1d_silu,
-    gated_delta_rule, head_linear, head_linear_transposed, linear,
+    DeltaRows, DeltaShape, Encoding, Float, GatedDeltaArgs, HeadOrder, InstructionSet, ThreadPool,
+    causal_conv1d_silu, gated_delta_rule, head_linear, head_linear_transposed, linear,
 };
 use proptest::prelude::*;
 
@@ -174,18 +174,16 @@ fn of_the_delta_rule() {
             for call in schedule.ranges() {
                 let mut new_state = vec![f32::NAN; state.len()];
                 let part = |width: usize| call.start * width..call.end * width;
-                gated_delta_rule(
-                    pool,
-                    &q[part(key_width)],
-                    &k[part(key_width)],
-                    &v[part(value_width)],
-                    &decay[part(value_heads)],
-                    &beta[part(value_heads)],
-                    &shape,
-                    &state,
-                    &mut new_state,
-                    &mut y[part(value_width)],
-                );
+                let args = GatedDeltaArgs {
+                    q: &q[part(key_width)],
+                    k: &k[part(key_width)],
+                    v: &v[part(value_width)],
+                    decay: &decay[part(value_heads)],
+                    beta: &beta[part(value_heads)],
+                    shape: &shape,
+                    state: &state,
+                };
+                gated_delta(pool, &args, &mut new_state, &mut y[part(value_width)]);
                 state = new_state;
             }
             [y, state].concat()

@@ -3,8 +3,8 @@
 use crate::formulas::{self, Expert};
 use crate::support::{Random, assert_close, bits, encodings, f64s, minifloat};
 use moeflux_kernels::{
-    Activation, Encoding, ExpertScratch, Float, Matrix, MatrixError, Numbers, ThreadPool, decode_floats,
-    embed, experts, linear,
+    Activation, Encoding, ExpertScratch, ExpertsArgs, Float, Matrix, MatrixError, Numbers, ThreadPool,
+    decode_floats, embed, experts, linear,
 };
 
 #[test]
@@ -120,15 +120,11 @@ fn experts_follow(activation: Activation, biased: bool) {
     let asked = std::sync::Mutex::new(Vec::new());
     experts(
         &ThreadPool::new(2).unwrap(),
-        &x,
-        &indices,
-        &weights,
-        k,
+        ExpertsArgs { x: &x[..], indices: &indices[..], weights: &weights[..], k, activation },
         |e| {
             asked.lock().unwrap().push(e);
             experts_of[e as usize].view()
         },
-        activation,
         Numbers::Exact,
         &mut ExpertScratch::default(),
         &mut y,

@@ -3,9 +3,10 @@
 use crate::formulas::{self, DeltaInputs, sigmoid};
 use crate::support::{Random, assert_close, f64s};
 use moeflux_kernels::{
-    DeltaShape, ExpertGroups, GroupScore, HeadOrder, RopeLayout, Routing, Scores, ThreadPool, Weighting, add,
-    add_to_rows, causal_conv1d_silu, decay_and_beta, gated_delta_rule, gated_rms_norm, gather_columns,
-    l2_norm, rms_norm, rope, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
+    DeltaShape, ExpertGroups, GatedDeltaArgs, GroupScore, HeadOrder, RopeArgs, RopeLayout, Routing, Scores,
+    ThreadPool, Weighting, add, add_to_rows, causal_conv1d_silu, decay_and_beta, gated_delta_rule,
+    gated_rms_norm, gather_columns, l2_norm, rms_norm, rope, route, scale_rows_by_sigmoid, sigmoid_gate,
+    swiglu,
 };
 
 fn pool() -> ThreadPool {
@@ -132,7 +133,8 @@ fn rope_turns_pairs() {
             }
         }
         let mut y = vec![f32::NAN; x.len()];
-        rope(&pool(), &x, heads, head_dim, rotary, layout, &cos, &sin, &mut y);
+        let (x, rotary_dim, cos, sin) = (x.as_slice(), rotary, cos.as_slice(), sin.as_slice());
+        rope(&pool(), &RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin }, &mut y);
         assert_close(&y, &expected, 1e-6);
     }
 }
@@ -195,7 +197,9 @@ fn delta_rule_follows_its_recurrence() {
         let beta: Vec<f32> = random.floats(n * value_heads, 0.5).iter().map(|x| x + 0.5).collect();
         let state = random.floats(value_heads * key_dim * value_dim, 1.0);
         let (mut new_state, mut y) = (vec![f32::NAN; state.len()], vec![f32::NAN; v.len()]);
-        gated_delta_rule(&pool(), &q, &k, &v, &decay, &beta, &shape, &state, &mut new_state, &mut y);
+        let [q, k, v, decay, beta, state] = [&q, &k, &v, &decay, &beta, &state].map(|x| &x[..]);
+        let args = GatedDeltaArgs { q, k, v, decay, beta, shape: &shape, state };
+        gated_delta(&pool(), &args, &mut new_state, &mut y);
         let (expected, s) = formulas::delta_rule(&DeltaInputs { q, k, v, decay, beta, state }, &shape);
         assert_close(&y, &expected, 5e-6);
         assert_close(&new_state, &s, 5e-6);

@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use moeflux_experts::{ExpertStore, Fetch, Io};
 use moeflux_kernels::{
-    self as kernels, AttentionScratch, DeltaRows, ExpertScratch, Int8Scratch, KvType, MlaShape, Numbers,
-    PoolError, ThreadPool,
+    self as kernels, AttentionScratch, DeltaRows, ExpertScratch, ExpertsArgs, GatedDeltaArgs, Int8Scratch,
+    KvType, MlaShape, Numbers, PoolError, RopeArgs, ThreadPool,
 };
 
 use self::arena::Arena;
@@ -127,8 +127,9 @@ impl CpuBackend {
             }
             Op::Rope { x, head_dim, rope, out } => io.write(out, |io, y| {
                 let (spec, table, heads) = (weights.rope(rope), &ropes[rope.0], cols(x) / head_dim);
-                let (cos, sin) = (&table.cos, &table.sin);
-                kernels::rope(pool, io.f32(x), heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, y);
+                let (x, rotary_dim, layout) = (io.f32(x), spec.rotary_dim, spec.layout);
+                let (cos, sin) = (table.cos.as_slice(), table.sin.as_slice());
+                kernels::rope(pool, &RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin }, y);
             }),
             Op::HeadLinear { x, weight, heads, transposed, out } => io.write(out, |io, y| {
                 let (w, x) = (matrix(weight), io.f32(x));
@@ -221,8 +222,8 @@ impl CpuBackend {
                     };
                     let read = || DeltaRows::new(k, v, decay, beta, *shape);
                     let (current, next) = recurrent.step_to_last(read);
-                    let y = &mut y[value_rows];
-                    kernels::gated_delta_rule(pool, q, k, v, decay, beta, shape, current, next, y);
+                    let args = GatedDeltaArgs { q, k, v, decay, beta, shape, state: current };
+                    kernels::gated_delta(pool, &args, next, &mut y[value_rows]);
                 }
             }),
             Op::GatedRmsNorm { x, gate, weight, eps, out } => io.write(out, |io, y| {
@@ -240,14 +241,15 @@ impl CpuBackend {
             Op::Experts { x, ids, weights: expert_weights, experts, activation, k, out } => {
                 return io.write(out, |io, y| {
                     let (x, ids, shares) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
+                    let args = ExpertsArgs { x, indices: ids, weights: shares, k, activation };
                     if let Some(fetch) = fetch.take() {
-                        let mut run = scratch.begin(x, ids, shares, k, activation, numbers);
+                        let mut run = scratch.begin(args, numbers);
                         streamed::compute(pool, weights.experts_of(experts), fetch, &mut run)?;
                         run.finish(pool, y);
                     } else {
                         first_reads.begin(checkpoint, experts.0, weights.experts_of(experts), ids);
                         let expert = |id: u32| weights.expert(checkpoint, experts, id);
-                        kernels::experts(pool, x, ids, shares, k, expert, activation, numbers, scratch, y);
+                        kernels::experts(pool, args, expert, numbers, scratch, y);
                     }
                     Ok(())
                 });

@@ -13,7 +13,7 @@ use moeflux_gpu::{
     self as kernels, Device, Encoder, ExpertScratch, GpuError, GpuExperts, HostExperts, HostedExperts,
     HostedScratch, Landings, NOBODY, PlaceTable, Uploads, View, chosen_words,
 };
-use moeflux_kernels::{Activation, ThreadPool};
+use moeflux_kernels::{ExpertsArgs, ThreadPool};
 
 use super::inputs::Inputs;
 use super::sizes::{group_bytes, landings};
@@ -61,12 +61,7 @@ struct Ran {
 /// A layer's experts at work.
 pub(super) struct Mixture<'a> {
     pub(super) layer: usize,
-    pub(super) x: &'a View,
-    /// What the router chose, `[n, k]`, and what each choice weighs.
-    pub(super) ids: &'a View,
-    pub(super) weights: &'a View,
-    pub(super) k: usize,
-    pub(super) activation: Activation,
+    pub(super) args: ExpertsArgs<&'a View, &'a View>,
     pub(super) y: &'a View,
 }
 
@@ -217,10 +212,10 @@ impl Hosted {
         mixture: &Mixture<'_>,
         scratch: &ExpertScratch,
     ) -> Result<(), GpuError> {
-        let &Mixture { layer: index, x, ids, weights, k, activation, y } = mixture;
+        let &Mixture { layer: index, ref args, y } = mixture;
         let Layer { class, count, host, places, holders, .. } = self.layer(index);
         // The device finds out which of the choices are distinct; all of them are at most so many.
-        let counts = !is_prompt_sized(ids.len(), *count);
+        let counts = !is_prompt_sized(args.indices.len(), *count);
         let offered = if counts { places.count } else { holders.free() };
         let order = holders.in_order().flat_map(|(place, expert)| [place, expert.unwrap_or(NOBODY)]);
         let first = index * self.words;
@@ -232,7 +227,7 @@ impl Hosted {
         };
         let (landings, memory) = (&self.landings[*class], &self.memory);
         let layer = HostedExperts { count: *count, host, places, landings, memory };
-        kernels::hosted_experts(enc, &layer, &table, x, ids, weights, k, activation, scratch, y);
+        kernels::hosted_experts(enc, &layer, &table, args, scratch, y);
         self.ran.push(Ran { layer: index, offered, counts });
         Ok(())
     }

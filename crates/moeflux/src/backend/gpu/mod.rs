@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use moeflux_experts::ExpertStore;
 use moeflux_gpu::{self as kernels, AttentionArgs, Device, Download, Encoder, ExpertScratch, GpuError, View};
-use moeflux_kernels::{KvType, ThreadPool};
+use moeflux_kernels::{ExpertsArgs, GatedDeltaArgs, KvType, RopeArgs, ThreadPool};
 
 use self::arena::Arena;
 use self::fuse::{Fused, FusedPlans, Joined, Place};
@@ -252,8 +252,9 @@ impl GpuBackend {
             Op::Rope { x, head_dim, rope, out } => {
                 let (spec, [cos, sin], heads) =
                     (model.weights().rope(rope), &ropes[rope.0], cols(x) / head_dim);
-                let (x, y) = (view(x), view(out));
-                kernels::rope(enc, &x, heads, head_dim, spec.rotary_dim, spec.layout, cos, sin, &y);
+                let (x, rotary_dim, layout) = (&view(x), spec.rotary_dim, spec.layout);
+                let args = RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin };
+                kernels::rope(enc, &args, &view(out));
             }
             Op::HeadLinear { x, weight, heads, transposed, out } => {
                 let w = weights.matrix(device, model, weight, heads)?;
@@ -317,10 +318,10 @@ impl GpuBackend {
                     let rows = segment.rows.clone();
                     let part = |id, width| view(id).slice(rows.start * width..rows.end * width);
                     let [current, next] = recurrent(device, segment, state)?;
-                    let (q, k, v) = (part(q, keys), part(k, keys), part(v, values));
-                    let (decay, beta) = (part(decay, shape.value_heads), part(beta, shape.value_heads));
-                    let y = part(out, values);
-                    kernels::gated_delta_rule(enc, &q, &k, &v, &decay, &beta, shape, &current, &next, &y);
+                    let (q, k, v) = (&part(q, keys), &part(k, keys), &part(v, values));
+                    let (decay, beta) = (&part(decay, shape.value_heads), &part(beta, shape.value_heads));
+                    let args = GatedDeltaArgs { q, k, v, decay, beta, shape, state: &current };
+                    kernels::gated_delta(enc, &args, &next, &part(out, values));
                 }
             }
             Op::GatedRmsNorm { x, gate, weight, eps, out } => {
@@ -333,15 +334,16 @@ impl GpuBackend {
             }
             Op::Experts { x, ids, weights: shares, experts: layer, activation, k, out } => {
                 let (x, ids, shares, y) = (&view(x), &view(ids), &view(shares), &view(out));
+                let args = ExpertsArgs { x, indices: ids, weights: shares, k, activation };
                 if let Some(hosted) = hosted {
                     let scratch = Scratch::of(scratch, device, ids.len(), hosted.shape(layer.0))?;
-                    let mixture = Mixture { layer: layer.0, x, ids, weights: shares, k, activation, y };
+                    let mixture = Mixture { layer: layer.0, args, y };
                     hosted.record(device, enc, inputs, &mixture, scratch)?;
                 } else {
                     let experts = weights.experts(device, model, layer)?;
                     let shape = [experts.gate_up.cols(), experts.down.cols(), experts.count];
                     let memory = Scratch::of(scratch, device, ids.len(), shape)?;
-                    kernels::experts(enc, experts, x, ids, shares, k, activation, memory, y);
+                    kernels::experts(enc, experts, &args, memory, y);
                 }
             }
             Op::Swiglu { gate, up, out } => kernels::swiglu(enc, &view(gate), &view(up), &view(out)),
