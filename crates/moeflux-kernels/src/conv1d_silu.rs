@@ -13,7 +13,7 @@ const STRIP: usize = 64;
 ///
 /// `x` and `y` are `[n, channels]`, `weight` is `[channels, kernel]`; inputs before the first are in `state`
 /// (`[kernel-1, channels]`, oldest first), and `new_state` gets the last `kernel-1` inputs. `n` may be less than that.
-pub fn causal_conv1d_silu(
+pub fn conv1d_silu(
     pool: &ThreadPool,
     x: &[f32],
     weight: &[f32],

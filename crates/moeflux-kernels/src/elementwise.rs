@@ -29,7 +29,7 @@ pub fn sigmoid_gate(pool: &ThreadPool, x: &[f32], gate: &[f32], y: &mut [f32]) {
 }
 
 /// Row `t` of `x` times `sigmoid(s[t])`: `x` and `y` are `[n, d]`, `s` is `[n]`.
-pub fn scale_rows_by_sigmoid(pool: &ThreadPool, x: &[f32], s: &[f32], y: &mut [f32]) {
+pub fn scale_by_sigmoid(pool: &ThreadPool, x: &[f32], s: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
     let width = x.len().checked_div(s.len()).unwrap_or(0);
     assert_eq!(x.len(), s.len() * width);
@@ -43,7 +43,7 @@ pub fn scale_rows_by_sigmoid(pool: &ThreadPool, x: &[f32], s: &[f32], y: &mut [f
 
 /// Takes columns of groups apart: the columns of `x`, `[n, cols]`, are groups of `group`. A row of `y` has, part by
 /// part, the part's columns of every group.
-pub fn gather_columns(
+pub fn columns(
     pool: &ThreadPool,
     x: &[f32],
     cols: usize,

@@ -14,7 +14,7 @@ const FEW: usize = 4;
 
 /// `decay = exp(-exp(a_log) · softplus(a + dt_bias))` and `beta = sigmoid(b)`: `a`, `b`, `decay` and `beta` are
 /// `[n, value_heads]`, `a_log` and `dt_bias` are `[value_heads]`.
-pub fn decay_and_beta(
+pub fn decay_beta(
     pool: &ThreadPool,
     a: &[f32],
     b: &[f32],
@@ -134,7 +134,7 @@ pub fn gated_delta(
     });
 }
 
-/// Tokens that [`gated_delta_rule`] has read, to compute the state after the first few of them.
+/// Tokens that [`gated_delta`] has read, to compute the state after the first few of them.
 #[derive(Clone, Debug)]
 pub struct DeltaRows {
     k: Vec<f32>,
@@ -145,7 +145,7 @@ pub struct DeltaRows {
 }
 
 impl DeltaRows {
-    /// Tokens as [`gated_delta_rule`] takes them.
+    /// Tokens as [`gated_delta`] takes them.
     pub fn new(k: &[f32], v: &[f32], decay: &[f32], beta: &[f32], shape: DeltaShape) -> Self {
         let [k, v, decay, beta] = [k, v, decay, beta].map(<[f32]>::to_vec);
         DeltaRows { k, v, decay, beta, shape }

@@ -16,13 +16,13 @@
 
 pub mod attention;
 pub mod conv1d_silu;
-pub mod gated_delta;
 pub mod dequant;
 pub mod dot;
 pub mod elementwise;
 pub mod encoding;
 pub mod experts;
 mod flash;
+pub mod gated_delta;
 pub mod ggml;
 pub mod head_linear;
 pub mod instruction_set;
@@ -46,15 +46,15 @@ mod vector;
 mod weighted_sum;
 
 pub use attention::{AttentionShape, attention, kv_read, kv_write};
-pub use conv1d_silu::causal_conv1d_silu;
-pub use gated_delta::{DeltaRows, DeltaShape, GatedDeltaArgs, HeadOrder, decay_and_beta, gated_delta};
+pub use conv1d_silu::conv1d_silu;
 pub use dequant::decode_floats;
-pub use elementwise::{add, add_to_rows, gather_columns, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
+pub use elementwise::{add, add_to_rows, columns, scale_by_sigmoid, sigmoid_gate, swiglu};
 pub use encoding::{Encoding, Float, Packing, RowBytes};
 pub use experts::{
     Activation, BATCH_EXPERTS, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, ExpertsArgs, experts,
 };
 pub use flash::AttentionScratch;
+pub use gated_delta::{DeltaRows, DeltaShape, GatedDeltaArgs, HeadOrder, decay_beta, gated_delta};
 pub use ggml::Ggml;
 pub use head_linear::{head_linear, head_linear_transposed, int8_head_linear};
 pub use instruction_set::{InstructionSet, instruction_set, set_instruction_set};

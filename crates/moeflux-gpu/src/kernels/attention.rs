@@ -4,7 +4,7 @@ use moeflux_kernels::{AttentionShape, KV_BLOCK, MlaShape};
 
 use crate::{Encoder, Program, View};
 
-use super::{EACH, GRID_ROW, LANES, MATH, grid};
+use super::{EACH, ELEMENT, GRID_ROW, LANES, MATH, grid};
 
 const SOFTMAX: &str = include_str!("softmax.wgsl");
 const ATTENTION: &[&str] = &[include_str!("attention.wgsl"), SOFTMAX, MATH];
@@ -16,9 +16,9 @@ static MERGE: Program = Program {
     source: &[include_str!("attention_merge.wgsl"), SOFTMAX, MATH],
 };
 static KV_WRITE: Program =
-    Program { name: "kv_write", entry: "main", source: &[include_str!("kv_write.wgsl")] };
+    Program { name: "kv_write", entry: "main", source: &[include_str!("kv_write.wgsl"), ELEMENT] };
 static LATENT_WRITE: Program =
-    Program { name: "latent_write", entry: "main", source: &[include_str!("latent_write.wgsl")] };
+    Program { name: "latent_write", entry: "main", source: &[include_str!("latent_write.wgsl"), ELEMENT] };
 
 /// A sequence's keys and values (of latents: both in one).
 #[derive(Clone)]

@@ -4,20 +4,14 @@ use std::ops::Range;
 
 use crate::{Encoder, Program, View};
 
-use super::{EACH, LANES, grid};
+use super::{EACH, ELEMENT, LANES, grid};
 
-static COLUMNS: Program = Program { name: "columns", entry: "main", source: &[include_str!("columns.wgsl")] };
+static COLUMNS: Program =
+    Program { name: "columns", entry: "main", source: &[include_str!("columns.wgsl"), ELEMENT] };
 
 /// Takes columns of groups apart: the columns of `x`, `[n, cols]`, are groups of `group`. A row of `y` has, part by
 /// part, the part's columns of every group. One dispatch a part.
-pub fn gather_columns(
-    enc: &mut Encoder<'_>,
-    x: &View,
-    cols: usize,
-    group: usize,
-    parts: &[Range<usize>],
-    y: &View,
-) {
+pub fn columns(enc: &mut Encoder<'_>, x: &View, cols: usize, group: usize, parts: &[Range<usize>], y: &View) {
     let width: usize = parts.iter().map(Range::len).sum();
     assert!(group > 0 && cols.is_multiple_of(group) && x.len() * width == y.len() * group);
     let (rows, groups) = (x.len() / cols, cols / group);

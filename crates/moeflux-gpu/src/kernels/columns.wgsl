@@ -19,7 +19,7 @@ var<immediate> p: Params;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (group.y * GRID_ROW + group.x) * LANES + lane;
+    let i = element(group, lane);
     if (i >= p.n) {
         return;
     }

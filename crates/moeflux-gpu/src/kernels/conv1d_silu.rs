@@ -2,17 +2,20 @@
 
 use crate::{Encoder, Program, View};
 
-use super::{EACH, LANES, MATH, grid};
+use super::{EACH, ELEMENT, LANES, MATH, grid};
 
-static CONV1D_SILU: Program =
-    Program { name: "conv1d_silu", entry: "main", source: &[include_str!("conv1d_silu.wgsl"), MATH] };
+static CONV1D_SILU: Program = Program {
+    name: "conv1d_silu",
+    entry: "main",
+    source: &[include_str!("conv1d_silu.wgsl"), ELEMENT, MATH],
+};
 
 /// Causal depthwise convolution, then SiLU: `y[t][c] = silu(Σ_j weight[c][j] · x[t - (kernel-1) + j][c])`.
 ///
 /// `x` and `y` are `[n, channels]`, `weight` is `[channels, kernel]`; inputs before the first are in `state`
 /// (`[kernel-1, channels]`, oldest first). `new_states` gets the last `kernel-1` inputs: after the last token if it has
 /// room for one state, after each if it has room for `n`.
-pub fn causal_conv1d_silu(
+pub fn conv1d_silu(
     enc: &mut Encoder<'_>,
     x: &View,
     weight: &View,

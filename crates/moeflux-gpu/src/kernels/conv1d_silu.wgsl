@@ -32,7 +32,7 @@ fn input(i: u32, channel: u32) -> f32 {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (group.y * GRID_ROW + group.x) * LANES + lane;
+    let i = element(group, lane);
     let row = i / p.channels;
     let channel = i % p.channels;
     if (row < p.tokens) {

@@ -2,14 +2,14 @@
 
 use crate::{Encoder, Program, View};
 
-use super::{EACH, LANES, MATH, grid};
+use super::{EACH, ELEMENT, LANES, MATH, grid};
 
 static DECAY_BETA: Program =
-    Program { name: "decay_beta", entry: "main", source: &[include_str!("decay_beta.wgsl"), MATH] };
+    Program { name: "decay_beta", entry: "main", source: &[include_str!("decay_beta.wgsl"), ELEMENT, MATH] };
 
 /// `decay = exp(-exp(a_log) · softplus(a + dt_bias))` and `beta = sigmoid(b)`: `a`, `b`, `decay` and `beta` are
 /// `[n, value_heads]`, `a_log` and `dt_bias` are `[value_heads]`.
-pub fn decay_and_beta(
+pub fn decay_beta(
     enc: &mut Encoder<'_>,
     a: &View,
     b: &View,

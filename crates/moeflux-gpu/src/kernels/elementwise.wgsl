@@ -15,7 +15,7 @@ var<immediate> p: Params;
 /// y = a + b.
 @compute @workgroup_size(LANES)
 fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (group.y * GRID_ROW + group.x) * LANES + lane;
+    let i = element(group, lane);
     if (i < p.n) {
         y[p.y_at + i] = a[p.a_at + i] + b[p.b_at + i];
     }
@@ -24,7 +24,7 @@ fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index)
 /// y = silu(a) · b.
 @compute @workgroup_size(LANES)
 fn swiglu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (group.y * GRID_ROW + group.x) * LANES + lane;
+    let i = element(group, lane);
     if (i < p.n) {
         y[p.y_at + i] = silu(a[p.a_at + i]) * b[p.b_at + i];
     }
@@ -33,7 +33,7 @@ fn swiglu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
 /// y = a · sigmoid(b).
 @compute @workgroup_size(LANES)
 fn sigmoid_gate(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (group.y * GRID_ROW + group.x) * LANES + lane;
+    let i = element(group, lane);
     if (i < p.n) {
         y[p.y_at + i] = a[p.a_at + i] * sigmoid(b[p.b_at + i]);
     }

@@ -7,14 +7,14 @@ use crate::matrix::GpuMatrix;
 use crate::{Encoder, GpuError, Program, View};
 
 use super::linear::{Input, Product, TILE, Tiles};
-use super::{ACTIVATED, EACH, LANES, MATH, grid};
+use super::{ACTIVATED, EACH, ELEMENT, LANES, MATH, grid};
 
 static GROUP: Program =
     Program { name: "experts_group", entry: "main", source: &[include_str!("experts_group.wgsl")] };
 static ACTIVATE: Program = Program {
     name: "experts_activate",
     entry: "main",
-    source: &[include_str!("experts_activate.wgsl"), ACTIVATED, MATH],
+    source: &[include_str!("experts_activate.wgsl"), ELEMENT, ACTIVATED, MATH],
 };
 static COMBINE: Program =
     Program { name: "experts_combine", entry: "main", source: &[include_str!("experts_combine.wgsl")] };

@@ -3,7 +3,7 @@
 use crate::matrix::{GpuMatrix, UNIT};
 use crate::{Encoder, Program, View};
 
-use super::{ACTIVATED, GRID_ROW, LANES, MATH, WEIGHTS, grid};
+use super::{ACTIVATED, ELEMENT, GRID_ROW, LANES, MATH, WEIGHTS, grid};
 
 const PRODUCT: &str = include_str!("product.wgsl");
 const EIGHT: &str = include_str!("eight.wgsl");
@@ -36,7 +36,7 @@ macro_rules! product {
 static GEMV_PROGRAMS: [[Program; 2]; 2] = product!(GEMV);
 static GEMM_PROGRAMS: [[Program; 2]; 2] = product!(GEMM);
 static EMBED: Program =
-    Program { name: "embed", entry: "main", source: &[include_str!("embed.wgsl"), WEIGHTS] };
+    Program { name: "embed", entry: "main", source: &[include_str!("embed.wgsl"), ELEMENT, WEIGHTS] };
 static TRANSPOSED: Program = Program {
     name: "head_linear_transposed",
     entry: "main",

@@ -16,14 +16,14 @@ pub mod select_outputs;
 pub mod top_k;
 
 pub use attention::{AttentionArgs, KvView, attention, kv_write, latent_write, mla_attention};
-pub use columns::{concat, gather_columns};
-pub use conv1d_silu::causal_conv1d_silu;
-pub use decay_beta::decay_and_beta;
-pub use elementwise::{add, scale_rows_by_sigmoid, sigmoid_gate, swiglu};
+pub use columns::{columns, concat};
+pub use conv1d_silu::conv1d_silu;
+pub use decay_beta::decay_beta;
+pub use elementwise::{add, scale_by_sigmoid, sigmoid_gate, swiglu};
 pub use experts::{
     ExpertScratch, GpuExpertBiases, GpuExperts, PlacedChoices, combine_experts, experts, placed_experts,
 };
-pub use gated_delta::gated_delta_rule;
+pub use gated_delta::gated_delta;
 pub use hosted::{HostedExperts, HostedScratch, Landings, NOBODY, PlaceTable, chosen_words, hosted_experts};
 pub use linear::{embed, head_linear, head_linear_transposed, linear, swiglu_linear};
 pub use norm::{add_rms_norm, gated_rms_norm, l2_norm, rms_norm};
@@ -37,6 +37,7 @@ pub(crate) const MATH: &str = include_str!("math.wgsl");
 pub(crate) const ACTIVATED: &str = include_str!("activated.wgsl");
 pub(crate) const WEIGHTS: &str = concat!(include_str!("scales.wgsl"), include_str!("weights.wgsl"));
 pub(crate) const ORDER: &str = include_str!("order.wgsl");
+pub(crate) const ELEMENT: &str = include_str!("element.wgsl");
 
 /// Workgroups in a row of the grid: more than one row where there are more of them than a dimension may have.
 pub(crate) const GRID_ROW: u32 = 32_768;

@@ -4,9 +4,9 @@ use moeflux_kernels::{RopeArgs, RopeLayout};
 
 use crate::{Encoder, Program, View};
 
-use super::{EACH, LANES, grid};
+use super::{EACH, ELEMENT, LANES, grid};
 
-static ROPE: Program = Program { name: "rope", entry: "main", source: &[include_str!("rope.wgsl")] };
+static ROPE: Program = Program { name: "rope", entry: "main", source: &[include_str!("rope.wgsl"), ELEMENT] };
 
 /// Turns pair `i` of each head by the angle whose cosine and sine are `cos[t][i]` and `sin[t][i]`. `y` is as long as `x`;
 /// channels from `rotary_dim` on are copied.

@@ -21,7 +21,7 @@ var<immediate> p: Params;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let index = (group.y * GRID_ROW + group.x) * LANES + lane;
+    let index = element(group, lane);
     if (index >= p.n) {
         return;
     }

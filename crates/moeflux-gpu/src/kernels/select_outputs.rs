@@ -2,10 +2,13 @@
 
 use crate::{Encoder, Program, View};
 
-use super::{EACH, LANES, grid};
+use super::{EACH, ELEMENT, LANES, grid};
 
-static SELECT_OUTPUTS: Program =
-    Program { name: "select_outputs", entry: "main", source: &[include_str!("select_outputs.wgsl")] };
+static SELECT_OUTPUTS: Program = Program {
+    name: "select_outputs",
+    entry: "main",
+    source: &[include_str!("select_outputs.wgsl"), ELEMENT],
+};
 
 /// `y[i] = x[rows[i]]`: `x` is `[n, width]`, `rows` are indices (u32), each below `n`.
 pub fn select_outputs(enc: &mut Encoder<'_>, x: &View, width: usize, rows: &View, y: &View) {

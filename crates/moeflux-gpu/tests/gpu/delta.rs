@@ -2,7 +2,7 @@ use moeflux_kernels::{self as cpu, DeltaShape, GatedDeltaArgs, HeadOrder};
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
 
-pub(crate) fn decay_and_beta() {
+pub(crate) fn decay_beta() {
     let (gpu, mut random) = (Gpu::new(), Random(6));
     for (n, heads) in [(1, 1), (3, 7), (65, 32)] {
         let (a, b) = (random.floats(n * heads, 25.0), random.floats(n * heads, 9.0));
@@ -10,10 +10,10 @@ pub(crate) fn decay_and_beta() {
         let views = [&a, &b, &a_log, &dt_bias].map(|x| gpu.up(x));
         let (decay, beta) = (gpu.out(a.len()), gpu.out(a.len()));
         gpu.run(|enc| {
-            moeflux_gpu::decay_and_beta(enc, &views[0], &views[1], &views[2], &views[3], &decay, &beta);
+            moeflux_gpu::decay_beta(enc, &views[0], &views[1], &views[2], &views[3], &decay, &beta);
         });
         let (mut d, mut s) = (vec![0.0; a.len()], vec![0.0; a.len()]);
-        cpu::decay_and_beta(&POOL, &a, &b, &a_log, &dt_bias, &mut d, &mut s);
+        cpu::decay_beta(&POOL, &a, &b, &a_log, &dt_bias, &mut d, &mut s);
         assert_close("decay", &gpu.down(&decay), &d);
         assert_close("beta", &gpu.down(&beta), &s);
     }
@@ -28,23 +28,23 @@ pub(crate) fn convolution() {
         let (gx, gw, gs) = (gpu.up(&x), gpu.up(&weight), gpu.up(&state));
         let (gy, gnew, geach) = (gpu.out(x.len()), gpu.out(state.len()), gpu.out(n * state.len()));
         gpu.run(|enc| {
-            moeflux_gpu::causal_conv1d_silu(enc, &gx, &gw, kernel, &gs, &geach, &gy);
-            moeflux_gpu::causal_conv1d_silu(enc, &gx, &gw, kernel, &gs, &gnew, &gy);
+            moeflux_gpu::conv1d_silu(enc, &gx, &gw, kernel, &gs, &geach, &gy);
+            moeflux_gpu::conv1d_silu(enc, &gx, &gw, kernel, &gs, &gnew, &gy);
         });
         let (mut y, mut new) = (vec![0.0; x.len()], vec![0.0; state.len()]);
-        cpu::causal_conv1d_silu(&POOL, &x, &weight, kernel, &state, &mut new, &mut y);
+        cpu::conv1d_silu(&POOL, &x, &weight, kernel, &state, &mut new, &mut y);
         assert_close(&format!("conv1d_silu {n}x{channels}"), &gpu.down(&gy), &y);
         assert_eq!(gpu.down(&gnew), new);
         let each = gpu.down(&geach);
         for t in 0..n {
             let x = &x[..(t + 1) * channels];
-            cpu::causal_conv1d_silu(&POOL, x, &weight, kernel, &state, &mut new, &mut y[..x.len()]);
+            cpu::conv1d_silu(&POOL, x, &weight, kernel, &state, &mut new, &mut y[..x.len()]);
             assert_eq!(each[t * new.len()..(t + 1) * new.len()], new, "after token {t}");
         }
     }
 }
 
-pub(crate) fn gated_delta_rule() {
+pub(crate) fn gated_delta() {
     let (gpu, mut random) = (Gpu::new(), Random(8));
     for (n, key_heads, value_heads, key_dim, value_dim, order) in [
         (1, 1, 1, 1, 1, HeadOrder::Grouped),

@@ -14,7 +14,7 @@ pub(crate) fn each_value_by_itself() {
             moeflux_gpu::add(enc, &ga, &gb, &out[0]);
             moeflux_gpu::swiglu(enc, &ga, &gb, &out[1]);
             moeflux_gpu::sigmoid_gate(enc, &ga, &gb, &out[2]);
-            moeflux_gpu::scale_rows_by_sigmoid(enc, &ga, &gs, &out[3]);
+            moeflux_gpu::scale_by_sigmoid(enc, &ga, &gs, &out[3]);
         });
         let mut y = vec![0.0; n];
         cpu::add(&POOL, &a, &b, &mut y);
@@ -23,7 +23,7 @@ pub(crate) fn each_value_by_itself() {
         assert_close("swiglu", &gpu.down(&out[1]), &y);
         cpu::sigmoid_gate(&POOL, &a, &b, &mut y);
         assert_close("sigmoid_gate", &gpu.down(&out[2]), &y);
-        cpu::scale_rows_by_sigmoid(&POOL, &a, &scores, &mut y);
+        cpu::scale_by_sigmoid(&POOL, &a, &scores, &mut y);
         assert_close("scale_by_sigmoid", &gpu.down(&out[3]), &y);
     }
 }
@@ -40,9 +40,9 @@ pub(crate) fn copies_are_exact() {
         let x = random.floats(rows * cols, 1.0);
         let n = rows * groups * parts.iter().map(std::ops::Range::len).sum::<usize>();
         let (gx, y) = (gpu.up(&x), gpu.out(n));
-        gpu.run(|enc| moeflux_gpu::gather_columns(enc, &gx, cols, group, &parts, &y));
+        gpu.run(|enc| moeflux_gpu::columns(enc, &gx, cols, group, &parts, &y));
         let mut expected = vec![0.0; n];
-        cpu::gather_columns(&POOL, &x, cols, group, &parts, &mut expected);
+        cpu::columns(&POOL, &x, cols, group, &parts, &mut expected);
         assert_eq!(gpu.down(&y), expected);
     }
     let x = random.floats(11 * 33, 1.0);

@@ -4,9 +4,9 @@ use crate::support::{OwnedMatrix, Random, Sets, bits, digest, encodings, unwritt
 use moeflux_kernels::{
     Activation, AttentionScratch, AttentionShape, DeltaShape, Encoding, ExpertBiases, ExpertScratch,
     ExpertWeights, ExpertsArgs, Float, GatedDeltaArgs, HeadOrder, KV_BLOCK, KvType, MlaShape, Numbers,
-    Routing, Scores, ThreadPool, Weighting, attention, causal_conv1d_silu, decay_and_beta, decode_floats,
-    experts, gated_delta_rule, gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm,
-    latent_write, linear, mla_attention, rms_norm, route, scale_rows_by_sigmoid, sigmoid_gate, swiglu,
+    Routing, Scores, ThreadPool, Weighting, attention, conv1d_silu, decay_beta, decode_floats, experts,
+    gated_delta, gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm, latent_write,
+    linear, mla_attention, rms_norm, route, scale_by_sigmoid, sigmoid_gate, swiglu,
 };
 
 /// The digest of all outputs on x86-64 and on AArch64. A sum whose order changes changes it, a processor does not.
@@ -53,8 +53,8 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
     let ones = vec![1.0; wide.len()];
     output("swiglu", wide.len(), &mut |y| swiglu(&pool, &wide, &ones, y));
     output("sigmoid_gate", wide.len(), &mut |y| sigmoid_gate(&pool, &ones, &wide, y));
-    output("scale_rows_by_sigmoid", 99, &mut |y| {
-        scale_rows_by_sigmoid(&pool, &wide[..99], &wide[2000..2003], y);
+    output("scale_by_sigmoid", 99, &mut |y| {
+        scale_by_sigmoid(&pool, &wide[..99], &wide[2000..2003], y);
     });
     let (x, gate, weight) =
         (random.floats(4 * 131, 2.0), random.floats(4 * 131, 9.0), random.floats(131, 1.0));
@@ -87,26 +87,26 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
     let (x, weight, state) =
         (random.floats(9 * 75, 2.0), random.floats(75 * 4, 1.0), random.floats(3 * 75, 1.0));
     let mut new_state = vec![0.0; state.len()];
-    output("causal_conv1d_silu", x.len(), &mut |y| {
-        causal_conv1d_silu(&pool, &x, &weight, 4, &state, &mut new_state, y);
+    output("conv1d_silu", x.len(), &mut |y| {
+        conv1d_silu(&pool, &x, &weight, 4, &state, &mut new_state, y);
     });
 
     let (a, b) = (random.floats(60, 20.0), random.floats(60, 20.0));
     let (a_log, dt_bias) = (random.floats(6, 2.0), random.floats(6, 2.0));
     let (mut decay, mut beta) = (vec![0.0; 60], vec![0.0; 60]);
-    decay_and_beta(&pool, &a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
+    decay_beta(&pool, &a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
     for value_dim in [7, 48, 128] {
         let shape =
             DeltaShape { key_heads: 3, value_heads: 6, key_dim: 32, value_dim, order: HeadOrder::Grouped };
         let (q, k) = (random.floats(10 * 3 * 32, 0.2), random.floats(10 * 3 * 32, 0.2));
         let (v, state) = (random.floats(10 * 6 * value_dim, 1.0), random.floats(6 * 32 * value_dim, 1.0));
         let mut new_state = vec![0.0; state.len()];
-        output(&format!("gated_delta_rule, {value_dim}"), v.len(), &mut |y| {
+        output(&format!("gated_delta, {value_dim}"), v.len(), &mut |y| {
             let [q, k, v, decay, beta, state] = [&q, &k, &v, &decay, &beta, &state].map(Vec::as_slice);
             let args = GatedDeltaArgs { q, k, v, decay, beta, shape: &shape, state };
             gated_delta(&pool, &args, &mut new_state, y);
         });
-        output(&format!("state of gated_delta_rule, {value_dim}"), state.len(), &mut |y| {
+        output(&format!("state of gated_delta, {value_dim}"), state.len(), &mut |y| {
             y.copy_from_slice(&new_state);
         });
     }

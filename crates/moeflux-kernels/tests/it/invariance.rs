@@ -6,7 +6,7 @@ use crate::property;
 use crate::support::{Pools, Random, Sets, assert_close, bits, encodings};
 use moeflux_kernels::{
     DeltaRows, DeltaShape, Encoding, Float, GatedDeltaArgs, HeadOrder, InstructionSet, ThreadPool,
-    causal_conv1d_silu, gated_delta_rule, head_linear, head_linear_transposed, linear,
+    conv1d_silu, gated_delta, head_linear, head_linear_transposed, linear,
 };
 use proptest::prelude::*;
 
@@ -121,7 +121,7 @@ fn of_convolution() {
                 let of_call = call.start * channels..call.end * channels;
                 let mut new_state = vec![f32::NAN; state.len()];
                 let (x, y) = (&x[of_call.clone()], &mut y[of_call]);
-                causal_conv1d_silu(pool, x, &weight, kernel, &state, &mut new_state, y);
+                conv1d_silu(pool, x, &weight, kernel, &state, &mut new_state, y);
                 state = new_state;
             }
             [y, state].concat()

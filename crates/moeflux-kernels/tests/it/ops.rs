@@ -4,9 +4,8 @@ use crate::formulas::{self, DeltaInputs, sigmoid};
 use crate::support::{Random, assert_close, f64s};
 use moeflux_kernels::{
     DeltaShape, ExpertGroups, GatedDeltaArgs, GroupScore, HeadOrder, RopeArgs, RopeLayout, Routing, Scores,
-    ThreadPool, Weighting, add, add_to_rows, causal_conv1d_silu, decay_and_beta, gated_delta_rule,
-    gated_rms_norm, gather_columns, l2_norm, rms_norm, rope, route, scale_rows_by_sigmoid, sigmoid_gate,
-    swiglu,
+    ThreadPool, Weighting, add, add_to_rows, columns, conv1d_silu, decay_beta, gated_delta, gated_rms_norm,
+    l2_norm, rms_norm, rope, route, scale_by_sigmoid, sigmoid_gate, swiglu,
 };
 
 fn pool() -> ThreadPool {
@@ -81,7 +80,7 @@ fn elementwise() {
     }
     let (x, s) = (random.floats(15, 2.0), random.floats(3, 2.0));
     let mut y = [0.0; 15];
-    scale_rows_by_sigmoid(&pool(), &x, &s, &mut y);
+    scale_by_sigmoid(&pool(), &x, &s, &mut y);
     let expected: Vec<f64> = (0..15).map(|i| f64::from(x[i]) * sigmoid(f64::from(s[i / 5]))).collect();
     assert_close(&y, &expected, 1e-6);
 }
@@ -90,13 +89,13 @@ fn elementwise() {
 fn parts_are_copied() {
     let x: Vec<f32> = (0..24).map(|i| i as f32).collect();
     let mut y = [0.0; 6];
-    gather_columns(&pool(), &x, 8, 8, &[5..7], &mut y);
+    columns(&pool(), &x, 8, 8, &[5..7], &mut y);
     assert_eq!(y, [5., 6., 13., 14., 21., 22.]);
     let mut y = [0.0; 12];
-    gather_columns(&pool(), &x, 12, 6, &[3..6], &mut y);
+    columns(&pool(), &x, 12, 6, &[3..6], &mut y);
     assert_eq!(y, [3., 4., 5., 9., 10., 11., 15., 16., 17., 21., 22., 23.]);
     let mut y = [0.0; 18];
-    gather_columns(&pool(), &x, 8, 4, &[1..2, 2..4], &mut y);
+    columns(&pool(), &x, 8, 4, &[1..2, 2..4], &mut y);
     assert_eq!(y, [1., 5., 2., 3., 6., 7., 9., 13., 10., 11., 14., 15., 17., 21., 18., 19., 22., 23.]);
 }
 
@@ -147,7 +146,7 @@ fn convolution_reaches_back_into_the_state() {
         let weight = random.floats(channels * kernel, 1.0);
         let state = random.floats((kernel - 1) * channels, 2.0);
         let (mut new_state, mut y) = (vec![f32::NAN; state.len()], vec![f32::NAN; x.len()]);
-        causal_conv1d_silu(&pool(), &x, &weight, kernel, &state, &mut new_state, &mut y);
+        conv1d_silu(&pool(), &x, &weight, kernel, &state, &mut new_state, &mut y);
         assert_close(&y, &formulas::convolution(&x, &weight, kernel, &state), 2e-6);
         assert_eq!(new_state, [state, x].concat()[n * channels..]);
     }
@@ -160,7 +159,7 @@ fn decay_and_beta_and_their_limits() {
     let (a, b) = (random.floats(n * heads, 30.0), random.floats(n * heads, 30.0));
     let (a_log, dt_bias) = (random.floats(heads, 3.0), random.floats(heads, 3.0));
     let (mut decay, mut beta) = (vec![0.0; n * heads], vec![0.0; n * heads]);
-    decay_and_beta(&pool(), &a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
+    decay_beta(&pool(), &a, &b, &a_log, &dt_bias, &mut decay, &mut beta);
     for i in 0..n * heads {
         let (a_log, dt_bias) = (f64::from(a_log[i % heads]), f64::from(dt_bias[i % heads]));
         let expected = (-a_log.exp() * softplus(f64::from(a[i]) + dt_bias)).exp();
@@ -170,7 +169,7 @@ fn decay_and_beta_and_their_limits() {
 
     let a = [f32::NEG_INFINITY, -1e30, 1e30, f32::INFINITY];
     let (mut decay, mut beta) = ([f32::NAN; 4], [f32::NAN; 4]);
-    decay_and_beta(&pool(), &a, &a, &[0.0], &[0.0], &mut decay, &mut beta);
+    decay_beta(&pool(), &a, &a, &[0.0], &[0.0], &mut decay, &mut beta);
     assert_eq!(decay, [1.0, 1.0, 0.0, 0.0]);
     assert_eq!(beta, [0.0, 0.0, 1.0, 1.0]);
 }

@@ -266,7 +266,7 @@ impl GraphBuilder {
     }
 
     /// Scales the attention output by the sigmoid of its gate.
-    pub fn gate_attention(
+    pub fn sigmoid_gate(
         &mut self,
         x: Tensor<Attended>,
         gate: Tensor<AttentionGate>,
@@ -327,7 +327,7 @@ impl GraphBuilder {
     }
 
     /// Queries of unit length times `scale`, keys of unit length, head by head.
-    pub fn unit_query_key(
+    pub fn l2_norm_query_key(
         &mut self,
         q: Tensor<DeltaQuery>,
         k: Tensor<DeltaKey>,
@@ -449,7 +449,11 @@ impl GraphBuilder {
     }
 
     /// Scales the shared expert by the sigmoid of its score.
-    pub fn gate_shared(&mut self, x: Tensor<SharedOut>, score: Tensor<SharedGate>) -> Tensor<GatedSharedOut> {
+    pub fn scale_by_sigmoid(
+        &mut self,
+        x: Tensor<SharedOut>,
+        score: Tensor<SharedGate>,
+    ) -> Tensor<GatedSharedOut> {
         let out = self.like(x);
         self.check("scale_by_sigmoid", score, 1, out);
         self.push(Op::ScaleBySigmoid { x: x.id, score: score.id, out: out.id }, out)

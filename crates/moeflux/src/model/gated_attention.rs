@@ -36,7 +36,7 @@ impl Mixer for GatedAttention {
         let q = b.rope_query(q, self.head_dim, &self.rope);
         let k = b.rope_key(k, self.head_dim, &self.rope);
         let attended = b.attention(q, k, v, &self.cache, (self.head_dim as f32).powf(-0.5));
-        let gated = b.gate_attention(attended, gate);
+        let gated = b.sigmoid_gate(attended, gate);
         b.linear(gated, &self.o_proj)
     }
 }

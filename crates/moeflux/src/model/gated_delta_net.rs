@@ -61,7 +61,7 @@ impl Mixer for GatedDeltaNet {
         let qkv = b.conv1d_silu(qkv, &self.conv1d, &self.conv_state);
         let (q, k, v) = b.split_delta(qkv, &self.shape);
         let key_dim = self.shape.key_dim;
-        let (q, k) = b.unit_query_key(q, k, key_dim, Self::L2_EPS, (key_dim as f32).powf(-0.5));
+        let (q, k) = b.l2_norm_query_key(q, k, key_dim, Self::L2_EPS, (key_dim as f32).powf(-0.5));
         let (decay, beta) = b.decay_beta(decay_in, beta_in, &self.a_log, &self.dt_bias);
         let out = b.gated_delta((q, k, v), (decay, beta), self.shape, &self.delta_state);
         let out = b.gated_rms_norm(out, z, &self.norm);

@@ -93,7 +93,7 @@ impl Mlp for SparseMlp {
             RoutedExperts::BesideGated { experts, shared, gate } => {
                 let shared = shared.forward(b, x);
                 let score = b.linear(x, gate);
-                let shared = b.gate_shared(shared, score);
+                let shared = b.scale_by_sigmoid(shared, score);
                 let routed = b.experts(x, choice, experts);
                 b.add(routed, shared)
             }

@@ -123,7 +123,7 @@ impl CpuBackend {
                 }
             }),
             Op::Columns { x, group, ref parts, out } => {
-                io.write(out, |io, y| kernels::gather_columns(pool, io.f32(x), cols(x), group, parts, y));
+                io.write(out, |io, y| kernels::columns(pool, io.f32(x), cols(x), group, parts, y));
             }
             Op::Rope { x, head_dim, rope, out } => io.write(out, |io, y| {
                 let (spec, table, heads) = (weights.rope(rope), &ropes[rope.0], cols(x) / head_dim);
@@ -187,7 +187,7 @@ impl CpuBackend {
                     each_kept(segment.rows.clone(), current, next, |rows, current, next| {
                         let rows = rows.start * width..rows.end * width;
                         let (x, y) = (&x[rows.clone()], &mut y[rows]);
-                        kernels::causal_conv1d_silu(pool, x, vector(weight), kernel, current, next, y);
+                        kernels::conv1d_silu(pool, x, vector(weight), kernel, current, next, y);
                     });
                 }
             }),
@@ -196,7 +196,7 @@ impl CpuBackend {
             }
             Op::DecayBeta { a, b, a_log, dt_bias, decay, beta } => {
                 io.write2(decay, beta, |io, decay, beta| {
-                    kernels::decay_and_beta(
+                    kernels::decay_beta(
                         pool,
                         io.f32(a),
                         io.f32(b),
@@ -258,7 +258,7 @@ impl CpuBackend {
                 io.write(out, |io, y| kernels::swiglu(pool, io.f32(gate), io.f32(up), y));
             }
             Op::ScaleBySigmoid { x, score, out } => {
-                io.write(out, |io, y| kernels::scale_rows_by_sigmoid(pool, io.f32(x), io.f32(score), y));
+                io.write(out, |io, y| kernels::scale_by_sigmoid(pool, io.f32(x), io.f32(score), y));
             }
         }
         Ok(())

@@ -247,7 +247,7 @@ impl GpuBackend {
                 kernels::concat(enc, &view(a), cols(a), &view(b), cols(b), &view(out));
             }
             Op::Columns { x, group, ref parts, out } => {
-                kernels::gather_columns(enc, &view(x), cols(x), group, parts, &view(out));
+                kernels::columns(enc, &view(x), cols(x), group, parts, &view(out));
             }
             Op::Rope { x, head_dim, rope, out } => {
                 let (spec, [cos, sin], heads) =
@@ -300,7 +300,7 @@ impl GpuBackend {
                     let rows = segment.rows.start * width..segment.rows.end * width;
                     let [current, next] = recurrent(device, segment, state)?;
                     let (x, y) = (view(x).slice(rows.clone()), view(out).slice(rows));
-                    kernels::causal_conv1d_silu(enc, &x, weight, kernel, &current, &next, &y);
+                    kernels::conv1d_silu(enc, &x, weight, kernel, &current, &next, &y);
                 }
             }
             Op::L2Norm { x, dim, eps, scale, out } => {
@@ -310,7 +310,7 @@ impl GpuBackend {
                 let a_log = weights.vector(device, model, a_log)?.clone();
                 let dt_bias = weights.vector(device, model, dt_bias)?;
                 let (a, b, decay, beta) = (view(a), view(b), view(decay), view(beta));
-                kernels::decay_and_beta(enc, &a, &b, &a_log, dt_bias, &decay, &beta);
+                kernels::decay_beta(enc, &a, &b, &a_log, dt_bias, &decay, &beta);
             }
             Op::GatedDelta { q, k, v, decay, beta, state, ref shape, out } => {
                 let (keys, values) = (shape.key_heads * shape.key_dim, shape.value_heads * shape.value_dim);
@@ -348,7 +348,7 @@ impl GpuBackend {
             }
             Op::Swiglu { gate, up, out } => kernels::swiglu(enc, &view(gate), &view(up), &view(out)),
             Op::ScaleBySigmoid { x, score, out } => {
-                kernels::scale_rows_by_sigmoid(enc, &view(x), &view(score), &view(out));
+                kernels::scale_by_sigmoid(enc, &view(x), &view(score), &view(out));
             }
         }
         Ok(())
