@@ -7,7 +7,7 @@ pub mod decay_beta;
 pub mod elementwise;
 pub mod experts;
 pub mod gated_delta;
-pub mod hosted;
+pub mod host_read;
 pub mod linear;
 pub mod norm;
 pub mod rope;
@@ -24,7 +24,7 @@ pub use experts::{
     ExpertScratch, GpuExpertBiases, GpuExperts, PlacedChoices, combine_experts, experts, placed_experts,
 };
 pub use gated_delta::gated_delta;
-pub use hosted::{HostedExperts, HostedScratch, Landings, NOBODY, PlaceTable, chosen_words, hosted_experts};
+pub use host_read::{HostedExperts, HostedScratch, Landings, NOBODY, PlaceTable, chosen_words, hosted_experts};
 pub use linear::{embed, head_linear, head_linear_transposed, linear, swiglu_linear};
 pub use norm::{add_rms_norm, gated_rms_norm, l2_norm, rms_norm};
 pub use rope::rope;

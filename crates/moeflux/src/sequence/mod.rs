@@ -2,7 +2,7 @@
 
 mod bytes;
 mod cache;
-mod checkpoint;
+mod restore_point;
 mod ids;
 pub mod mflx;
 mod parts;
@@ -16,14 +16,14 @@ use std::io;
 
 pub use bytes::SequenceBytes;
 pub use cache::{KvCache, LatentCache};
-pub use checkpoint::{CHECKPOINT_BUDGET, CHECKPOINT_INTERVAL};
+pub use restore_point::{CHECKPOINT_BUDGET, CHECKPOINT_INTERVAL};
 pub use ids::{Fingerprint, ModelId};
 pub use moeflux_kernels::{KvBlock, KvType};
 pub use prefix::PrefixCache;
 pub use recurrent::{Held, Recurrent};
 pub use state::{State, StateMut};
 
-use self::checkpoint::{Checkpoint, Checkpoints};
+use self::restore_point::{Checkpoint, Checkpoints};
 use self::positions::Positions;
 use crate::graph::{StateId, StateSpec};
 

@@ -3,7 +3,7 @@
 
 use moeflux_kernels::KvBlock;
 
-use super::checkpoint::{Checkpoint, Checkpoints};
+use super::restore_point::{Checkpoint, Checkpoints};
 use super::positions::Positions;
 use super::state::State;
 use super::{Position, Sequence};

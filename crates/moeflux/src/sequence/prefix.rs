@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use moeflux_kernels::{KV_BLOCK, KvBlock};
 
-use super::checkpoint::Checkpoint;
+use super::restore_point::Checkpoint;
 use super::{Position, Sequence};
 
 /// Keeps what sequences have read, so that others that begin alike need not read it again: a radix tree over blocks of

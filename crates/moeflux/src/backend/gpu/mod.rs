@@ -8,7 +8,7 @@
 
 mod arena;
 mod fuse;
-mod hosted;
+mod host_read;
 mod inputs;
 mod measure;
 mod pool;
@@ -27,7 +27,7 @@ use moeflux_kernels::{ExpertsArgs, GatedDeltaArgs, KvType, RopeArgs, ThreadPool}
 
 use self::arena::Arena;
 use self::fuse::{Fused, FusedPlans, Joined, Place};
-use self::hosted::{Hosted, Mixture};
+use self::host_read::{Hosted, Mixture};
 use self::inputs::Inputs;
 use self::recorder::Recorder;
 use self::sizes::{GpuSizes, facts};
@@ -113,7 +113,7 @@ impl GpuBackend {
                         backend.hosted = Some(hosted);
                         return Ok(backend);
                     }
-                    (Err(error), Some(sent)) if hosted::is_lack(&error) => {
+                    (Err(error), Some(sent)) if host_read::is_lack(&error) => {
                         tracing::info!("experts are sent to the GPU as they are wanted: {error}");
                         sent
                     }

@@ -10,7 +10,7 @@ use super::{
     CACHES, CHECKPOINT, DONE, EXTRA, Expected, HEAD, MAGIC, POSITIONS, Snapshot, SnapshotError, TOKENS,
 };
 use crate::sequence::cache::Blocks;
-use crate::sequence::checkpoint::Checkpoint;
+use crate::sequence::restore_point::Checkpoint;
 use crate::sequence::state::{Kept, State};
 use crate::sequence::{Fingerprint, Held, Position, Sequence};
 

@@ -7,7 +7,7 @@ use moeflux_kernels::{KV_BLOCK, KvBlock};
 use super::section::SectionWriter;
 use super::{CACHES, CHECKPOINT, DONE, EXTRA, HEAD, MAGIC, POSITIONS, SnapshotError, SnapshotOptions};
 use super::{TOKENS, VERSION};
-use crate::sequence::checkpoint::Checkpoint;
+use crate::sequence::restore_point::Checkpoint;
 use crate::sequence::state::Kept;
 use crate::sequence::{Fingerprint, Sequence};
 
