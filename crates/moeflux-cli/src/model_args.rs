@@ -9,7 +9,7 @@ use moeflux::checkpoint::OpenOptions;
 use moeflux::devices::{self, Candidate, Measurements, Question};
 use moeflux::experts::ExpertStore;
 use moeflux::placement::GpuMemory;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 
 use crate::cache;
 use crate::device_args::DeviceArgs;
@@ -51,18 +51,18 @@ pub(crate) struct EngineArgs {
     experts: ExpertArgs,
 }
 
-/// [`Numbers`], as a flag names them.
+/// [`Precision`], as a flag names them.
 #[derive(Clone, Copy, ValueEnum)]
 enum NumbersArg {
     Fast,
     Exact,
 }
 
-impl From<NumbersArg> for Numbers {
+impl From<NumbersArg> for Precision {
     fn from(numbers: NumbersArg) -> Self {
         match numbers {
-            NumbersArg::Fast => Numbers::Fast,
-            NumbersArg::Exact => Numbers::Exact,
+            NumbersArg::Fast => Precision::Fast,
+            NumbersArg::Exact => Precision::Exact,
         }
     }
 }
@@ -126,7 +126,7 @@ impl EngineArgs {
     }
 
     /// Numbers that it computes with.
-    pub(crate) fn numbers(&self) -> Numbers {
+    pub(crate) fn precision(&self) -> Precision {
         self.numbers.into()
     }
 
@@ -141,7 +141,7 @@ impl EngineArgs {
         if let Some(threads) = self.threads {
             options.threads = threads;
         }
-        options.numbers = self.numbers();
+        options.precision = self.precision();
         // Of what a GPU takes as a whole each byte is read once.
         if self.limits_memory() || !self.device.is_gpu(model, &options, false)? {
             let mut disks: devices::Disks = cache::load(DISKS);

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use moeflux_kernels::{
     Activation, Encoding, ExpertScratch, ExpertWeights, ExpertsArgs, Float, Ggml, InstructionSet,
-    Int8Scratch, Matrix, Numbers, ThreadPool, experts, instruction_set, int8_linear, integer_rate,
+    Int8Scratch, Matrix, Precision, ThreadPool, experts, instruction_set, int8_linear, integer_rate,
     read_bandwidth, set_instruction_set,
 };
 
@@ -170,10 +170,10 @@ fn expert_layer(name: &str, encoding: Encoding, n: usize, pool: &ThreadPool, ban
         // The same eight for all tokens, others in each step.
         let first = step * CHOSEN % EXPERTS;
         let chosen: Vec<u32> = (0..n * CHOSEN).map(|i| (first + i % CHOSEN) as u32).collect();
-        let numbers = Numbers::Fast;
+        let precision = Precision::Fast;
         let (k, activation) = (CHOSEN, Activation::Swiglu);
         let args = ExpertsArgs { x: &x[..], indices: &chosen[..], weights: &factors[..], k, activation };
-        experts(pool, args, expert, numbers, &mut scratch, &mut y);
+        experts(pool, args, expert, precision, &mut scratch, &mut y);
         black_box(&y);
     });
     let products = (n * CHOSEN * 3 * INNER * COLS) as f64 / seconds / 1e9;

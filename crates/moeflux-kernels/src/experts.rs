@@ -10,7 +10,7 @@ use crate::int8::{self, Input, PLANES, Tokens};
 use crate::linear::{Rows, product};
 use crate::math::{sigmoid, silu};
 use crate::matrix::Matrix;
-use crate::numbers::Numbers;
+use crate::numbers::Precision;
 use crate::pool::ThreadPool;
 use crate::tile::{Band, Tile, Tiling, for_each_band_tile, for_each_tile};
 
@@ -102,11 +102,11 @@ pub fn experts<'a>(
     pool: &ThreadPool,
     args: ExpertsArgs<&[f32], &[u32]>,
     expert: impl Fn(u32) -> ExpertWeights<'a> + Sync,
-    numbers: Numbers,
+    precision: Precision,
     scratch: &mut ExpertScratch,
     y: &mut [f32],
 ) {
-    let mut run = scratch.begin(args, numbers);
+    let mut run = scratch.begin(args, precision);
     for first in (0..run.experts().len()).step_by(BATCH_EXPERTS) {
         let chosen = &run.experts()[first..];
         let ready: Vec<_> = chosen.iter().take(BATCH_EXPERTS).map(|&index| (index, expert(index))).collect();
@@ -120,7 +120,7 @@ impl ExpertScratch {
     pub fn begin<'s>(
         &'s mut self,
         args: ExpertsArgs<&'s [f32], &'s [u32]>,
-        numbers: Numbers,
+        precision: Precision,
     ) -> ExpertRun<'s> {
         let ExpertsArgs { x, indices, weights, k, activation } = args;
         assert!(k > 0 && indices.len().is_multiple_of(k) && weights.len() == indices.len());
@@ -151,7 +151,7 @@ impl ExpertScratch {
         starts.push(choices.len());
         self.outputs.resize(self.choices.len() * hidden, 0.0);
         let computed = vec![false; self.experts.len()];
-        ExpertRun { scratch: self, x, hidden, k, activation, numbers, quantized: false, computed }
+        ExpertRun { scratch: self, x, hidden, k, activation, precision, quantized: false, computed }
     }
 }
 
@@ -166,7 +166,7 @@ pub struct ExpertRun<'s> {
     hidden: usize,
     k: usize,
     activation: Activation,
-    numbers: Numbers,
+    precision: Precision,
     /// Whether `x` is.
     quantized: bool,
     /// Which of the experts are done.
@@ -212,13 +212,13 @@ impl ExpertRun<'_> {
         let quantized = |Visit { weights: ExpertWeights { gate, up, down, .. }, .. }: &Visit<'_>| {
             [gate, up, down].into_iter().any(has_format)
         };
-        let numbers = if visits.iter().any(quantized) { self.numbers } else { Numbers::Exact };
+        let precision = if visits.iter().any(quantized) { self.precision } else { Precision::Exact };
         // Planes of activations that these matrices take, all together.
         let planes = |matrix: &dyn Fn(&Visit<'_>) -> usize| visits.iter().map(matrix).max().unwrap_or(1);
         let of = |w: &Matrix<'_>| Format::of_expert(w).map_or(1, |format| format.planes);
         let planes_in = planes(&|visit| of(&visit.weights.gate).max(of(&visit.weights.up)));
         let planes_down = planes(&|visit| of(&visit.weights.down));
-        if numbers == Numbers::Fast {
+        if precision == Precision::Fast {
             if !std::mem::replace(&mut self.quantized, true) {
                 // Experts that come later may take more planes than these.
                 inputs.quantize(pool, hidden, PLANES, &Rows::all(x, hidden));
@@ -233,7 +233,7 @@ impl ExpertRun<'_> {
             let tokens = &tokens[choices.clone()];
             let x = Rows::gathered(x, hidden, tokens);
             let input = || inputs.input(visit, Tokens::Chosen(tokens));
-            gate_and_up(weights, numbers, &x, input, activation, gate);
+            gate_and_up(weights, precision, &x, input, activation, gate);
         });
 
         // The rows of `intermediates` are the choices at hand, one expert's after the other's.
@@ -245,7 +245,7 @@ impl ExpertRun<'_> {
                 first - choices.len()..first
             })
             .collect();
-        if numbers == Numbers::Fast {
+        if precision == Precision::Fast {
             let at_hand: Vec<u32> =
                 visits.iter().flat_map(|visit| visit.choices.clone()).map(|i| i as u32).collect();
             let x = Rows::gathered(activations, intermediate, &at_hand);
@@ -263,7 +263,7 @@ impl ExpertRun<'_> {
             let rows = choices.start * intermediate..choices.end * intermediate;
             let x = Rows::all(&activations[rows], intermediate);
             let input = || intermediates.input(visit, Tokens::Range(rows_at_hand[visit].clone()));
-            multiply(&weights.down, numbers, &x, input, down);
+            multiply(&weights.down, precision, &x, input, down);
             if let Some(biases) = &weights.biases {
                 add_bias(&biases.down, down, x.len());
             }
@@ -329,13 +329,13 @@ fn bands<'a>(
 /// The rows of `w` that are the tile's columns times `x`, or `input`, which is `x` quantised.
 fn multiply<'a>(
     w: &Matrix<'_>,
-    numbers: Numbers,
+    precision: Precision,
     x: &Rows<'_>,
     input: impl FnOnce() -> Input<'a>,
     y: &mut Tile<'_>,
 ) {
     match Format::of_expert(w) {
-        Some(format) if numbers == Numbers::Fast => {
+        Some(format) if precision == Precision::Fast => {
             int8::product(w, format, y.first_column(), &input(), y);
         }
         _ => product(w, y.first_column(), x, y),
@@ -345,17 +345,17 @@ fn multiply<'a>(
 /// Rows of the gate and up projections, and their activation.
 fn gate_and_up<'a>(
     weights: &ExpertWeights<'_>,
-    numbers: Numbers,
+    precision: Precision,
     x: &Rows<'_>,
     input: impl Fn() -> Input<'a>,
     activation: Activation,
     gate: &mut Tile<'_>,
 ) {
     let (first_row, width) = (gate.first_column(), gate.width());
-    multiply(&weights.gate, numbers, x, &input, gate);
+    multiply(&weights.gate, precision, x, &input, gate);
     let mut up = vec![0.0; x.len() * width];
     let mut up = Tile::of_columns(&mut up, first_row, width);
-    multiply(&weights.up, numbers, x, &input, &mut up);
+    multiply(&weights.up, precision, x, &input, &mut up);
     if let Some(biases) = &weights.biases {
         add_bias(&biases.gate, gate, x.len());
         add_bias(&biases.up, &mut up, x.len());

@@ -5,7 +5,7 @@ use crate::kv::KvType;
 /// The precision of products with quantised weights. Either gives the same bits on every processor, for any number of
 /// tokens and threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Numbers {
+pub enum Precision {
     /// Float32 activations, float32 products and sums, caches of float32.
     #[default]
     Exact,
@@ -14,12 +14,12 @@ pub enum Numbers {
     Fast,
 }
 
-impl Numbers {
+impl Precision {
     /// What keys and values are kept as on the CPU.
     pub fn kv_type(self) -> KvType {
         match self {
-            Numbers::Exact => KvType::F32,
-            Numbers::Fast => KvType::F16,
+            Precision::Exact => KvType::F32,
+            Precision::Fast => KvType::F16,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::Path;
 
 use moeflux::sampling::LogSoftmax;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -16,11 +16,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text =
         args.next().unwrap_or_else(|| "Once upon a time there was a fox who lived in a wood.".to_owned());
 
-    let open = |numbers| -> Result<Engine, Box<dyn Error>> {
+    let open = |precision| -> Result<Engine, Box<dyn Error>> {
         let model = Model::open(Path::new(&folder), &ModelOptions::default())?;
-        Ok(Engine::new(model, &EngineOptions { numbers, ..EngineOptions::default() })?)
+        Ok(Engine::new(model, &EngineOptions { precision, ..EngineOptions::default() })?)
     };
-    let (mut exact, mut fast) = (open(Numbers::Exact)?, open(Numbers::Fast)?);
+    let (mut exact, mut fast) = (open(Precision::Exact)?, open(Precision::Fast)?);
     let tokens = exact.model().tokenizer().encode(&text)?;
     let vocab_size = exact.model().vocab_size();
     let (exact, fast) = (logits(&mut exact, &tokens)?, logits(&mut fast, &tokens)?);

@@ -118,11 +118,11 @@ pub fn cpu_speeds(
 ) -> Result<Speeds, Error> {
     let prefill_tokens = tokens.min(model.context_length()).max(1);
     let after = AFTER.min(model.context_length().saturating_sub(1));
-    let (threads, numbers) = (options.threads, options.numbers);
-    let key = |what: String| format!("cpu, {threads} threads, {numbers:?}, {}: {what}", name(model));
+    let (threads, precision) = (options.threads, options.precision);
+    let key = |what: String| format!("cpu, {threads} threads, {precision:?}, {}: {what}", name(model));
     let step = |n: usize, after: usize| {
         let mut backend =
-            CpuBackend::new(threads, numbers).map_err(|source| Error::Threads { threads, source })?;
+            CpuBackend::new(threads, precision).map_err(|source| Error::Threads { threads, source })?;
         Ok::<f64, Error>(backend.measure(model, n, after)?)
     };
     let decode_seconds = known.get(key(format!("a token after {after}")), || step(1, after))?;

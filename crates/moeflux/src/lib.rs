@@ -56,7 +56,7 @@ pub use chat::{Chat, Delta};
 pub use engine::{Engine, EngineHandle, Event, GenerateRequest, StopReason};
 pub use error::Error;
 pub use model::{Model, ModelOptions};
-pub use moeflux_kernels::Numbers;
+pub use moeflux_kernels::Precision;
 pub use options::EngineOptions;
 pub use sampling::SamplingOptions;
 pub use sequence::Sequence;

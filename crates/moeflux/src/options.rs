@@ -3,15 +3,15 @@
 use std::fmt;
 
 use moeflux_experts::{PolicyKind, StoreOptions};
-use moeflux_kernels::Numbers;
+use moeflux_kernels::Precision;
 
-/// How an engine runs. Only `numbers` changes the output.
+/// How an engine runs. Only `precision` changes the output.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Threads that compute.
     pub threads: usize,
     /// How exactly it computes.
-    pub numbers: Numbers,
+    pub precision: Precision,
     /// Most tokens of a prompt in one step; `None` lets the engine choose. Larger is faster and takes more memory.
     pub prefill_chunk: Option<usize>,
     /// Whether transient tensors share buffers; off only to compare.
@@ -27,7 +27,7 @@ impl Default for EngineOptions {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         EngineOptions {
             threads,
-            numbers: Numbers::Fast,
+            precision: Precision::Fast,
             prefill_chunk: None,
             planned_memory: true,
             experts: ExpertOptions::default(),
@@ -56,7 +56,7 @@ impl EngineOptions {
     /// The options that a backend reads once it is decided where experts live.
     pub fn compute(&self) -> ComputeOptions {
         let ExpertOptions { hints, store, .. } = self.experts.clone();
-        ComputeOptions { threads: self.threads, numbers: self.numbers, hints, store }
+        ComputeOptions { threads: self.threads, precision: self.precision, hints, store }
     }
 }
 
@@ -79,7 +79,7 @@ pub struct ComputeOptions {
     /// Threads that compute, or pack experts for a device.
     pub threads: usize,
     /// How exactly a backend on the CPU computes.
-    pub numbers: Numbers,
+    pub precision: Precision,
     /// Whether reads begin before the router has spoken.
     pub hints: HintMode,
     /// How a store of experts reads. Its budget is replaced by that of the placement.
@@ -95,10 +95,10 @@ impl ComputeOptions {
 
 impl fmt::Debug for ComputeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ComputeOptions { threads, numbers, hints, store } = self;
+        let ComputeOptions { threads, precision, hints, store } = self;
         f.debug_struct("ComputeOptions")
             .field("threads", threads)
-            .field("numbers", numbers)
+            .field("numbers", precision)
             .field("hints", hints)
             .field("io", &store.io)
             .field("policy", &store.policy)

@@ -12,7 +12,7 @@ use moeflux::engine::Input;
 use moeflux::graph::{Graph, Op, StepShape, TensorId, TensorInfo};
 use moeflux::kernels::{ThreadPool, float_rate, integer_rate, read_bandwidth};
 use moeflux::placement::{Cost, StepFacts, cost};
-use moeflux::{Engine, Numbers};
+use moeflux::{Engine, Precision};
 use serde::Serialize;
 
 use super::workload::{self, WorkloadArgs, median};
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &PerOpArgs) -> Result<()> {
     let threads = args.engine.threads();
     let pool = ThreadPool::new(threads)?;
     let machine = Machine {
-        numbers: args.engine.numbers(),
+        precision: args.engine.precision(),
         bandwidth: read_bandwidth(&pool),
         float_rate: float_rate(&pool),
         integer_rate: integer_rate(&pool),
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &PerOpArgs) -> Result<()> {
 
 /// What computes, and what results are held against.
 struct Machine {
-    numbers: Numbers,
+    precision: Precision,
     bandwidth: f64,
     float_rate: f64,
     integer_rate: Option<f64>,
@@ -161,7 +161,7 @@ fn measure(engine: &mut Engine, machine: &Machine, first: usize, n: usize, repea
             let graph = engine.model().graph(StepShape { n_tokens: tokens.len(), n_outputs: 1 })?;
             let visited = by_id(&graph, &recorder.visited);
             let cache_element = sequence.kv_type().bytes();
-            let facts = StepFacts { first, cache_element, numbers: machine.numbers, visited: &visited };
+            let facts = StepFacts { first, cache_element, precision: machine.precision, visited: &visited };
             for (op, time) in &recorder.times {
                 *of_round.entry(op.name()).or_default() += time.as_secs_f64();
                 let (calls, total) = kinds.entry(op.name()).or_default();

@@ -11,7 +11,7 @@ use clap::Args;
 use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{Counters, ExpertOptions, HintMode, Io, PolicyKind, StoreOptions, Through};
 use moeflux::placement::{MemoryRequest, needs};
-use moeflux::{Engine, EngineOptions, Model, Numbers};
+use moeflux::{Engine, EngineOptions, Model, Precision};
 use serde::Serialize;
 
 use super::noise::Noise;
@@ -70,7 +70,7 @@ struct Way {
     hints: HintMode,
     chunk: Option<usize>,
     threads: usize,
-    numbers: Numbers,
+    precision: Precision,
     /// Whether reads come late, each by another time; the system's own, of mapped files, never.
     delays: bool,
     verify: bool,
@@ -91,8 +91,8 @@ pub(crate) fn run(args: &SameBitsArgs) -> Result<()> {
         "{} tokens in all, but the model's context ends at {room}",
         args.prompt + args.tokens
     );
-    let mut fast = mapped(model, Numbers::Fast)?;
-    let mut exact = mapped(open()?, Numbers::Exact)?;
+    let mut fast = mapped(model, Precision::Fast)?;
+    let mut exact = mapped(open()?, Precision::Exact)?;
 
     let mut report = Report::default();
     Progress::counts("comparing").follow(|tell| {
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &SameBitsArgs) -> Result<()> {
             let tokens: Vec<u32> =
                 (0..len + args.tokens).map(|_| (noise.next() % vocab_size) as u32).collect();
             let way = Way::draw(&mut noise);
-            let reference = if way.numbers == Numbers::Fast { &mut fast } else { &mut exact };
+            let reference = if way.precision == Precision::Fast { &mut fast } else { &mut exact };
             let expected = logits(reference, &tokens, len)?;
             let mut engine = way.engine(open()?, noise.next())?;
             let found = logits(&mut engine, &tokens, len)?;
@@ -119,10 +119,10 @@ pub(crate) fn run(args: &SameBitsArgs) -> Result<()> {
 }
 
 /// An engine that reads experts in place, with one thread.
-fn mapped(model: Model, numbers: Numbers) -> Result<Engine> {
+fn mapped(model: Model, precision: Precision) -> Result<Engine> {
     let store = StoreOptions { io: Io::Mapped, ..StoreOptions::new(0) };
     let experts = ExpertOptions { store, ..ExpertOptions::default() };
-    Ok(Engine::new(model, &EngineOptions { threads: 1, numbers, experts, ..EngineOptions::default() })?)
+    Ok(Engine::new(model, &EngineOptions { threads: 1, precision, experts, ..EngineOptions::default() })?)
 }
 
 /// Logits of every token, those after the first `prompt` decoded one by one.
@@ -158,7 +158,7 @@ impl Way {
             hints: of(noise, &[HintMode::Off, HintMode::Last, HintMode::Lookahead, HintMode::Auto]),
             chunk: of(noise, &[Some(1), Some(5), Some(64), None]),
             threads: of(noise, &[1, 2, 3]),
-            numbers: of(noise, &[Numbers::Fast, Numbers::Exact]),
+            precision: of(noise, &[Precision::Fast, Precision::Exact]),
             delays: of(noise, &[false, true]) && io != Io::Mapped,
             verify: of(noise, &[false, true]),
         }
@@ -181,9 +181,9 @@ impl Way {
             store,
             ..ExpertOptions::default()
         };
-        let Way { threads, numbers, chunk, .. } = *self;
+        let Way { threads, precision, chunk, .. } = *self;
         let options =
-            EngineOptions { threads, numbers, prefill_chunk: chunk, experts, ..EngineOptions::default() };
+            EngineOptions { threads, precision, prefill_chunk: chunk, experts, ..EngineOptions::default() };
         Ok(Engine::new(model, &options)?)
     }
 
@@ -197,7 +197,7 @@ impl Way {
             ("hints", debug(&self.hints)),
             ("chunk", self.chunk.map_or("auto".to_owned(), |chunk| chunk.to_string())),
             ("threads", self.threads.to_string()),
-            ("numbers", debug(&self.numbers)),
+            ("numbers", debug(&self.precision)),
             ("delays", self.delays.to_string()),
             ("verify", self.verify.to_string()),
         ]

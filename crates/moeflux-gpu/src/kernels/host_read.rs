@@ -19,7 +19,7 @@ static FETCH: Program =
 
 /// A layer's experts.
 #[derive(Clone, Copy, Debug)]
-pub struct HostedExperts<'a> {
+pub struct HostReadExperts<'a> {
     /// How many there are.
     pub count: usize,
     /// All of them.
@@ -29,7 +29,7 @@ pub struct HostedExperts<'a> {
     /// Where others are computed, if places are not enough.
     pub landings: &'a Landings,
     /// What layers use one after the other.
-    pub memory: &'a HostedScratch,
+    pub memory: &'a HostReadScratch,
 }
 
 /// Memory where experts are for as long as it takes to compute them; layers share it.
@@ -54,15 +54,15 @@ pub const NOBODY: u32 = u32::MAX;
 
 /// Memory for what a layer's experts have to do, used again by the next.
 #[derive(Debug)]
-pub struct HostedScratch {
+pub struct HostReadScratch {
     slots: View,
     list: View,
 }
 
-impl HostedScratch {
+impl HostReadScratch {
     /// For layers of up to `count` experts.
     pub fn new(device: &Device, count: usize) -> Result<Self, GpuError> {
-        Ok(HostedScratch {
+        Ok(HostReadScratch {
             slots: device.alloc("the experts' slots", count.max(GROUPED))?,
             list: device.alloc("the experts on their way", 2 + 2 * count)?,
         })
@@ -119,16 +119,16 @@ impl Landings {
 ///
 /// An expert that has no place comes to one: those of [`PlaceTable::order`] that hold nobody who is chosen are taken in their
 /// order, by experts in the order of their indices. For those that are left there are landings.
-pub fn hosted_experts(
+pub fn host_read_experts(
     enc: &mut Encoder<'_>,
-    layer: &HostedExperts<'_>,
+    layer: &HostReadExperts<'_>,
     table: &PlaceTable<'_>,
     args: &ExpertsArgs<&View, &View>,
     scratch: &ExpertScratch,
     y: &View,
 ) {
     let ExpertsArgs { x, indices: ids, weights, k, activation } = *args;
-    let &HostedExperts { count, host, places, landings, memory: HostedScratch { slots, list } } = layer;
+    let &HostReadExperts { count, host, places, landings, memory: HostReadScratch { slots, list } } = layer;
     let &PlaceTable { order, offered, taken, chosen } = table;
     let (choices, all_places) = (ids.len(), places.count);
     assert!(order.len() == 2 * all_places && chosen.len() == chosen_words(count));

@@ -24,7 +24,9 @@ pub use experts::{
     ExpertScratch, GpuExpertBiases, GpuExperts, PlacedChoices, combine_experts, experts, placed_experts,
 };
 pub use gated_delta::gated_delta;
-pub use host_read::{HostedExperts, HostedScratch, Landings, NOBODY, PlaceTable, chosen_words, hosted_experts};
+pub use host_read::{
+    HostReadExperts, HostReadScratch, Landings, NOBODY, PlaceTable, chosen_words, host_read_experts,
+};
 pub use linear::{embed, head_linear, head_linear_transposed, linear, swiglu_linear};
 pub use norm::{add_rms_norm, gated_rms_norm, l2_norm, rms_norm};
 pub use rope::rope;

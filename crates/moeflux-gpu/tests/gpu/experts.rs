@@ -1,12 +1,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use moeflux_gpu::{
-    ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix, HostExperts, HostedExperts, HostedScratch,
+    ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix, HostExperts, HostReadExperts, HostReadScratch,
     Landings, NOBODY, PlaceTable, PlacedChoices, Uploads, View, chosen_words, combine_experts,
-    hosted_experts, placed_experts,
+    host_read_experts, placed_experts,
 };
 use moeflux_kernels::{
-    self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, ExpertsArgs, Float, Matrix, Numbers,
+    self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, ExpertsArgs, Float, Matrix, Precision,
 };
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
@@ -80,7 +80,7 @@ pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
             &POOL,
             ExpertsArgs { x: &x[..], indices: &ids[..], weights: &weights[..], k, activation },
             expert,
-            Numbers::Exact,
+            Precision::Exact,
             &mut scratch,
             &mut expected,
         );
@@ -140,12 +140,12 @@ pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
         let mut enc = gpu.0.encoder();
         uploads.record(&mut enc, &POOL, &host, &every).unwrap();
         uploads.submit(&gpu.0, enc).unwrap();
-        let memory = HostedScratch::new(&gpu.0, count).unwrap();
+        let memory = HostReadScratch::new(&gpu.0, count).unwrap();
         for (all_places, at_once) in [(0, 1), (1, count), (count / 2, 2), (count, 1)] {
             let places = GpuExperts::alloc(&gpu.0, "places", all_places, &expert(0)).unwrap();
             let landings = Landings::alloc(&gpu.0, "landings", at_once, count, &expert(0)).unwrap();
             let layer =
-                HostedExperts { count, host: &host, places: &places, landings: &landings, memory: &memory };
+                HostReadExperts { count, host: &host, places: &places, landings: &landings, memory: &memory };
             let mut order: Vec<[u32; 2]> =
                 (0..all_places as u32).rev().map(|place| [place, NOBODY]).collect();
             for (step, n) in [2, tokens, 1, 9, 1, 2].into_iter().enumerate() {
@@ -165,7 +165,7 @@ pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
                 gpu.run(|enc| {
                     let out = &y;
                     let args = ExpertsArgs { x: &x, indices: &ids_of_n, weights: &weights, k, activation };
-                    hosted_experts(enc, &layer, &table, &args, &scratch, out);
+                    host_read_experts(enc, &layer, &table, &args, &scratch, out);
                 });
                 assert_eq!(bits(&gpu.down(&y)), bits(&all[..n * hidden]), "{what}");
                 let wanted: BTreeSet<u32> = ids[..n * k].iter().copied().collect();

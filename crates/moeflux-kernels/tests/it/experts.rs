@@ -5,7 +5,7 @@ use crate::invariance::{Schedule, schedule};
 use crate::property;
 use crate::support::{Pools, Random, Sets, assert_close, bits};
 use moeflux_kernels::{
-    Activation, Encoding, ExpertScratch, ExpertsArgs, Float, Numbers, ThreadPool, experts,
+    Activation, Encoding, ExpertScratch, ExpertsArgs, Float, Precision, ThreadPool, experts,
 };
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ struct Layer {
     is_mixed: bool,
     has_biases: bool,
     activation: Activation,
-    numbers: Numbers,
+    precision: Precision,
     /// Experts computed at once, and whether the last come first.
     group: usize,
     is_reversed: bool,
@@ -46,22 +46,24 @@ fn layers() -> impl Strategy<Value = Layer> {
     let kinds = (0..ENCODINGS.len(), any::<bool>(), any::<bool>());
     let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 0.8 };
     let activation = prop::sample::select(vec![Activation::Swiglu, clamped]);
-    let numbers = prop::sample::select(vec![Numbers::Exact, Numbers::Fast]);
-    (schedule(), sizes, kinds, activation, numbers, (1..6usize, any::<bool>())).prop_map(
-        |(schedule, (hidden, intermediate, count, k, is_skewed), kinds, activation, numbers, order)| Layer {
-            schedule,
-            hidden: 32 * hidden,
-            intermediate: 32 * intermediate,
-            count,
-            k: k.min(count),
-            is_skewed,
-            first_encoding: kinds.0,
-            is_mixed: kinds.1,
-            has_biases: kinds.2,
-            activation,
-            numbers,
-            group: order.0,
-            is_reversed: order.1,
+    let precision = prop::sample::select(vec![Precision::Exact, Precision::Fast]);
+    (schedule(), sizes, kinds, activation, precision, (1..6usize, any::<bool>())).prop_map(
+        |(schedule, (hidden, intermediate, count, k, is_skewed), kinds, activation, precision, order)| {
+            Layer {
+                schedule,
+                hidden: 32 * hidden,
+                intermediate: 32 * intermediate,
+                count,
+                k: k.min(count),
+                is_skewed,
+                first_encoding: kinds.0,
+                is_mixed: kinds.1,
+                has_biases: kinds.2,
+                activation,
+                precision,
+                group: order.0,
+                is_reversed: order.1,
+            }
         },
     )
 }
@@ -108,10 +110,10 @@ impl Layer {
             let (x, choices) = (&data.x[part(self.hidden)], part(self.k));
             let (indices, factors) = (&data.indices[choices.clone()], &data.factors[choices]);
             let y = &mut y[part(self.hidden)];
-            let (activation, numbers) = (self.activation, self.numbers);
+            let (activation, precision) = (self.activation, self.precision);
             let expert = |e: u32| data.experts[e as usize].view();
             let args = ExpertsArgs { x, indices, weights: factors, k: self.k, activation };
-            experts(pool, args, expert, numbers, &mut scratch, y);
+            experts(pool, args, expert, precision, &mut scratch, y);
         }
         y
     }
@@ -122,7 +124,7 @@ impl Layer {
         let mut scratch = ExpertScratch::default();
         let (k, activation) = (self.k, self.activation);
         let args = ExpertsArgs { x: &x[..], indices: &indices[..], weights: &factors[..], k, activation };
-        let mut run = scratch.begin(args, self.numbers);
+        let mut run = scratch.begin(args, self.precision);
         let mut order = run.experts().to_vec();
         if self.is_reversed {
             order.reverse();
@@ -148,11 +150,11 @@ fn any_layer_is_the_weighted_sum() {
         assert_eq!(bits(&grouped), bits(&whole), "in groups");
         let expected =
             formulas::experts(&data.experts, &data.x, &data.indices, &data.factors, layer.activation);
-        match layer.numbers {
-            Numbers::Exact => assert_close(&whole, &expected, 1e-5),
+        match layer.precision {
+            Precision::Exact => assert_close(&whole, &expected, 1e-5),
             // Activations of 12 bits and 8, a step of which is 0.8 % of the largest in its group: where one channel
             // dwarfs the others, little is left of them. What is computed with them is exact, and `int8` holds it to that.
-            Numbers::Fast => {
+            Precision::Fast => {
                 let largest = expected.iter().fold(0.0f64, |max, y| max.max(y.abs()));
                 for (found, expected) in whole.iter().zip(&expected) {
                     let error = (f64::from(*found) - expected).abs();

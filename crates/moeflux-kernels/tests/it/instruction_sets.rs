@@ -3,7 +3,7 @@
 use crate::support::{OwnedMatrix, Random, Sets, bits, digest, encodings, unwritten};
 use moeflux_kernels::{
     Activation, AttentionScratch, AttentionShape, DeltaShape, Encoding, ExpertBiases, ExpertScratch,
-    ExpertWeights, ExpertsArgs, Float, GatedDeltaArgs, HeadOrder, KV_BLOCK, KvType, MlaShape, Numbers,
+    ExpertWeights, ExpertsArgs, Float, GatedDeltaArgs, HeadOrder, KV_BLOCK, KvType, MlaShape, Precision,
     Routing, Scores, ThreadPool, Weighting, attention, conv1d_silu, decay_beta, decode_floats, experts,
     gated_delta, gated_rms_norm, head_linear, head_linear_transposed, kv_write, l2_norm, latent_write,
     linear, mla_attention, rms_norm, route, scale_by_sigmoid, sigmoid_gate, swiglu,
@@ -139,7 +139,7 @@ fn every_kernel() -> Vec<(String, Vec<f32>)> {
             let (scratch, factors) = (&mut ExpertScratch::default(), [0.4, 0.6, 0.1, 0.9, 1.0, 0.0]);
             let args =
                 ExpertsArgs { x: &x[..], indices: &indices[..6], weights: &factors[..], k: 2, activation };
-            experts(&pool, args, |_| weights, Numbers::Exact, scratch, y);
+            experts(&pool, args, |_| weights, Precision::Exact, scratch, y);
         });
     }
 

@@ -5,7 +5,7 @@ use crate::property;
 use crate::support::{OwnedMatrix, Pools, Random, Sets, bits, digest, encodings};
 use moeflux_kernels::{
     Activation, Encoding, ExpertScratch, ExpertWeights, ExpertsArgs, Float, Ggml, InstructionSet,
-    Int8Scratch, Matrix, Numbers, RowRuns, ThreadPool, has_int8_products, int8_head_linear, int8_linear,
+    Int8Scratch, Matrix, Precision, RowRuns, ThreadPool, has_int8_products, int8_head_linear, int8_linear,
     linear,
 };
 use proptest::prelude::*;
@@ -243,7 +243,7 @@ fn any_number_of_tokens_of_an_expert_gives_the_same_bits() {
         let (indices, factors) = ([0; TOKENS], [1.0; TOKENS]);
         let outputs = |n: usize| {
             let choices = (&indices[..n], &factors[..n], 1);
-            bits(&experts_in_groups(&weights, &x[..n * 256], choices, Numbers::Fast, 1, false))
+            bits(&experts_in_groups(&weights, &x[..n * 256], choices, Precision::Fast, 1, false))
         };
         sets.choose(InstructionSet::Baseline);
         let expected = outputs(TOKENS);
@@ -305,14 +305,14 @@ fn experts_in_groups(
     weights: &[[OwnedMatrix; 3]],
     x: &[f32],
     (indices, factors, k): (&[u32], &[f32], usize),
-    numbers: Numbers,
+    precision: Precision,
     group: usize,
     reversed: bool,
 ) -> Vec<f32> {
     let pool = ThreadPool::new(2).unwrap();
     let mut scratch = ExpertScratch::default();
     let args = ExpertsArgs { x, indices, weights: factors, k, activation: Activation::Swiglu };
-    let mut run = scratch.begin(args, numbers);
+    let mut run = scratch.begin(args, precision);
     let mut order = run.experts().to_vec();
     if reversed {
         order.reverse();
@@ -352,32 +352,32 @@ fn experts_give_the_same_bits_in_any_order_and_grouping() {
         (0..n).flat_map(|t| [0, if t % 9 == 8 { 6 } else { 1 + (t % 5) as u32 }]).collect();
     let factors = random.floats(n * k, 1.0);
     let choices = (&indices[..], &factors[..], k);
-    for numbers in [Numbers::Exact, Numbers::Fast] {
+    for precision in [Precision::Exact, Precision::Fast] {
         sets.choose(InstructionSet::Baseline);
-        let expected = bits(&experts_in_groups(&weights, &x, choices, numbers, count, false));
+        let expected = bits(&experts_in_groups(&weights, &x, choices, precision, count, false));
         for set in sets.each() {
             for (group, reversed) in [(count, true), (1, false), (3, true), (2, false)] {
-                let y = experts_in_groups(&weights, &x, choices, numbers, group, reversed);
+                let y = experts_in_groups(&weights, &x, choices, precision, group, reversed);
                 assert!(
                     bits(&y) == expected,
-                    "{numbers:?}, groups of {group}, reversed: {reversed}, {set:?}"
+                    "{precision:?}, groups of {group}, reversed: {reversed}, {set:?}"
                 );
             }
             // A token's bits do not depend on those beside it.
             for t in [0, 8, 44] {
                 let (indices, factors) = (&indices[t * k..(t + 1) * k], &factors[t * k..(t + 1) * k]);
                 let x = &x[t * hidden..(t + 1) * hidden];
-                let y = experts_in_groups(&weights, x, (indices, factors, k), numbers, 1, false);
+                let y = experts_in_groups(&weights, x, (indices, factors, k), precision, 1, false);
                 assert!(
                     bits(&y) == expected[t * hidden..(t + 1) * hidden],
-                    "{numbers:?}, token {t}, {set:?}"
+                    "{precision:?}, token {t}, {set:?}"
                 );
             }
         }
     }
     sets.choose_best();
-    let outputs = [Numbers::Exact, Numbers::Fast]
-        .map(|numbers| experts_in_groups(&weights, &x, choices, numbers, count, false));
+    let outputs = [Precision::Exact, Precision::Fast]
+        .map(|precision| experts_in_groups(&weights, &x, choices, precision, count, false));
     let difference = outputs[0].iter().zip(&outputs[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let size = outputs[0].iter().map(|y| y.abs()).fold(0.0, f32::max);
     assert!(difference > 0.0 && difference < 0.02 * size, "{difference} of {size}");

@@ -3,7 +3,7 @@
 use crate::formulas::{self, Expert};
 use crate::support::{Random, assert_close, bits, encodings, f64s, minifloat};
 use moeflux_kernels::{
-    Activation, Encoding, ExpertScratch, ExpertsArgs, Float, Matrix, MatrixError, Numbers, ThreadPool,
+    Activation, Encoding, ExpertScratch, ExpertsArgs, Float, Matrix, MatrixError, Precision, ThreadPool,
     decode_floats, embed, experts, linear,
 };
 
@@ -125,7 +125,7 @@ fn experts_follow(activation: Activation, biased: bool) {
             asked.lock().unwrap().push(e);
             experts_of[e as usize].view()
         },
-        Numbers::Exact,
+        Precision::Exact,
         &mut ExpertScratch::default(),
         &mut y,
     );

@@ -63,8 +63,8 @@ pub struct Step<'a, 's> {
     pub positions: &'a [Position],
     /// Rows whose logits are asked for, `[n_outputs]`.
     pub outputs: &'a [usize],
-    /// Rows for a graph that has [`Op::Given`], `[n_tokens, hidden_size]`.
-    pub given: &'a [f32],
+    /// Rows for a graph that has [`Op::HiddenInput`], `[n_tokens, hidden_size]`.
+    pub hidden_input: &'a [f32],
     /// Takes the rows that the graph [keeps](Graph::kept), if it keeps any.
     pub kept: Option<&'a mut Vec<f32>>,
     /// The sequences in this step, each with its rows and with room for them.

@@ -11,7 +11,7 @@ use crate::experts::{DeviceTally, ExpertStore};
 use crate::graph::{GraphError, StepShape};
 use crate::model::{Model, Pass};
 use crate::options::EngineOptions;
-use crate::placement::{StateRoom, free_states};
+use crate::placement::{StateBudget, free_states};
 use crate::sequence::{KvType, Position, Sequence};
 
 /// What one sequence brings to a step.
@@ -72,7 +72,7 @@ pub(super) struct Run<'a> {
     /// Of each input whether the first few of its tokens may be committed; empty if of none.
     pub(super) keep_each: &'a [bool],
     /// See [`Step::given`].
-    pub(super) given: &'a [f32],
+    pub(super) hidden_input: &'a [f32],
     /// See [`Step::kept`].
     pub(super) kept: Option<&'a mut Vec<f32>>,
     /// Memory of all states that there are, in bytes, if there are others than the inputs'.
@@ -82,7 +82,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn new(pass: Pass, cancel: Option<&'a CancelToken>) -> Self {
-        Run { pass, keep_each: &[], given: &[], kept: None, states: None, cancel }
+        Run { pass, keep_each: &[], hidden_input: &[], kept: None, states: None, cancel }
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Runner {
     backend: Box<dyn Backend>,
     graphs: GraphCache,
     prefill_chunk: usize,
-    room: Option<StateRoom>,
+    state_budget: Option<StateBudget>,
 }
 
 impl fmt::Debug for Runner {
@@ -107,9 +107,9 @@ impl Runner {
         backend: Box<dyn Backend>,
         options: &EngineOptions,
         prefill_chunk: usize,
-        room: Option<StateRoom>,
+        state_budget: Option<StateBudget>,
     ) -> Self {
-        Runner { model, backend, graphs: GraphCache::new(options.planned_memory), prefill_chunk, room }
+        Runner { model, backend, graphs: GraphCache::new(options.planned_memory), prefill_chunk, state_budget }
     }
 
     pub(super) fn model(&self) -> &Arc<Model> {
@@ -131,7 +131,7 @@ impl Runner {
     /// Memory for the states of all requests, in bytes: where experts make room for states, theirs and a quarter of the
     /// experts', and else a share of what is free.
     pub(super) fn state_limit(&self) -> Result<u64, GraphError> {
-        self.room.map_or_else(|| free_states(self.model()), |room| Ok(room.most()))
+        self.state_budget.map_or_else(|| free_states(self.model()), |budget| Ok(budget.most()))
     }
 
     pub(super) fn kv_type(&self) -> KvType {
@@ -203,10 +203,10 @@ impl Runner {
             .collect();
 
         // The states of the layer for further tokens are small beside the model's, and not known here together with them.
-        let room = self.room.filter(|_| run.pass != Pass::Further);
-        if let (Some(room), Some(store)) = (room, self.backend.experts()) {
+        let budget = self.state_budget.filter(|_| run.pass != Pass::Mtp);
+        if let (Some(budget), Some(store)) = (budget, self.backend.experts()) {
             let of_inputs = || segments.iter().map(|segment| segment.sequence.held_bytes() as u64).sum();
-            room.share(store, run.states.unwrap_or_else(of_inputs))?;
+            budget.share(store, run.states.unwrap_or_else(of_inputs))?;
         }
         let shape = StepShape { n_tokens: tokens.len(), n_outputs: outputs.len() };
         let (graph, plan) = self.graphs.get(&self.model, run.pass, shape)?;
@@ -215,7 +215,7 @@ impl Runner {
             positions: &positions,
             outputs: &outputs,
             segments: &mut segments,
-            given: run.given,
+            hidden_input: run.hidden_input,
             kept: run.kept,
             cancel: run.cancel,
         };

@@ -7,7 +7,7 @@ use crate::sequence::{Position, Sequence};
 /// What a truncation took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated {
-    /// Tokens that were read again, from the nearest checkpoint on.
+    /// Tokens that were read again, from the nearest restore point on.
     pub replayed: usize,
 }
 
@@ -16,7 +16,7 @@ impl Engine {
     /// same bits as after a fresh prefill of those `len`.
     ///
     /// Caches of full attention are cut. Recurrent states, and sliding windows that have moved on, go back to the nearest
-    /// checkpoint at or before `len`, and the tokens from there on are read again; [`Sequence::truncation_cost`] tells
+    /// restore point at or before `len`, and the tokens from there on are read again; [`Sequence::truncation_cost`] tells
     /// how many. After an error the sequence is as it was.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) -> Result<Truncated, Error> {
         if sequence.model() != self.model().id() {

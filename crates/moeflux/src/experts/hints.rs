@@ -59,11 +59,11 @@ impl Hints {
     /// Notes that the step is done.
     pub(crate) fn end_step(&mut self) {
         if let Some(began) = self.began.take() {
-            self.took(began.elapsed().as_secs_f64());
+            self.record(began.elapsed().as_secs_f64());
         }
     }
 
-    fn took(&mut self, seconds: f64) {
+    fn record(&mut self, seconds: f64) {
         match &mut self.phase {
             Phase::Trial(times) => {
                 times.push(seconds);
@@ -117,7 +117,7 @@ mod tests {
             } else {
                 assert_eq!(looks_ahead, (step - KEEP) % 2 == 1);
             }
-            hints.took(if looks_ahead { with } else { without });
+            hints.record(if looks_ahead { with } else { without });
         }
         assert!(matches!(&hints.phase, Phase::Trial(times) if times.is_empty()), "it is tried again");
         ahead

@@ -96,9 +96,9 @@ impl GraphBuilder {
     }
 
     /// The rows given with the step, `[n_tokens, hidden_size]`.
-    pub fn given(&mut self, hidden_size: usize) -> Tensor<HeadIn> {
+    pub fn hidden_input(&mut self, hidden_size: usize) -> Tensor<HeadIn> {
         let out = self.tensor(self.shape.n_tokens, hidden_size);
-        self.push(Op::Given { out: out.id }, out)
+        self.push(Op::HiddenInput { out: out.id }, out)
     }
 
     /// Has the graph's run hand out these rows besides the logits, for a later step to be given.

@@ -45,7 +45,7 @@ pub enum Op {
     /// `out[t] = table[token[t]]`.
     Embed { table: MatrixId, out: TensorId },
     /// The rows given with the step ([`Step::given`](crate::backend::Step::given)).
-    Given { out: TensorId },
+    HiddenInput { out: TensorId },
     /// The rows that logits are asked for.
     SelectOutputs { x: TensorId, out: TensorId },
     /// `x·rsqrt(mean(x²) + eps)·w` over groups of the weight's length (Zhang & Sennrich 2019).
@@ -161,7 +161,7 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Op::Embed { .. } => "embed",
-            Op::Given { .. } => "given",
+            Op::HiddenInput { .. } => "hidden_input",
             Op::SelectOutputs { .. } => "select_outputs",
             Op::RmsNorm { .. } => "rms_norm",
             Op::Linear { .. } => "linear",
@@ -188,7 +188,7 @@ impl Op {
     /// The tensors it reads.
     pub fn reads(&self) -> Vec<TensorId> {
         match *self {
-            Op::Embed { .. } | Op::Given { .. } => vec![],
+            Op::Embed { .. } | Op::HiddenInput { .. } => vec![],
             Op::SelectOutputs { x, .. }
             | Op::RmsNorm { x, .. }
             | Op::Linear { x, .. }
@@ -213,7 +213,7 @@ impl Op {
     pub fn writes(&self) -> Vec<TensorId> {
         match *self {
             Op::Embed { out, .. }
-            | Op::Given { out }
+            | Op::HiddenInput { out }
             | Op::SelectOutputs { out, .. }
             | Op::RmsNorm { out, .. }
             | Op::Linear { out, .. }

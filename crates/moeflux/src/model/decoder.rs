@@ -39,7 +39,7 @@ pub(super) struct Decoder {
 impl Architecture for Decoder {
     fn forward(&self, b: &mut GraphBuilder, pass: Pass) -> Tensor<Logits> {
         let mut x = b.embed(&self.embed_tokens);
-        if let (Pass::Further, Some(mtp)) = (pass, &self.mtp) {
+        if let (Pass::Mtp, Some(mtp)) = (pass, &self.mtp) {
             let x = b.scope("mtp", |b| mtp.forward(b, x));
             b.keep(x);
             return b.linear(x, &self.lm_head);
@@ -47,7 +47,7 @@ impl Architecture for Decoder {
         for (i, layer) in self.layers.iter().enumerate() {
             x = b.scope(&format!("layers.{i}"), |b| layer.forward(b, x));
         }
-        let x = if pass == Pass::Kept {
+        let x = if pass == Pass::WithHidden {
             let x = b.rms_norm(x, &self.norm);
             b.keep(x);
             b.select_outputs(x)
@@ -58,7 +58,7 @@ impl Architecture for Decoder {
         b.linear(x, &self.lm_head)
     }
 
-    fn further_states(&self) -> Option<&[StateSpec]> {
+    fn mtp_states(&self) -> Option<&[StateSpec]> {
         self.mtp.as_ref().map(Mtp::states)
     }
 }

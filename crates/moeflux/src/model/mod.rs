@@ -39,7 +39,7 @@ trait Architecture: fmt::Debug + Send + Sync {
     fn forward(&self, b: &mut GraphBuilder, pass: Pass) -> Tensor<Logits>;
 
     /// The states of its layer for further tokens, if it has one.
-    fn further_states(&self) -> Option<&[StateSpec]>;
+    fn mtp_states(&self) -> Option<&[StateSpec]>;
 }
 
 /// What a graph computes.
@@ -48,11 +48,11 @@ pub enum Pass {
     /// The logits of the token after each.
     Tokens,
     /// The same, and the graph [keeps](Graph::kept) the rows that the output head reads.
-    Kept,
+    WithHidden,
     /// From such rows and the tokens after them to the logits of the tokens behind those, by the model's layer for
-    /// multi-token prediction; on a [sequence of its own](Model::further_sequence). It keeps its own rows, which stand
+    /// multi-token prediction; on a [sequence of its own](Model::mtp_sequence). It keeps its own rows, which stand
     /// for the next token's to guess further still.
-    Further,
+    Mtp,
 }
 
 /// How to open a model.
@@ -106,7 +106,7 @@ impl Model {
         let shape = StepShape { n_tokens: 1, n_outputs: 1 };
         model.graph(shape)?;
         if model.has_mtp() {
-            model.graph_of(Pass::Further, shape)?;
+            model.graph_of(Pass::Mtp, shape)?;
         }
         Ok(model)
     }
@@ -116,8 +116,8 @@ impl Model {
         self.graph_of(Pass::Tokens, shape)
     }
 
-    /// The graph of a pass for steps of this shape; [`Pass::Further`] only if there is such a
-    /// [sequence](Self::further_sequence).
+    /// The graph of a pass for steps of this shape; [`Pass::Mtp`] only if there is such a
+    /// [sequence](Self::mtp_sequence).
     pub fn graph_of(&self, pass: Pass, shape: StepShape) -> Result<Graph, GraphError> {
         let mut builder = GraphBuilder::new(shape);
         let logits = self.architecture.forward(&mut builder, pass);
@@ -131,12 +131,12 @@ impl Model {
 
     /// Whether a layer for multi-token prediction was loaded.
     pub fn has_mtp(&self) -> bool {
-        self.architecture.further_states().is_some()
+        self.architecture.mtp_states().is_some()
     }
 
-    /// An empty sequence for [`Pass::Further`]; `None` if no layer for it was loaded.
-    pub fn further_sequence(&self, kv_type: KvType) -> Option<Sequence> {
-        Some(Sequence::new(self.id, self.architecture.further_states()?, kv_type))
+    /// An empty sequence for [`Pass::Mtp`]; `None` if no layer for it was loaded.
+    pub fn mtp_sequence(&self, kv_type: KvType) -> Option<Sequence> {
+        Some(Sequence::new(self.id, self.architecture.mtp_states()?, kv_type))
     }
 
     /// Tells this model's sequences from another's.

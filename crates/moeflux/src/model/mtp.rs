@@ -59,7 +59,7 @@ impl Mtp {
     /// From the embeddings of the step's tokens and the rows given with it to what the head reads, of the rows whose logits are
     /// asked for.
     pub(super) fn forward(&self, b: &mut GraphBuilder, x: Tensor<Hidden>) -> Tensor<HeadIn> {
-        let hidden = b.given(self.hidden_size);
+        let hidden = b.hidden_input(self.hidden_size);
         let embedding = b.rms_norm(x, &self.pre_fc_norm_embedding);
         let hidden = b.rms_norm(hidden, &self.pre_fc_norm_hidden);
         let both = b.concat(embedding, hidden);

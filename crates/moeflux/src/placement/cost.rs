@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use moeflux_checkpoint::Expert;
-use moeflux_kernels::{Encoding, Numbers, has_int8_products};
+use moeflux_kernels::{Encoding, Precision, has_int8_products};
 
 use crate::graph::{Graph, Op, StateSpec, TensorId, WeightRead, WeightTable};
 
@@ -28,7 +28,7 @@ pub struct StepFacts<'a> {
     /// Bytes of an element of a cache of keys and values or of latents.
     pub cache_element: usize,
     /// What products are computed with.
-    pub numbers: Numbers,
+    pub precision: Precision,
     /// Distinct experts visited, by the tensor that the choice was written to.
     pub visited: &'a HashMap<TensorId, usize>,
 }
@@ -127,7 +127,7 @@ pub fn weight_cost(read: &WeightRead, table: &WeightTable, n: u64, visited: u64)
 impl StepFacts<'_> {
     /// Whether activations are rounded where they meet this encoding.
     fn rounds(&self, encoding: Encoding) -> bool {
-        self.numbers == Numbers::Fast && has_int8_products(encoding)
+        self.precision == Precision::Fast && has_int8_products(encoding)
     }
 }
 

@@ -50,6 +50,6 @@ pub use moeflux_experts::is_prompt_sized;
 #[cfg(feature = "gpu")]
 pub(crate) use needs::expert_layers;
 pub use needs::{HostSizes, Needs, Sizes, needs};
-pub use tiers::{MemoryError, Placement, Reserve, Residence, StateRoom, free_states, residence};
+pub use tiers::{MemoryError, Placement, Reserve, Residence, StateBudget, free_states, residence};
 
 pub use crate::options::MemoryRequest;

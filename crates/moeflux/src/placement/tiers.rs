@@ -161,14 +161,14 @@ pub struct Placement {
     /// Tokens of a prompt in one step.
     pub prefill_chunk: usize,
     /// Bytes that states and experts share; `None` where no limit of the process is to be kept.
-    pub states: Option<StateRoom>,
+    pub states: Option<StateBudget>,
 }
 
 impl Placement {
     /// Decides for a model on the CPU under the options.
     pub fn decide(model: &Model, options: &EngineOptions) -> Result<Self, PlacementError> {
         let machine = Machine::measure();
-        let sizes = HostSizes { kv_type: options.numbers.kv_type() };
+        let sizes = HostSizes { kv_type: options.precision.kv_type() };
         let experts = &options.experts;
         let needs = |chunk| Needs::of(model, &sizes, chunk, experts.context);
         let prefill_chunk = options.prefill_chunk.unwrap_or(RESIDENT_CHUNK.min(model.context_length()));
@@ -205,7 +205,7 @@ impl Placement {
     fn sharing(self, memory: &MemoryRequest) -> Self {
         let states = match self.residence {
             Residence::Streamed { budget } if memory.experts.is_none() => {
-                Some(StateRoom { reserved: self.needs.sequence, budget })
+                Some(StateBudget { reserved: self.needs.sequence, budget })
             }
             _ => None,
         };
@@ -215,14 +215,14 @@ impl Placement {
 
 /// Memory that experts and states of sequences share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateRoom {
+pub struct StateBudget {
     /// Bytes that are the states' own.
     reserved: u64,
     /// Bytes that are the experts' unless states need more than theirs.
     budget: u64,
 }
 
-impl StateRoom {
+impl StateBudget {
     /// What states may take in all: beyond that experts would have less than three quarters of their budget.
     pub fn most(&self) -> u64 {
         self.reserved + self.budget / 4

@@ -2,13 +2,13 @@
 
 mod bytes;
 mod cache;
-mod restore_point;
 mod ids;
 pub mod mflx;
 mod parts;
 mod positions;
 mod prefix;
 mod recurrent;
+mod restore_point;
 pub mod snapshot;
 mod state;
 
@@ -16,15 +16,15 @@ use std::io;
 
 pub use bytes::SequenceBytes;
 pub use cache::{KvCache, LatentCache};
-pub use restore_point::{CHECKPOINT_BUDGET, CHECKPOINT_INTERVAL};
 pub use ids::{Fingerprint, ModelId};
 pub use moeflux_kernels::{KvBlock, KvType};
 pub use prefix::PrefixCache;
 pub use recurrent::{Held, Recurrent};
+pub use restore_point::{RESTORE_POINT_BUDGET, RESTORE_POINT_INTERVAL};
 pub use state::{State, StateMut};
 
-use self::restore_point::{Checkpoint, Checkpoints};
 use self::positions::Positions;
+use self::restore_point::{RestorePoint, RestorePoints};
 use crate::graph::{StateId, StateSpec};
 
 /// Where a token stands on the axes that RoPE knows: time, height and width. Text has the same number on each.
@@ -36,8 +36,8 @@ pub type Position = [u32; 3];
 /// cancelled, leaves the sequence as it was.
 ///
 /// Caches of full attention can be cut anywhere. Recurrent states and sliding windows can't, so a sequence that has any
-/// keeps checkpoints of them: where it is [marked](Self::mark), and where a step ends at a multiple of
-/// [`CHECKPOINT_INTERVAL`]. To go back in between, the tokens from the checkpoint on are read again
+/// keeps restore points of them: where it is [marked](Self::mark), and where a step ends at a multiple of
+/// [`RESTORE_POINT_INTERVAL`]. To go back in between, the tokens from the restore point on are read again
 /// ([`Engine::truncate`](crate::Engine::truncate)).
 #[derive(Clone, Debug)]
 pub struct Sequence {
@@ -46,7 +46,7 @@ pub struct Sequence {
     tokens: Vec<u32>,
     positions: Positions,
     states: Vec<State>,
-    checkpoints: Checkpoints,
+    restore_points: RestorePoints,
     reserved: Reserved,
 }
 
@@ -67,7 +67,7 @@ impl Sequence {
             tokens: Vec::new(),
             positions: Positions::default(),
             states: specs.iter().map(|spec| State::new(spec, kv_type)).collect(),
-            checkpoints: Checkpoints::default(),
+            restore_points: RestorePoints::default(),
             reserved: Reserved::default(),
         }
     }
@@ -128,19 +128,19 @@ impl Sequence {
         self.states.iter().map(State::bytes).sum()
     }
 
-    /// The part of [`state_bytes`](Self::state_bytes) that no other sequence, checkpoint or cache holds.
+    /// The part of [`state_bytes`](Self::state_bytes) that no other sequence, restore point or cache holds.
     pub fn own_bytes(&self) -> usize {
         self.states.iter().map(State::own_bytes).sum()
     }
 
-    /// Memory that the checkpoints hold, in bytes, shared or not.
-    pub fn checkpoint_bytes(&self) -> usize {
-        self.checkpoints.bytes()
+    /// Memory that the restore points hold, in bytes, shared or not.
+    pub fn restore_point_bytes(&self) -> usize {
+        self.restore_points.bytes()
     }
 
-    /// Memory that states and checkpoints hold, in bytes, shared or not.
+    /// Memory that states and restore points hold, in bytes, shared or not.
     pub fn held_bytes(&self) -> usize {
-        self.state_bytes() + self.checkpoint_bytes()
+        self.state_bytes() + self.restore_point_bytes()
     }
 
     /// A second sequence that goes on from here. It shares all memory with this one; each copies what it writes to:
@@ -182,10 +182,10 @@ impl Sequence {
         }
     }
 
-    /// A fork whose states and checkpoints are all in the host's memory, whatever device they are on.
+    /// A fork whose states and restore points are all in the host's memory, whatever device they are on.
     pub fn on_host(&self) -> io::Result<Self> {
         let states = self.states.iter().map(State::on_host).collect::<io::Result<_>>()?;
-        Ok(Sequence { states, checkpoints: self.checkpoints.on_host()?, ..self.fork() })
+        Ok(Sequence { states, restore_points: self.restore_points.on_host()?, ..self.fork() })
     }
 
     /// Appends the tokens of a step whose states have all been written: all of them, or the first few, at least one, if
@@ -203,35 +203,39 @@ impl Sequence {
         for state in &mut self.states {
             state.commit(self.tokens.len(), kept);
         }
-        if self.len().is_multiple_of(CHECKPOINT_INTERVAL) {
+        if self.len().is_multiple_of(RESTORE_POINT_INTERVAL) {
             self.mark();
         }
     }
 
-    /// Keeps a checkpoint here, to which the sequence can go back at no cost: worth while at a prompt's end and where a
+    /// Keeps a restore point here, to which the sequence can go back at no cost: worth while at a prompt's end and where a
     /// message ends. Models whose states can all be cut need none, and keep none.
     pub fn mark(&mut self) {
-        if self.needs_checkpoints() && !self.is_empty() {
+        if self.needs_restore_points() && !self.is_empty() {
             let (len, states) = (self.len(), &self.states);
-            self.checkpoints.insert(len, || Checkpoint::new(len, states));
+            self.restore_points.insert(len, || RestorePoint::new(len, states));
         }
     }
 
-    /// Most tokens of a step that is to go on towards `goal` tokens, at most `chunk` of them: where checkpoints are
-    /// needed, it ends at the last multiple of [`CHECKPOINT_INTERVAL`] in reach, unless the goal is.
+    /// Most tokens of a step that is to go on towards `goal` tokens, at most `chunk` of them: where restore points are
+    /// needed, it ends at the last multiple of [`RESTORE_POINT_INTERVAL`] in reach, unless the goal is.
     pub fn chunk_towards(&self, goal: usize, chunk: usize) -> usize {
         let (len, reach) = (self.len(), goal.min(self.len() + chunk));
-        let multiple = reach - reach % CHECKPOINT_INTERVAL;
-        if reach < goal && multiple > len && self.needs_checkpoints() { multiple - len } else { reach - len }
+        let multiple = reach - reach % RESTORE_POINT_INTERVAL;
+        if reach < goal && multiple > len && self.needs_restore_points() {
+            multiple - len
+        } else {
+            reach - len
+        }
     }
 
-    /// Has checkpoints take so many bytes at most; instead of [`CHECKPOINT_BUDGET`].
-    pub fn set_checkpoint_budget(&mut self, bytes: usize) {
-        self.checkpoints.set_budget(bytes);
+    /// Has restore points take so many bytes at most; instead of [`RESTORE_POINT_BUDGET`].
+    pub fn set_restore_point_budget(&mut self, bytes: usize) {
+        self.restore_points.set_budget(bytes);
     }
 
     /// How many tokens are to be read again to go back to the first `len`: none where the states can be cut there or a
-    /// checkpoint was kept. `None` if it has fewer than `len`.
+    /// restore point was kept. `None` if it has fewer than `len`.
     pub fn truncation_cost(&self, len: usize) -> Option<usize> {
         (len <= self.len()).then(|| len - self.nearest(len))
     }
@@ -246,9 +250,9 @@ impl Sequence {
             self.clear();
             return;
         }
-        match self.checkpoints.at(len) {
-            Some(checkpoint) => {
-                for (state, kept) in self.states.iter_mut().zip(&checkpoint.kept) {
+        match self.restore_points.at(len) {
+            Some(restore_point) => {
+                for (state, kept) in self.states.iter_mut().zip(&restore_point.kept) {
                     state.restore(len, kept);
                 }
             }
@@ -256,7 +260,7 @@ impl Sequence {
         }
         self.tokens.truncate(len);
         self.positions.truncate(len);
-        self.checkpoints.cut(len);
+        self.restore_points.cut(len);
         self.reserved = Reserved::default();
     }
 
@@ -267,19 +271,19 @@ impl Sequence {
         } else if self.states.iter().all(|state| state.can_cut(len)) {
             len
         } else {
-            self.checkpoints.before(len).map_or(0, |checkpoint| checkpoint.len)
+            self.restore_points.before(len).map_or(0, |restore_point| restore_point.len)
         }
     }
 
-    pub(crate) fn needs_checkpoints(&self) -> bool {
-        self.states.iter().any(State::needs_checkpoints)
+    pub(crate) fn needs_restore_points(&self) -> bool {
+        self.states.iter().any(State::needs_restore_points)
     }
 
     /// Forgets everything; the memory of the KV cache is given back.
     pub fn clear(&mut self) {
         self.tokens.clear();
         self.positions = Positions::default();
-        self.checkpoints.clear();
+        self.restore_points.clear();
         self.reserved = Reserved::default();
         self.states.iter_mut().for_each(State::clear);
     }

@@ -1,10 +1,10 @@
-//! A sequence taken apart, for what keeps parts of it elsewhere: blocks of caches that can be cut anywhere, checkpoints of
+//! A sequence taken apart, for what keeps parts of it elsewhere: blocks of caches that can be cut anywhere, restore points of
 //! all other states.
 
 use moeflux_kernels::KvBlock;
 
-use super::restore_point::{Checkpoint, Checkpoints};
 use super::positions::Positions;
+use super::restore_point::{RestorePoint, RestorePoints};
 use super::state::State;
 use super::{Position, Sequence};
 
@@ -15,30 +15,31 @@ impl Sequence {
         caches.map(|blocks| blocks.kept(self.len()).1[index].clone()).collect()
     }
 
-    /// The checkpoints, and one of the present states if it needs any.
-    pub(super) fn points(&self) -> impl Iterator<Item = Checkpoint> {
+    /// The restore points, and one of the present states if it needs any.
+    pub(super) fn points(&self) -> impl Iterator<Item = RestorePoint> {
         let here =
-            (self.needs_checkpoints() && !self.is_empty() && self.checkpoints.at(self.len()).is_none())
-                .then(|| Checkpoint::new(self.len(), &self.states));
-        self.checkpoints.iter().cloned().chain(here)
+            (self.needs_restore_points() && !self.is_empty() && self.restore_points.at(self.len()).is_none())
+                .then(|| RestorePoint::new(self.len(), &self.states));
+        self.restore_points.iter().cloned().chain(here)
     }
 
     /// An empty sequence like this one, but for its recurrent states: it has none.
     pub(super) fn shell(&self) -> Self {
-        let mut shell = Sequence { tokens: Vec::new(), checkpoints: Checkpoints::default(), ..self.fork() };
+        let mut shell =
+            Sequence { tokens: Vec::new(), restore_points: RestorePoints::default(), ..self.fork() };
         shell.states.iter_mut().for_each(State::hollow);
         shell.positions = Positions::default();
         shell
     }
 
     /// Puts together what was read of `tokens`: the full caches' blocks of positions, each as [`block`](Self::block) has
-    /// it, and checkpoints, of which the last one is at the end if there must be any.
+    /// it, and restore points, of which the last one is at the end if there must be any.
     pub(super) fn assemble<'a>(
         &self,
         tokens: Vec<u32>,
         positions: &[Position],
         blocks: impl Iterator<Item = &'a [KvBlock]> + Clone,
-        checkpoints: impl Iterator<Item = Checkpoint>,
+        restore_points: impl Iterator<Item = RestorePoint>,
     ) -> Self {
         let mut sequence = self.shell();
         let len = tokens.len();
@@ -48,14 +49,14 @@ impl Sequence {
         }
         sequence.positions.extend(positions);
         sequence.tokens = tokens;
-        for checkpoint in checkpoints {
-            let at = checkpoint.len;
+        for restore_point in restore_points {
+            let at = restore_point.len;
             if at == len {
-                for (state, kept) in sequence.states.iter_mut().zip(&checkpoint.kept) {
+                for (state, kept) in sequence.states.iter_mut().zip(&restore_point.kept) {
                     state.restore(len, kept);
                 }
             }
-            sequence.checkpoints.insert(at, || checkpoint);
+            sequence.restore_points.insert(at, || restore_point);
         }
         sequence
     }

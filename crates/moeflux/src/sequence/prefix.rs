@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use moeflux_kernels::{KV_BLOCK, KvBlock};
 
-use super::restore_point::Checkpoint;
+use super::restore_point::RestorePoint;
 use super::{Position, Sequence};
 
 /// Keeps what sequences have read, so that others that begin alike need not read it again: a radix tree over blocks of
@@ -35,14 +35,14 @@ struct Node {
     tokens: Vec<u32>,
     /// What full caches have of them.
     blocks: Vec<KvBlock>,
-    /// Checkpoints within the block or at its end.
+    /// Restore points within the block or at its end.
     points: Vec<Point>,
     used: u64,
 }
 
 #[derive(Debug)]
 struct Point {
-    checkpoint: Checkpoint,
+    restore_point: RestorePoint,
     used: u64,
 }
 
@@ -64,13 +64,13 @@ impl PrefixCache {
 
     /// A sequence of the longest prefix of these tokens that is known and can be gone on from, and that leaves at least
     /// one of them to read; its length says how many it has. Where a model has states that can't be cut, it ends where
-    /// there was a checkpoint.
+    /// there was a restore point.
     pub fn get(&mut self, tokens: &[u32]) -> Option<Sequence> {
         let mut best: Option<Found> = None;
-        let needs_points = self.shell.as_ref()?.needs_checkpoints();
+        let needs_points = self.shell.as_ref()?.needs_restore_points();
         self.walk(tokens.get(..tokens.len().checked_sub(1)?)?, |node, id, matched| {
             let len = if needs_points {
-                let lens = node.points.iter().map(|point| point.checkpoint.len);
+                let lens = node.points.iter().map(|point| point.restore_point.len);
                 lens.filter(|&len| len <= matched).max()
             } else {
                 Some(matched)
@@ -85,12 +85,12 @@ impl PrefixCache {
         for id in &path {
             let Some(node) = self.nodes.get_mut(id) else { continue };
             node.used = self.clock;
-            for point in node.points.iter_mut().filter(|point| point.checkpoint.len == len) {
+            for point in node.points.iter_mut().filter(|point| point.restore_point.len == len) {
                 point.used = self.clock;
             }
         }
         let nodes: Vec<&Node> = path.iter().filter_map(|id| self.nodes.get(id)).collect();
-        let points = nodes.iter().flat_map(|node| &node.points).map(|point| &point.checkpoint);
+        let points = nodes.iter().flat_map(|node| &node.points).map(|point| &point.restore_point);
         let positions: Vec<Position> = (0..len as u32).map(|position| [position; 3]).collect();
         let blocks = nodes.iter().map(|node| node.blocks.as_slice());
         let points = points.filter(|point| point.len <= len).cloned();
@@ -105,7 +105,7 @@ impl PrefixCache {
         longest
     }
 
-    /// Keeps what a sequence has read, with its checkpoints and its present state. Of positions that are not text's, and of
+    /// Keeps what a sequence has read, with its restore points and its present state. Of positions that are not text's, and of
     /// another model's sequences, nothing is kept.
     pub fn put(&mut self, sequence: &Sequence) {
         let shell = self.shell.get_or_insert_with(|| sequence.shell());
@@ -113,8 +113,9 @@ impl PrefixCache {
             return;
         }
         let text = sequence.positions.text();
-        let mut points: Vec<Checkpoint> = sequence.points().filter(|point| point.len <= text).collect();
-        let len = if shell.needs_checkpoints() { points.last().map_or(0, |point| point.len) } else { text };
+        let mut points: Vec<RestorePoint> = sequence.points().filter(|point| point.len <= text).collect();
+        let len =
+            if shell.needs_restore_points() { points.last().map_or(0, |point| point.len) } else { text };
         self.clock += 1;
         let mut id = ROOT;
         for (index, tokens) in sequence.tokens[..len].chunks(KV_BLOCK).enumerate() {
@@ -125,14 +126,14 @@ impl PrefixCache {
             let Some(node) = self.nodes.get_mut(&id) else { return };
             node.used = self.clock;
             let here = points.partition_point(|point| point.len <= (index + 1) * KV_BLOCK);
-            for checkpoint in points.drain(..here) {
-                let known = node.points.iter_mut().find(|point| point.checkpoint.len == checkpoint.len);
+            for restore_point in points.drain(..here) {
+                let known = node.points.iter_mut().find(|point| point.restore_point.len == restore_point.len);
                 match known {
-                    Some(point) if checkpoint.len == len => point.used = self.clock,
+                    Some(point) if restore_point.len == len => point.used = self.clock,
                     Some(_) => {}
                     None => {
-                        self.bytes += checkpoint.bytes() as u64;
-                        node.points.push(Point { checkpoint, used: self.clock });
+                        self.bytes += restore_point.bytes() as u64;
+                        node.points.push(Point { restore_point, used: self.clock });
                     }
                 }
             }
@@ -224,15 +225,15 @@ impl PrefixCache {
         }
     }
 
-    /// Drops what was used longest ago until the rest fit: a checkpoint, or the end of a branch.
+    /// Drops what was used longest ago until the rest fit: a restore point, or the end of a branch.
     fn keep_to_budget(&mut self) {
-        let needs_points = self.shell.as_ref().is_some_and(Sequence::needs_checkpoints);
+        let needs_points = self.shell.as_ref().is_some_and(Sequence::needs_restore_points);
         while self.bytes > self.budget {
             let leaves = self.nodes.iter().filter(|(id, node)| **id != ROOT && node.children.is_empty());
-            // Of what was used at once, leaves go last, and later checkpoints stay longer.
+            // Of what was used at once, leaves go last, and later restore points stay longer.
             let leaves = leaves.map(|(&id, node)| (node.used, true, 0, id));
             let points = self.nodes.iter().flat_map(|(&id, node)| {
-                node.points.iter().map(move |point| (point.used, false, point.checkpoint.len, id))
+                node.points.iter().map(move |point| (point.used, false, point.restore_point.len, id))
             });
             let Some((_, is_leaf, len, mut id)) = leaves.chain(points).min() else { return };
             if is_leaf {
@@ -242,12 +243,12 @@ impl PrefixCache {
             } else if let Some(node) = self.nodes.get_mut(&id) {
                 let (dropped, kept) = std::mem::take(&mut node.points)
                     .into_iter()
-                    .partition(|point| point.checkpoint.len == len);
+                    .partition(|point| point.restore_point.len == len);
                 node.points = kept;
                 let dropped: Vec<Point> = dropped;
-                self.bytes -= dropped.iter().map(|point| point.checkpoint.bytes() as u64).sum::<u64>();
+                self.bytes -= dropped.iter().map(|point| point.restore_point.bytes() as u64).sum::<u64>();
             }
-            // Where one can go on from checkpoints only, what follows the last one is of no use.
+            // Where one can go on from restore points only, what follows the last one is of no use.
             while needs_points && id != ROOT && self.nodes[&id].is_useless() {
                 let parent = self.nodes[&id].parent;
                 self.remove(id);
@@ -260,7 +261,7 @@ impl PrefixCache {
 impl Node {
     fn bytes(&self) -> u64 {
         let blocks: usize = self.blocks.iter().map(KvBlock::bytes).sum();
-        let points: usize = self.points.iter().map(|point| point.checkpoint.bytes()).sum();
+        let points: usize = self.points.iter().map(|point| point.restore_point.bytes()).sum();
         (blocks + points) as u64
     }
 

@@ -9,7 +9,7 @@ use moeflux_kernels::{DeltaRows, DeviceFloats};
 /// A state that each step replaces; kept twice, so that a failed step changes nothing.
 #[derive(Debug)]
 pub struct Recurrent {
-    /// Shared with checkpoints and forks.
+    /// Shared with restore points and forks.
     current: Held,
     /// `[rows, len]` of the step about to run, or more; nobody else's.
     next: Held,

@@ -36,7 +36,7 @@ pub enum StateMut<'a> {
     },
 }
 
-/// What of a state can't be had back by dropping the end of it: kept by a checkpoint, sharing memory with the state.
+/// What of a state can't be had back by dropping the end of it: kept by a restore point, sharing memory with the state.
 #[derive(Clone, Debug)]
 pub(super) enum Kept {
     /// Nothing: a cache of every token can be cut anywhere.
@@ -138,7 +138,7 @@ impl State {
     }
 
     /// Whether there are lengths to which it can't be cut.
-    pub(super) fn needs_checkpoints(&self) -> bool {
+    pub(super) fn needs_restore_points(&self) -> bool {
         match self {
             State::Kv(cache) => cache.has_window(),
             State::Latent(_) => false,
@@ -164,7 +164,7 @@ impl State {
         }
     }
 
-    /// What a checkpoint keeps of it, at the sequence's length.
+    /// What a restore point keeps of it, at the sequence's length.
     pub(super) fn keep(&self, len: usize) -> Kept {
         match self {
             State::Kv(cache) if cache.has_window() => {

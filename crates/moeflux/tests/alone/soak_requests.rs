@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::engines::{engine, prompt};
 use moeflux::engine::{SchedulerOptions, SubmitError, SubmitOptions};
 use moeflux::placement::Machine;
-use moeflux::{EngineHandle, Event, GenerateRequest, Numbers, SamplingOptions, StopReason};
+use moeflux::{EngineHandle, Event, GenerateRequest, Precision, SamplingOptions, StopReason};
 
 const CLIENTS: u64 = 8;
 /// Of prefixes and sequences: reached soon, so that memory settles.
@@ -46,7 +46,7 @@ fn soak() {
     let folder = tempfile::tempdir().unwrap();
     let canary = request(prompt(40, 1), 5, 12);
     let expected = {
-        let mut engine = engine("demo", Numbers::Fast, 64);
+        let mut engine = engine("demo", Precision::Fast, 64);
         let mut sequence = engine.sequence();
         let events = engine.generate(&mut sequence, canary.clone()).unwrap();
         tokens(events.map(Result::unwrap)).0
@@ -58,7 +58,7 @@ fn soak() {
         state_budget: Some(STATES),
         ..SchedulerOptions::default()
     };
-    let handle = EngineHandle::start(engine("demo", Numbers::Fast, 64), &options).unwrap();
+    let handle = EngineHandle::start(engine("demo", Precision::Fast, 64), &options).unwrap();
     let (start, length) = (Instant::now(), Duration::from_secs(seconds));
     let tally = Tally::default();
     let mut settled = None;

@@ -4,7 +4,7 @@ use crate::common::{Reference, argmax, data, max_diff};
 use crate::device;
 use moeflux::backend::gpu::GpuBackend;
 use moeflux::engine::{Input, Outputs};
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 
 /// On logits.
 const TOLERANCE: f32 = 5e-4;
@@ -33,7 +33,7 @@ fn engine(family: &str, checkpoint: &str, prefill_chunk: usize) -> Engine {
     let model = Model::open(&data(family).join(checkpoint), &ModelOptions::default()).unwrap();
     let backend = GpuBackend::new(device()).unwrap();
     let options = EngineOptions {
-        numbers: Numbers::Exact,
+        precision: Precision::Exact,
         prefill_chunk: Some(prefill_chunk),
         ..EngineOptions::default()
     };

@@ -10,7 +10,7 @@ use moeflux::backend::gpu::{GpuMemory, HostCopyError, bytes_of_experts};
 use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{ExpertOptions, HostCopy, StoreError, StoreOptions, Through};
 use moeflux::placement::{MemoryRequest, needs};
-use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Precision};
 use moeflux_gpu::Device;
 
 const CASES: &[(&str, &str)] = &[
@@ -38,7 +38,7 @@ fn model(family: &str, checkpoint: &str) -> Model {
 
 fn options(experts: ExpertOptions) -> EngineOptions {
     EngineOptions {
-        numbers: Numbers::Exact,
+        precision: Precision::Exact,
         prefill_chunk: Some(PROMPT),
         experts,
         ..EngineOptions::default()

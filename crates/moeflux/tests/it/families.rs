@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::{copy_with, data};
 use moeflux::graph::StateSpec;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn refusal(folder: &Path) -> String {
 
 fn logits(folder: &Path) -> Vec<u32> {
     let mut engine =
-        Engine::new(open(folder), &EngineOptions { numbers: Numbers::Exact, ..EngineOptions::default() })
+        Engine::new(open(folder), &EngineOptions { precision: Precision::Exact, ..EngineOptions::default() })
             .unwrap();
     let mut sequence = engine.sequence();
     engine.eval_all(&mut sequence, &TOKENS).unwrap().into_iter().map(f32::to_bits).collect()

@@ -7,7 +7,7 @@ use crate::gguf_file::GgufFile;
 use moeflux::checkpoint::gguf::Value;
 use moeflux::checkpoint::{Checkpoint, OpenOptions};
 use moeflux::text::{TextError, Tokenizer};
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -36,7 +36,8 @@ fn written(file: &GgufFile) -> TempDir {
 fn logits(path: &Path, tokens: &[u32]) -> Vec<f32> {
     let model = Model::open(path, &ModelOptions::default()).unwrap();
     let mut engine =
-        Engine::new(model, &EngineOptions { numbers: Numbers::Exact, ..EngineOptions::default() }).unwrap();
+        Engine::new(model, &EngineOptions { precision: Precision::Exact, ..EngineOptions::default() })
+            .unwrap();
     let mut sequence = engine.sequence();
     engine.eval(&mut sequence, tokens).unwrap()
 }

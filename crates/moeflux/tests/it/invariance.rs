@@ -9,7 +9,7 @@ use moeflux::backend::{Data, Observer};
 use moeflux::engine::{Input, Outputs};
 use moeflux::graph::{Op, Plan, StepShape, TensorInfo};
 use moeflux::sequence::KvType;
-use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers, Sequence};
+use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Precision, Sequence};
 use proptest::prelude::*;
 
 /// `demo`, `family/checkpoint`, or a checkpoint of `qwen3_5_moe`.
@@ -46,23 +46,23 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 }
 
 /// The prompt whole, with one thread and planned memory: what everything else is compared with.
-fn whole(name: &str, tokens: &[u32], numbers: Numbers) -> Vec<u32> {
-    let mut engine = engine(name, &EngineOptions { numbers, ..options() });
+fn whole(name: &str, tokens: &[u32], precision: Precision) -> Vec<u32> {
+    let mut engine = engine(name, &EngineOptions { precision, ..options() });
     let mut sequence = engine.sequence();
     bits(&engine.eval_all(&mut sequence, tokens).unwrap())
 }
 
 #[test]
 fn chunks_threads_and_memory_plans_do_not_change_a_bit_of_exact_numbers() {
-    chunks_threads_and_memory_plans_do_not_change_a_bit(Numbers::Exact);
+    chunks_threads_and_memory_plans_do_not_change_a_bit(Precision::Exact);
 }
 
 #[test]
 fn chunks_threads_and_memory_plans_do_not_change_a_bit_of_fast_numbers() {
-    chunks_threads_and_memory_plans_do_not_change_a_bit(Numbers::Fast);
+    chunks_threads_and_memory_plans_do_not_change_a_bit(Precision::Fast);
 }
 
-fn chunks_threads_and_memory_plans_do_not_change_a_bit(numbers: Numbers) {
+fn chunks_threads_and_memory_plans_do_not_change_a_bit(precision: Precision) {
     for name in [
         "hf",
         "mlx-q4",
@@ -76,14 +76,14 @@ fn chunks_threads_and_memory_plans_do_not_change_a_bit(numbers: Numbers) {
     ] {
         // Beyond a block of the KV cache, and so far beyond the window of gpt_oss that a block of it is dropped.
         let tokens = prompt(130.min(model(name).context_length()), 7);
-        let expected = whole(name, &tokens, numbers);
+        let expected = whole(name, &tokens, precision);
         let mut runs = vec![(7, 5, true), (1000, 5, false)];
         for chunk in [1, 3, 7, 64, 1000] {
             runs.extend([(chunk, 1, true), (chunk, 2, true), (chunk, 2, false)]);
         }
         for (prefill_chunk, threads, planned_memory) in runs {
             let prefill_chunk = Some(prefill_chunk);
-            let options = EngineOptions { threads, numbers, prefill_chunk, planned_memory, ..options() };
+            let options = EngineOptions { threads, precision, prefill_chunk, planned_memory, ..options() };
             let mut engine = engine(name, &options);
             let mut sequence = engine.sequence();
             let found = bits(&engine.eval_all(&mut sequence, &tokens).unwrap());
@@ -119,10 +119,11 @@ fn plans_never_share_a_living_buffer() {
     }
 }
 
-fn shared_model_logits(numbers: Numbers) -> &'static Vec<Vec<u32>> {
+fn shared_model_logits(precision: Precision) -> &'static Vec<Vec<u32>> {
     static LOGITS: [OnceLock<Vec<Vec<u32>>>; 2] = [OnceLock::new(), OnceLock::new()];
-    LOGITS[usize::from(numbers == Numbers::Fast)]
-        .get_or_init(|| (0..3).map(|s| whole("mlx-mixed", &prompt(40 + 17 * s, s as u32), numbers)).collect())
+    LOGITS[usize::from(precision == Precision::Fast)].get_or_init(|| {
+        (0..3).map(|s| whole("mlx-mixed", &prompt(40 + 17 * s, s as u32), precision)).collect()
+    })
 }
 
 proptest! {
@@ -133,11 +134,11 @@ proptest! {
     fn a_batch_does_not_change_a_bit(
         schedule in prop::collection::vec(prop::collection::vec((0_usize..3, 1_usize..20), 1..4), 12),
         threads in 1_usize..4,
-        numbers in prop::sample::select(vec![Numbers::Exact, Numbers::Fast]),
+        precision in prop::sample::select(vec![Precision::Exact, Precision::Fast]),
     ) {
-        let expected = shared_model_logits(numbers);
+        let expected = shared_model_logits(precision);
         let prompts: Vec<Vec<u32>> = (0..3).map(|s| prompt(40 + 17 * s, s as u32)).collect();
-        let mut engine = engine("mlx-mixed", &EngineOptions { threads, numbers, ..options() });
+        let mut engine = engine("mlx-mixed", &EngineOptions { threads, precision, ..options() });
         let vocab_size = engine.model().vocab_size();
         let mut sequences: Vec<Sequence> = (0..3).map(|_| engine.sequence()).collect();
         for step in schedule {
@@ -212,7 +213,7 @@ fn a_cancelled_step_leaves_its_sequence_as_it_was() {
     let mut sequence = engine.sequence();
     let expected = bits(&engine.eval(&mut sequence, &tokens).unwrap());
 
-    let mut backend = CpuBackend::new(1, options().numbers).unwrap();
+    let mut backend = CpuBackend::new(1, options().precision).unwrap();
     let mut sequence = model.sequence(backend.kv_type());
     let mut run = |sequence: &mut Sequence, tokens: &[u32], cancel_after: Option<usize>| {
         let first = sequence.len() as u32;

@@ -9,7 +9,7 @@ use moeflux::engine::Input;
 use moeflux::graph::{Op, StateId, StepShape, TensorInfo};
 use moeflux::sequence::State;
 use moeflux::sequence::mflx::MflxError;
-use moeflux::{Engine, Error, Numbers, Sequence};
+use moeflux::{Engine, Error, Precision, Sequence};
 
 /// Keeps all floats of a step by label.
 #[derive(Default)]
@@ -76,13 +76,13 @@ fn written(engine: &mut Engine, tokens: &[u32], version: u32) -> (Sequence, Vec<
 
 #[test]
 fn files_of_both_versions_load() {
-    for (name, numbers) in [
-        ("qwen3_5_moe/hf", Numbers::Exact),
-        ("qwen3_5_moe/mlx-q4", Numbers::Fast),
-        ("demo", Numbers::Fast),
-        ("qwen3_next/hf", Numbers::Exact),
+    for (name, precision) in [
+        ("qwen3_5_moe/hf", Precision::Exact),
+        ("qwen3_5_moe/mlx-q4", Precision::Fast),
+        ("demo", Precision::Fast),
+        ("qwen3_next/hf", Precision::Exact),
     ] {
-        let mut engine = engine(name, numbers, 200);
+        let mut engine = engine(name, precision, 200);
         for version in [1, 2] {
             let tokens = prompt(100, 1);
             let (_, file) = written(&mut engine, &tokens, version);
@@ -98,11 +98,11 @@ fn files_of_both_versions_load() {
 
 #[test]
 fn what_is_exported_is_such_a_file() {
-    let mut exact = engine("qwen3_5_moe/hf", Numbers::Exact, 200);
+    let mut exact = engine("qwen3_5_moe/hf", Precision::Exact, 200);
     let (sequence, file) = written(&mut exact, &prompt(100, 1), 2);
     assert!(exact.export_mflx(&sequence).unwrap() == file);
     // Half floats are exported as what they are: a second trip changes nothing.
-    let mut fast = engine("demo", Numbers::Fast, 200);
+    let mut fast = engine("demo", Precision::Fast, 200);
     let tokens = prompt(70, 2);
     let (sequence, _) = written(&mut fast, &tokens, 2);
     let file = fast.export_mflx(&sequence).unwrap();
@@ -117,8 +117,8 @@ fn what_is_exported_is_such_a_file() {
 /// GGUF has value heads in another order, so a file of one format must fit a model of the other.
 #[test]
 fn heads_in_another_order_are_put_in_theirs() {
-    let mut hf = engine("qwen3_5_moe/hf", Numbers::Exact, 200);
-    let mut gguf = engine("qwen3_5_moe/gguf-q8_0", Numbers::Exact, 200);
+    let mut hf = engine("qwen3_5_moe/hf", Precision::Exact, 200);
+    let mut gguf = engine("qwen3_5_moe/gguf-q8_0", Precision::Exact, 200);
     let tokens = prompt(50, 3);
     let (sequence, _) = written(&mut hf, &tokens, 2);
     let file = hf.export_mflx(&sequence).unwrap();
@@ -140,7 +140,7 @@ fn heads_in_another_order_are_put_in_theirs() {
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let mut engine = engine("qwen3_5_moe/hf", Numbers::Exact, 200);
+    let mut engine = engine("qwen3_5_moe/hf", Precision::Exact, 200);
     let tokens = prompt(20, 1);
     let (_, file) = written(&mut engine, &tokens, 2);
     let import = |bytes: &[u8], tokens: &[u32]| match engine.import_mflx(bytes, tokens) {
@@ -163,7 +163,7 @@ fn what_does_not_fit_is_an_error() {
     let error = engine.import_mflx(&file, &[1 << 30; 20]);
     assert!(matches!(error, Err(Error::TokenOutOfRange { .. })));
     for other in ["qwen3_moe/hf", "deepseek_v3/hf", "gpt_oss/hf"] {
-        let other = crate::common::engines::engine(other, Numbers::Exact, 200);
+        let other = crate::common::engines::engine(other, Precision::Exact, 200);
         let error = other.export_mflx(&other.sequence()).unwrap_err();
         assert!(matches!(error, Error::Mflx(MflxError::Unsupported(_))), "{error}");
     }

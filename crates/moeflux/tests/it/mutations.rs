@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::common::data;
 use moeflux::checkpoint::{OpenOptions, config};
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 use serde_json::{Map, Value, json};
 
 const FAMILIES: &[&str] = &[
@@ -104,7 +104,7 @@ fn with_config(source: &Path, config: &Value) -> tempfile::TempDir {
 }
 
 fn logits(model: Model) -> Vec<u32> {
-    let options = EngineOptions { numbers: Numbers::Exact, threads: 1, ..EngineOptions::default() };
+    let options = EngineOptions { precision: Precision::Exact, threads: 1, ..EngineOptions::default() };
     let mut engine = Engine::new(model, &options).unwrap();
     let mut sequence = engine.sequence();
     engine.eval_all(&mut sequence, &TOKENS).unwrap().into_iter().map(f32::to_bits).collect()

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use crate::common::{Reference, argmax, data, root};
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 use moeflux_kernels::{InstructionSet, set_instruction_set};
 use twox_hash::XxHash3_64;
 
 static TURN: Mutex<()> = Mutex::new(());
 
-fn engine(folder: &std::path::Path, numbers: Numbers) -> Engine {
+fn engine(folder: &std::path::Path, precision: Precision) -> Engine {
     let model = Model::open(folder, &ModelOptions::default()).unwrap();
-    Engine::new(model, &EngineOptions { numbers, ..EngineOptions::default() }).unwrap()
+    Engine::new(model, &EngineOptions { precision, ..EngineOptions::default() }).unwrap()
 }
 
 /// Logits of all tokens, `[n, vocab_size]`, in windows of so many tokens.
@@ -63,7 +63,7 @@ fn clear_choices_stay() {
     println!("{:<28} {:>6}  agree of those that lead by {MARGINS:?}", "case", "tokens");
     let (mut totals, mut failures) = ([(0, 0); MARGINS.len()], Vec::new());
     for (name, folder, reference) in cases {
-        let (mut exact, mut fast) = (engine(&folder, Numbers::Exact), engine(&folder, Numbers::Fast));
+        let (mut exact, mut fast) = (engine(&folder, Precision::Exact), engine(&folder, Precision::Fast));
         let vocab_size = exact.model().vocab_size();
         let (mut tokens, mut counts) = (0, [(0, 0); MARGINS.len()]);
         for prompt in prompts(&reference) {
@@ -104,7 +104,7 @@ fn every_instruction_set_gives_the_same_logits() {
     let mut found = String::new();
     for (name, folder, reference) in cases() {
         let prompt = &prompts(&reference)[1];
-        let mut engine = engine(&folder, Numbers::Fast);
+        let mut engine = engine(&folder, Precision::Fast);
         let outputs: Vec<_> = InstructionSet::available()
             .map(|set| {
                 set_instruction_set(set);
@@ -129,7 +129,7 @@ fn the_demo_loses_little() {
     const WINDOW: usize = 512;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = root().join("models/demo");
-    let (mut exact, mut fast) = (engine(&folder, Numbers::Exact), engine(&folder, Numbers::Fast));
+    let (mut exact, mut fast) = (engine(&folder, Precision::Exact), engine(&folder, Precision::Fast));
     let text = std::fs::read_to_string(data("heldout.txt")).unwrap();
     let tokens = exact.model().tokenizer().encode(&text).unwrap();
     let vocab_size = exact.model().vocab_size();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::engines::{bits, engine, prompt};
 use crate::common::root;
-use moeflux::Numbers;
+use moeflux::Precision;
 use moeflux::backend::{Data, Observer};
 use moeflux::engine::Input;
 use moeflux::graph::{Op, TensorInfo};
@@ -58,7 +58,7 @@ impl Observer for Watch {
 
 #[test]
 fn every_operation_of_a_step_can_be_watched() {
-    let mut engine = engine("qwen3_next/mlx-q4", Numbers::Fast, 64);
+    let mut engine = engine("qwen3_next/mlx-q4", Precision::Fast, 64);
     let tokens = prompt(20, 1);
     let mut sequence = engine.sequence();
     let mut watch = Watch::default();

@@ -9,7 +9,7 @@ use moeflux::placement::{
     ExpertShare, Forecast, GpuMemory, Hits, MemoryRequest, Placement, Residence, Speeds, StepFacts, cost,
     needs,
 };
-use moeflux::{EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{EngineOptions, Model, ModelOptions, Precision};
 
 use crate::demo;
 
@@ -39,7 +39,7 @@ fn the_weights_of_a_tokens_operations_are_those_of_the_summary() {
             _ => None,
         })
         .collect();
-    let facts = StepFacts { first: 0, cache_element: 4, numbers: Numbers::Exact, visited: &visited };
+    let facts = StepFacts { first: 0, cache_element: 4, precision: Precision::Exact, visited: &visited };
     let (mut dense, mut experts) = (0, 0);
     for op in graph.ops() {
         let weights = cost(op, &graph, model.weights(), &facts).weights;
@@ -92,8 +92,8 @@ fn every_family_can_be_measured() {
     for family in ["deepseek_v3", "glm4_moe", "gpt_oss", "mixtral", "qwen3", "qwen3_next"] {
         let path = crate::common::data(&format!("{family}/hf"));
         let model = Model::open(&path, &ModelOptions::default()).unwrap();
-        for numbers in [Numbers::Exact, Numbers::Fast] {
-            let options = EngineOptions { threads: 2, numbers, ..EngineOptions::default() };
+        for precision in [Precision::Exact, Precision::Fast] {
+            let options = EngineOptions { threads: 2, precision, ..EngineOptions::default() };
             let speeds = devices::cpu_speeds(&model, &options, 5, &mut Measurements::default()).unwrap();
             assert!(speeds.decode_seconds > 0.0 && speeds.prefill_seconds > 0.0, "{family}");
         }

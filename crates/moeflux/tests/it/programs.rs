@@ -9,7 +9,7 @@ use crate::property;
 use moeflux::engine::{Input, Outputs};
 use moeflux::sequence::PrefixCache;
 use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotOptions};
-use moeflux::{CancelToken, Engine, GenerateRequest, Numbers, Sequence};
+use moeflux::{CancelToken, Engine, GenerateRequest, Precision, Sequence};
 use proptest::prelude::*;
 
 const SEQUENCES: usize = 3;
@@ -191,8 +191,8 @@ impl Machine {
                 assert_eq!(self.sequences[of].truncation_cost(self.sequences[of].len()), Some(0));
             }
             Command::Budget { of, kilobytes } => {
-                self.sequences[of].set_checkpoint_budget(kilobytes << 10);
-                assert!(self.sequences[of].checkpoint_bytes() <= kilobytes << 10);
+                self.sequences[of].set_restore_point_budget(kilobytes << 10);
+                assert!(self.sequences[of].restore_point_bytes() <= kilobytes << 10);
             }
             Command::Save { of, checkpoints } => {
                 let mut bytes = Vec::new();
@@ -254,8 +254,8 @@ impl Machine {
 }
 
 fn programs_change_no_bit(name: &str, cases: u32) {
-    for numbers in [Numbers::Exact, Numbers::Fast] {
-        programs_change_no_bit_of(engine(name, numbers, 40), &format!("{name}, {numbers:?}"), cases);
+    for precision in [Precision::Exact, Precision::Fast] {
+        programs_change_no_bit_of(engine(name, precision, 40), &format!("{name}, {precision:?}"), cases);
     }
 }
 

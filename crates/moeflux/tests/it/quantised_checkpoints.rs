@@ -10,7 +10,7 @@ use moeflux::checkpoint::{Checkpoint, OpenOptions};
 use moeflux::convert::{self, RunOptions};
 use moeflux::experts::ExpertOptions;
 use moeflux::placement::MemoryRequest;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 use moeflux_kernels::{Encoding, Float, Matrix, Packing};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
@@ -207,13 +207,13 @@ fn twins(case: &Case) -> [TempDir; 2] {
     [write(&source, &quantised, Some(&case.config)), write(&source, &floats, None)]
 }
 
-fn logits(folder: &Path, numbers: Numbers, budget: Option<u64>) -> Vec<f32> {
+fn logits(folder: &Path, precision: Precision, budget: Option<u64>) -> Vec<f32> {
     let model = Model::open(folder, &ModelOptions::default()).unwrap();
     let vocab_size = model.vocab_size() as u32;
     let tokens: Vec<u32> = (0..24).map(|i| (i * 7919 + 13) % vocab_size).collect();
     let memory = MemoryRequest { process: None, experts: budget };
     let experts = ExpertOptions { memory, ..ExpertOptions::default() };
-    let options = EngineOptions { threads: 2, numbers, experts, ..EngineOptions::default() };
+    let options = EngineOptions { threads: 2, precision, experts, ..EngineOptions::default() };
     let mut engine = Engine::new(model, &options).unwrap();
     let mut sequence = engine.sequence();
     let logits = engine.eval_all(&mut sequence, &tokens).unwrap();
@@ -226,15 +226,19 @@ fn logits_are_those_of_the_same_weights_in_float32() {
     let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     for case in cases() {
         let [quantised, floats] = twins(&case);
-        let expected = logits(floats.path(), Numbers::Exact, None);
+        let expected = logits(floats.path(), Precision::Exact, None);
         assert!(expected.iter().all(|logit| logit.is_finite()), "{}", case.name);
         let expected = bits(expected);
-        assert!(bits(logits(quantised.path(), Numbers::Exact, None)) == expected, "{}", case.name);
+        assert!(bits(logits(quantised.path(), Precision::Exact, None)) == expected, "{}", case.name);
         let small = Some(400_000);
-        assert!(bits(logits(quantised.path(), Numbers::Exact, small)) == expected, "{}, streamed", case.name);
-        let fast = bits(logits(quantised.path(), Numbers::Fast, None));
         assert!(
-            bits(logits(quantised.path(), Numbers::Fast, small)) == fast,
+            bits(logits(quantised.path(), Precision::Exact, small)) == expected,
+            "{}, streamed",
+            case.name
+        );
+        let fast = bits(logits(quantised.path(), Precision::Fast, None));
+        assert!(
+            bits(logits(quantised.path(), Precision::Fast, small)) == fast,
             "{}, fast, streamed",
             case.name
         );
@@ -249,7 +253,7 @@ fn logits_are_those_of_the_same_weights_in_float32() {
         let target = quantised.path().join("pack");
         let options = RunOptions { threads: 2, restart: false };
         convert::run(&plan("lossless").unwrap(), model.checkpoint(), &target, &options, &|_, _| {}).unwrap();
-        assert!(bits(logits(&target, Numbers::Exact, None)) == expected, "{}, pack", case.name);
-        assert!(bits(logits(&target, Numbers::Exact, small)) == expected, "{}, pack, streamed", case.name);
+        assert!(bits(logits(&target, Precision::Exact, None)) == expected, "{}, pack", case.name);
+        assert!(bits(logits(&target, Precision::Exact, small)) == expected, "{}, pack, streamed", case.name);
     }
 }

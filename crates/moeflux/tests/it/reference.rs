@@ -10,7 +10,7 @@ use moeflux::backend::{Data, Observer};
 use moeflux::engine::{Input, Outputs};
 use moeflux::graph::{StateSpec, TensorInfo};
 use moeflux::sequence::State;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers, Sequence};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision, Sequence};
 use serde_json::{Value, json};
 
 /// On logits, and relative to the tensor's magnitude on everything inside the model.
@@ -110,7 +110,8 @@ fn compare(folder: &Path, family: &str, name: &str, reference: &str, failures: &
     let reference = Reference::open(&data(family).join(format!("ref_{reference}.safetensors")));
     let model = Model::open(folder, &ModelOptions::default()).unwrap();
     let mut engine =
-        Engine::new(model, &EngineOptions { numbers: Numbers::Exact, ..EngineOptions::default() }).unwrap();
+        Engine::new(model, &EngineOptions { precision: Precision::Exact, ..EngineOptions::default() })
+            .unwrap();
     let mut row = Row::new(family, name);
     let mut prompts: Vec<String> = (0..5).map(|prompt| format!("p{prompt}")).collect();
     prompts.extend(reference.try_ints("mrope.ids").map(|_| "mrope".to_owned()));

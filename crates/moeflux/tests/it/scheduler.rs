@@ -9,7 +9,7 @@ use moeflux::engine::{
     SubmitOptions, Ticket,
 };
 use moeflux::sampling::{Constraint, SamplingOptions};
-use moeflux::{Engine, EngineHandle, Error, Event, GenerateRequest, Numbers, StopReason};
+use moeflux::{Engine, EngineHandle, Error, Event, GenerateRequest, Precision, StopReason};
 use proptest::prelude::*;
 
 const FAMILIES: [&str; 4] = ["demo", "qwen3_next/mlx-q4", "deepseek_v3/hf", "gpt_oss/hf"];
@@ -95,7 +95,7 @@ fn each_gets_what_it_would_get_alone() {
                 request([prompt(90, 3), prompt(20, 9)].concat(), 8, 6),
             ])
             .collect();
-        let mut single = engine(family, Numbers::Fast, 64);
+        let mut single = engine(family, Precision::Fast, 64);
         let expected: Vec<Told> =
             requests.iter().map(|request| alone(&mut single, request.clone())).collect();
         // Few and many at once, prompts in small and large parts, with and without prefixes.
@@ -108,7 +108,7 @@ fn each_gets_what_it_would_get_alone() {
                 prefix_cache,
                 ..SchedulerOptions::default()
             };
-            let handle = start(engine(family, Numbers::Fast, 64), &options);
+            let handle = start(engine(family, Precision::Fast, 64), &options);
             let submit =
                 |request: &GenerateRequest| handle.submit(request.clone(), SubmitOptions::default()).unwrap();
             let tickets: Vec<Ticket> = requests.iter().map(submit).collect();
@@ -126,8 +126,8 @@ fn each_gets_what_it_would_get_alone() {
 fn samples_part_where_the_prompt_ends() {
     for family in FAMILIES {
         let asked = request(prompt(90, 1), 40, 8);
-        let mut single = engine(family, Numbers::Fast, 64);
-        let handle = start(engine(family, Numbers::Fast, 64), &SchedulerOptions::default());
+        let mut single = engine(family, Precision::Fast, 64);
+        let handle = start(engine(family, Precision::Fast, 64), &SchedulerOptions::default());
         let tickets = handle.submit_samples(asked.clone(), 4, SubmitOptions::default()).unwrap();
         for (index, ticket) in (0..).zip(tickets) {
             let mut request = asked.clone();
@@ -142,7 +142,7 @@ fn samples_part_where_the_prompt_ends() {
 #[test]
 fn what_was_read_is_not_read_again() {
     for family in FAMILIES {
-        let handle = start(engine(family, Numbers::Fast, 64), &SchedulerOptions::default());
+        let handle = start(engine(family, Precision::Fast, 64), &SchedulerOptions::default());
         let submit = |prompt: Vec<u32>| {
             let ticket = handle.submit(request(prompt, 2, 5), SubmitOptions::default()).unwrap();
             all(ticket).unwrap()
@@ -165,7 +165,7 @@ fn little_memory_makes_them_take_turns() {
     for family in FAMILIES {
         let requests: Vec<GenerateRequest> =
             (0..5).map(|i| request(prompt(20 + i as usize, i), u64::from(i), 90)).collect();
-        let mut single = engine(family, Numbers::Fast, 64);
+        let mut single = engine(family, Precision::Fast, 64);
         let bytes = {
             let mut sequence = single.sequence();
             single.eval(&mut sequence, &prompt(115, 1)).unwrap();
@@ -173,7 +173,7 @@ fn little_memory_makes_them_take_turns() {
         };
         // For two at the end, and for more at the beginning.
         let options = SchedulerOptions { state_budget: Some(2 * bytes), ..SchedulerOptions::default() };
-        let handle = start(engine(family, Numbers::Fast, 64), &options);
+        let handle = start(engine(family, Precision::Fast, 64), &options);
         let tickets: Vec<Ticket> =
             requests.iter().map(|r| handle.submit(r.clone(), SubmitOptions::default()).unwrap()).collect();
         for (ticket, request) in tickets.into_iter().zip(requests) {
@@ -185,7 +185,7 @@ fn little_memory_makes_them_take_turns() {
 #[test]
 fn one_alone_may_not_take_more_than_there_is() {
     let options = SchedulerOptions { state_budget: Some(1000), ..SchedulerOptions::default() };
-    let handle = start(engine("qwen3_moe/hf", Numbers::Fast, 64), &options);
+    let handle = start(engine("qwen3_moe/hf", Precision::Fast, 64), &options);
     let told =
         all(handle.submit(request(prompt(200, 1), 1, 100), SubmitOptions::default()).unwrap()).unwrap();
     assert_eq!(told.stop(), &StopReason::MemoryFull);
@@ -193,8 +193,8 @@ fn one_alone_may_not_take_more_than_there_is() {
 
 #[test]
 fn who_is_cancelled_leaves_the_others_alone() {
-    let mut single = engine("demo", Numbers::Fast, 64);
-    let handle = start(engine("demo", Numbers::Fast, 64), &SchedulerOptions::default());
+    let mut single = engine("demo", Precision::Fast, 64);
+    let handle = start(engine("demo", Precision::Fast, 64), &SchedulerOptions::default());
     let submit = |request| handle.submit(request, SubmitOptions::default()).unwrap();
     let stays = request(prompt(50, 1), 1, 60);
     let mut long = submit(request(prompt(20, 2), 2, 1500));
@@ -223,7 +223,7 @@ fn who_is_cancelled_leaves_the_others_alone() {
 #[test]
 fn a_full_queue_and_bad_requests_are_refused_at_once() {
     let options = SchedulerOptions { max_running: 1, max_queued: 2, ..SchedulerOptions::default() };
-    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let handle = start(engine("demo", Precision::Fast, 64), &options);
     let submit = |request| handle.submit(request, SubmitOptions::default());
     let mut running = submit(request(prompt(20, 1), 1, 1900)).unwrap();
     assert!(running.next().unwrap().is_ok());
@@ -254,7 +254,7 @@ fn a_full_queue_and_bad_requests_are_refused_at_once() {
 #[test]
 fn the_higher_priority_goes_first() {
     let options = SchedulerOptions { max_running: 1, ..SchedulerOptions::default() };
-    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let handle = start(engine("demo", Precision::Fast, 64), &options);
     let mut first = handle.submit(request(prompt(20, 1), 1, 200), SubmitOptions::default()).unwrap();
     assert!(first.next().unwrap().is_ok());
     let submit = |priority| {
@@ -270,7 +270,7 @@ fn the_higher_priority_goes_first() {
 #[test]
 fn a_long_prompt_stalls_nobody() {
     let options = SchedulerOptions { mixed_tokens: Some(16), ..SchedulerOptions::default() };
-    let handle = start(engine("demo", Numbers::Fast, 256), &options);
+    let handle = start(engine("demo", Precision::Fast, 256), &options);
     let submit = |request| handle.submit(request, SubmitOptions::default()).unwrap();
     let answering = submit(request(prompt(10, 1), 1, 400));
     let long = submit(request(prompt(1900, 2), 1, 4));
@@ -283,7 +283,7 @@ fn a_long_prompt_stalls_nobody() {
 fn embeddings_are_means_and_do_not_depend_on_others() {
     let tokens = prompt(100, 1);
     let embed = |chunk: usize, beside: bool| {
-        let handle = start(engine("demo", Numbers::Fast, chunk), &SchedulerOptions::default());
+        let handle = start(engine("demo", Precision::Fast, chunk), &SchedulerOptions::default());
         let others: Vec<_> = (0..3)
             .filter(|_| beside)
             .map(|i| handle.submit(request(prompt(30, i), 1, 30), SubmitOptions::default()).unwrap())
@@ -304,9 +304,9 @@ fn sequences_are_saved_and_restored() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("story.moeflux");
     let tokens = prompt(150, 1);
-    let handle = start(engine("demo", Numbers::Fast, 64), &SchedulerOptions::default());
+    let handle = start(engine("demo", Precision::Fast, 64), &SchedulerOptions::default());
     assert_eq!(handle.save(tokens.clone(), path.clone()).unwrap().wait().unwrap().tokens, 150);
-    let other = start(engine("demo", Numbers::Fast, 64), &SchedulerOptions::default());
+    let other = start(engine("demo", Precision::Fast, 64), &SchedulerOptions::default());
     let missing = other.restore(folder.path().join("none")).unwrap().wait();
     let Err(RequestError::Failed(error)) = missing else { panic!("{missing:?}") };
     assert!(matches!(&*error, Error::Snapshot { .. }), "{error}");
@@ -314,12 +314,12 @@ fn sequences_are_saved_and_restored() {
     let asked = request([tokens, prompt(5, 2)].concat(), 3, 6);
     let told = all(other.submit(asked.clone(), SubmitOptions::default()).unwrap()).unwrap();
     assert_eq!(told.outcome.as_ref().unwrap().cached_tokens, 150);
-    told.assert_same(&alone(&mut engine("demo", Numbers::Fast, 64), asked));
+    told.assert_same(&alone(&mut engine("demo", Precision::Fast, 64), asked));
 }
 
 #[test]
 fn shutting_down_lets_answers_finish_or_stops_them() {
-    let handle = start(engine("demo", Numbers::Fast, 64), &SchedulerOptions::default());
+    let handle = start(engine("demo", Precision::Fast, 64), &SchedulerOptions::default());
     let short = handle.submit(request(prompt(20, 1), 1, 20), SubmitOptions::default()).unwrap();
     let waits = handle.clone();
     let thread = std::thread::spawn(move || waits.shutdown(Duration::from_mins(1)));
@@ -328,7 +328,7 @@ fn shutting_down_lets_answers_finish_or_stops_them() {
     let late = handle.submit(request(prompt(20, 1), 1, 20), SubmitOptions::default());
     assert!(matches!(late, Err(SubmitError::Stopped)), "{late:?}");
 
-    let handle = start(engine("demo", Numbers::Fast, 64), &SchedulerOptions::default());
+    let handle = start(engine("demo", Precision::Fast, 64), &SchedulerOptions::default());
     let long = handle.submit(request(prompt(20, 1), 1, 1900), SubmitOptions::default()).unwrap();
     let start = Instant::now();
     handle.shutdown(Duration::ZERO);
@@ -340,7 +340,8 @@ fn shutting_down_lets_answers_finish_or_stops_them() {
 #[test]
 fn requests_are_submitted_stepped_and_cancelled() {
     let asked: Vec<GenerateRequest> = (0..3).map(|i| request(prompt(20, i), u64::from(i), 12)).collect();
-    let mut core = EngineCore::new(engine("demo", Numbers::Fast, 64), &SchedulerOptions::default()).unwrap();
+    let mut core =
+        EngineCore::new(engine("demo", Precision::Fast, 64), &SchedulerOptions::default()).unwrap();
     assert!(core.is_idle() && core.step().is_empty());
     let submit = |request: &GenerateRequest, core: &mut EngineCore| {
         core.submit(request.clone(), SubmitOptions::default()).unwrap()
@@ -358,7 +359,7 @@ fn requests_are_submitted_stepped_and_cancelled() {
             core.cancel(ids[1]);
         }
     }
-    let mut single = engine("demo", Numbers::Fast, 64);
+    let mut single = engine("demo", Precision::Fast, 64);
     for index in [0, 2] {
         told[index].assert_same(&alone(&mut single, asked[index].clone()));
     }
@@ -379,14 +380,14 @@ proptest! {
         family in 0..FAMILIES.len(),
         budget in proptest::option::of(1_u64 << 18..1 << 23),
     ) {
-        let mut single = engine(FAMILIES[family], Numbers::Fast, 64);
+        let mut single = engine(FAMILIES[family], Precision::Fast, 64);
         let options = SchedulerOptions {
             max_running,
             mixed_tokens: Some(mixed),
             state_budget: budget,
             ..SchedulerOptions::default()
         };
-        let handle = start(engine(FAMILIES[family], Numbers::Fast, 64), &options);
+        let handle = start(engine(FAMILIES[family], Precision::Fast, 64), &options);
         let tickets: Vec<_> = requests
             .iter()
             .map(|&(n, seed, max_tokens, cancel_at)| {
@@ -423,9 +424,9 @@ proptest! {
 fn callers_get_equal_parts_and_the_same_bits() {
     let options = SchedulerOptions { max_running: 2, ..SchedulerOptions::default() };
     let long = |seed: u32| request(prompt(20, seed), u64::from(seed), 300);
-    let mut one = engine("demo", Numbers::Fast, 64);
+    let mut one = engine("demo", Precision::Fast, 64);
     let expected: Vec<Told> = (0..4).map(|seed| alone(&mut one, long(seed))).collect();
-    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let handle = start(engine("demo", Precision::Fast, 64), &options);
     let submit =
         |request, share| handle.submit(request, SubmitOptions { share, ..SubmitOptions::default() }).unwrap();
     let tickets: Vec<_> = (0..4).map(|seed| submit(long(seed), 1)).collect();
@@ -448,7 +449,7 @@ fn callers_get_equal_parts_and_the_same_bits() {
 #[test]
 fn what_nobody_reads_waits_and_then_ends() {
     let options = SchedulerOptions { max_running: 1, unread_events: 8, ..SchedulerOptions::default() };
-    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let handle = start(engine("demo", Precision::Fast, 64), &options);
     let unread = handle.submit(request(prompt(20, 1), 1, 60), SubmitOptions::default()).unwrap();
     let other = handle.submit(request(prompt(20, 2), 2, 60), SubmitOptions::default()).unwrap();
     assert_eq!(all(other).unwrap().tokens.len(), 60);
@@ -458,12 +459,12 @@ fn what_nobody_reads_waits_and_then_ends() {
         assert!(ended.elapsed() < Duration::from_secs(10), "{:?}", handle.stats());
         std::thread::sleep(Duration::from_millis(1));
     }
-    let expected = alone(&mut engine("demo", Numbers::Fast, 64), request(prompt(20, 1), 1, 60));
+    let expected = alone(&mut engine("demo", Precision::Fast, 64), request(prompt(20, 1), 1, 60));
     all(unread).unwrap().assert_same(&expected);
 
     let time = Some(Duration::from_millis(200));
     let options = SchedulerOptions { unread_events: 8, unread_time: time, ..SchedulerOptions::default() };
-    let handle = start(engine("demo", Numbers::Fast, 64), &options);
+    let handle = start(engine("demo", Precision::Fast, 64), &options);
     let unread = handle.submit(request(prompt(20, 1), 1, 60), SubmitOptions::default()).unwrap();
     let start = Instant::now();
     while handle.stats().cancelled == 0 {

@@ -7,16 +7,16 @@ use moeflux::backend::{Backend, Segment, Step, cpu::CpuBackend};
 use moeflux::engine::Truncated;
 use moeflux::graph::{Plan, StepShape};
 use moeflux::sequence::PrefixCache;
-use moeflux::{Engine, Error, Event, GenerateRequest, Numbers};
+use moeflux::{Engine, Error, Event, GenerateRequest, Precision};
 
 /// Recurrent states, latents, sliding windows beside full attention, full attention, and a model of ordinary make.
 const MODELS: [&str; 5] = ["qwen3_next/hf", "deepseek_v3/hf", "gpt_oss/hf", "qwen3_moe/hf", "demo"];
 
 #[test]
 fn a_truncated_sequence_is_that_of_the_tokens_left() {
-    for numbers in [Numbers::Exact, Numbers::Fast] {
+    for precision in [Precision::Exact, Precision::Fast] {
         for name in MODELS {
-            let mut engine = engine(name, numbers, 200);
+            let mut engine = engine(name, precision, 200);
             let n = 300.min(engine.model().context_length() - 2);
             let tokens = prompt(n, 7);
             let mut whole = engine.sequence();
@@ -30,7 +30,7 @@ fn a_truncated_sequence_is_that_of_the_tokens_left() {
                 assert_eq!(truncated, Truncated { replayed: cost }, "{name}, {len} of {n}");
                 assert_eq!((sequence.tokens(), sequence.next_position()), (&tokens[..len], len as u32));
                 let expected = fresh(&mut engine, &tokens[..len]);
-                assert!(probe(&mut engine, &sequence) == expected, "{name}, {numbers:?}: {len} of {n}");
+                assert!(probe(&mut engine, &sequence) == expected, "{name}, {precision:?}: {len} of {n}");
                 // It goes on as any other.
                 let more = prompt(70.min(n - len), 8);
                 if !more.is_empty() {
@@ -49,23 +49,23 @@ fn a_truncated_sequence_is_that_of_the_tokens_left() {
 
 #[test]
 fn truncation_costs_what_the_states_need() {
-    let mut engine = engine("demo", Numbers::Fast, 300);
+    let mut engine = engine("demo", Precision::Fast, 300);
     let tokens = prompt(1300, 1);
     let mut sequence = engine.sequence();
     engine.eval(&mut sequence, &tokens).unwrap();
     // The demo has recurrent states: checkpoints at multiples of 512, though chunks are of 300.
     let costs = [1300, 1299, 1024, 1023, 512, 100, 0].map(|len| sequence.truncation_cost(len).unwrap());
     assert_eq!(costs, [0, 275, 0, 511, 0, 100, 0]);
-    assert!(sequence.checkpoint_bytes() > 0);
-    sequence.set_checkpoint_budget(0);
-    assert_eq!((sequence.truncation_cost(1024), sequence.checkpoint_bytes()), (Some(1024), 0));
+    assert!(sequence.restore_point_bytes() > 0);
+    sequence.set_restore_point_budget(0);
+    assert_eq!((sequence.truncation_cost(1024), sequence.restore_point_bytes()), (Some(1024), 0));
     assert_eq!(sequence.truncation_cost(1301), None);
 }
 
 #[test]
 fn forks_share_memory_until_they_write() {
     for name in MODELS {
-        let mut engine = engine(name, Numbers::Fast, 100);
+        let mut engine = engine(name, Precision::Fast, 100);
         let mut sequence = engine.sequence();
         engine.eval(&mut sequence, &prompt(100, 2)).unwrap();
         assert!(sequence.own_bytes() > 0, "{name}");
@@ -82,10 +82,10 @@ fn forks_share_memory_until_they_write() {
 #[test]
 fn any_first_rows_of_a_step_can_be_kept() {
     for name in MODELS {
-        for numbers in [Numbers::Exact, Numbers::Fast] {
+        for precision in [Precision::Exact, Precision::Fast] {
             let model = model(name);
-            let mut backend = CpuBackend::new(1, numbers).unwrap();
-            let mut engine = engine(name, numbers, 100);
+            let mut backend = CpuBackend::new(1, precision).unwrap();
+            let mut engine = engine(name, precision, 100);
             let tokens = prompt(80, 3);
             let graph = model.graph(StepShape { n_tokens: 5, n_outputs: 1 }).unwrap();
             let plan = Plan::new(&graph);
@@ -128,7 +128,7 @@ fn any_first_rows_of_a_step_can_be_kept() {
             };
             let plan = Plan::new(&graph);
             let found = bits(backend.run(&model, &graph, &plan, &mut step, None).unwrap());
-            assert!(found == fresh(&mut engine, &tokens[..60]), "{name}, {numbers:?}");
+            assert!(found == fresh(&mut engine, &tokens[..60]), "{name}, {precision:?}");
         }
     }
 }
@@ -136,7 +136,7 @@ fn any_first_rows_of_a_step_can_be_kept() {
 #[test]
 fn prefixes_are_found_and_shared() {
     for name in MODELS {
-        let mut engine = engine(name, Numbers::Fast, 100);
+        let mut engine = engine(name, Precision::Fast, 100);
         let tokens = prompt(200.min(engine.model().context_length() - 60), 4);
         let n = tokens.len();
         let mut cache = PrefixCache::new(1 << 30);
@@ -186,7 +186,7 @@ fn prefixes_are_found_and_shared() {
 #[test]
 fn the_least_recently_used_prefix_goes_first() {
     for name in ["demo", "qwen3_moe/hf"] {
-        let mut engine = engine(name, Numbers::Fast, 200);
+        let mut engine = engine(name, Precision::Fast, 200);
         let prompts: Vec<Vec<u32>> = (0..4).map(|seed| prompt(150, 20 + seed)).collect();
         let mut cache = PrefixCache::new(u64::MAX);
         for tokens in &prompts {
@@ -233,7 +233,7 @@ fn time_to_first_token(
 #[test]
 fn a_known_prefix_is_not_read_again() {
     for name in ["demo", "qwen3_moe/hf", "deepseek_v3/hf", "gpt_oss/hf"] {
-        let mut engine = engine(name, Numbers::Fast, 512);
+        let mut engine = engine(name, Precision::Fast, 512);
         let shared = 2000.min(engine.model().context_length() - 40);
         let prefix = prompt(shared, 1);
         let ask = |seed| [&prefix[..], &prompt(20, seed)].concat();

@@ -8,7 +8,7 @@ use crate::common::engines::{engine, fresh, model, probe, prompt};
 use crate::common::{data, pack};
 use moeflux::engine::{Input, Outputs};
 use moeflux::sequence::snapshot::{Expected, Snapshot, SnapshotError, SnapshotOptions};
-use moeflux::{Engine, Error, Model, ModelOptions, Numbers, Sequence};
+use moeflux::{Engine, Error, Model, ModelOptions, Precision, Sequence};
 
 /// A snapshot in memory.
 fn snapshot(engine: &Engine, sequence: &Sequence, options: &SnapshotOptions) -> Vec<u8> {
@@ -25,9 +25,9 @@ fn expected(engine: &Engine) -> Expected {
 fn a_saved_sequence_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sequence");
-    for numbers in [Numbers::Exact, Numbers::Fast] {
+    for precision in [Precision::Exact, Precision::Fast] {
         for name in ["demo", "qwen3_next/hf", "deepseek_v3/hf", "gpt_oss/hf", "qwen3_moe/hf"] {
-            let mut first = engine(name, numbers, 100);
+            let mut first = engine(name, precision, 100);
             for n in [0, 1, 64, 100, 160.min(first.model().context_length() - 20)] {
                 let tokens = prompt(n, 5);
                 let mut sequence = first.sequence();
@@ -41,12 +41,12 @@ fn a_saved_sequence_comes_back() {
                 let options = SnapshotOptions { extra: b"a sampler".to_vec(), checkpoints: n != 100 };
                 first.save(&sequence, &path, &options).unwrap();
                 // Another engine, as after a restart.
-                let mut second = engine(name, numbers, 100);
+                let mut second = engine(name, precision, 100);
                 let Snapshot { sequence: mut loaded, extra } = second.load(&path).unwrap();
                 assert_eq!((loaded.tokens(), extra.as_slice()), (&tokens[..], &b"a sampler"[..]));
                 assert!(
                     probe(&mut second, &loaded) == fresh(&mut first, &tokens),
-                    "{name}, {numbers:?}: {n} tokens"
+                    "{name}, {precision:?}: {n} tokens"
                 );
                 let half = n.div_ceil(2);
                 let replayed = second.truncate(&mut loaded, half).unwrap().replayed;
@@ -59,7 +59,7 @@ fn a_saved_sequence_comes_back() {
 
 #[test]
 fn positions_of_images_come_back() {
-    let mut engine = engine("qwen3_5_moe/hf", Numbers::Exact, 100);
+    let mut engine = engine("qwen3_5_moe/hf", Precision::Exact, 100);
     let mut sequence = engine.sequence();
     let positions = [[0; 3], [1, 1, 1], [1, 1, 2], [1, 2, 1], [1, 2, 2], [3, 3, 3]];
     let tokens = prompt(6, 1);
@@ -75,17 +75,17 @@ fn positions_of_images_come_back() {
 
 #[test]
 fn another_model_refuses_it() {
-    let mut q4 = engine("qwen3_5_moe/mlx-q4", Numbers::Fast, 100);
+    let mut q4 = engine("qwen3_5_moe/mlx-q4", Precision::Fast, 100);
     let mut sequence = q4.sequence();
     q4.eval(&mut sequence, &prompt(10, 1)).unwrap();
     let bytes = snapshot(&q4, &sequence, &SnapshotOptions::default());
     let read = |engine: &Engine| Snapshot::read(&bytes[..], &expected(engine)).unwrap_err();
 
-    let error = read(&engine("qwen3_moe/mlx-q4", Numbers::Fast, 100));
+    let error = read(&engine("qwen3_moe/mlx-q4", Precision::Fast, 100));
     assert!(matches!(error, SnapshotError::OtherModel { .. }), "{error}");
-    let error = read(&engine("qwen3_5_moe/mlx-mixed", Numbers::Fast, 100));
+    let error = read(&engine("qwen3_5_moe/mlx-mixed", Precision::Fast, 100));
     assert!(matches!(error, SnapshotError::OtherWeights { .. }), "{error}");
-    let error = read(&engine("qwen3_5_moe/mlx-q4", Numbers::Exact, 100));
+    let error = read(&engine("qwen3_5_moe/mlx-q4", Precision::Exact, 100));
     assert!(matches!(error, SnapshotError::KvType { .. }), "{error}");
     // The same weights in another format are the same model.
     let (_folder, target) = pack(&data("qwen3_5_moe/mlx-q4"));
@@ -102,7 +102,7 @@ fn another_model_refuses_it() {
 #[test]
 fn no_damaged_snapshot_loads() {
     for (name, n) in [("qwen3_next/mlx-q4", 70), ("gpt_oss/hf", 150)] {
-        let mut engine = engine(name, Numbers::Fast, 100);
+        let mut engine = engine(name, Precision::Fast, 100);
         let mut sequence = engine.sequence();
         engine.eval(&mut sequence, &prompt(n / 2, 1)).unwrap();
         sequence.mark();
@@ -174,7 +174,7 @@ fn two_sequences(engine: &mut Engine) -> [Sequence; 2] {
 #[ignore = "saves until it is killed"]
 fn save_over_and_over() {
     let Some(path) = std::env::var_os("MOEFLUX_TEST_SNAPSHOT") else { return };
-    let mut engine = engine("qwen3_moe/hf", Numbers::Fast, 100);
+    let mut engine = engine("qwen3_moe/hf", Precision::Fast, 100);
     let sequences = two_sequences(&mut engine);
     for sequence in sequences.iter().cycle() {
         engine.save(sequence, Path::new(&path), &SnapshotOptions::default()).unwrap();
@@ -185,7 +185,7 @@ fn save_over_and_over() {
 fn a_killed_save_leaves_the_old_snapshot_or_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sequence");
-    let mut engine = engine("qwen3_moe/hf", Numbers::Fast, 100);
+    let mut engine = engine("qwen3_moe/hf", Precision::Fast, 100);
     let sequences = two_sequences(&mut engine);
     let mut found = [0, 0];
     for round in 0..24 {

@@ -13,7 +13,7 @@ use moeflux::graph::{Plan, StepShape};
 use moeflux::model::Pass;
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::{
-    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Numbers, Sequence,
+    Engine, EngineHandle, EngineOptions, Event, GenerateRequest, Model, ModelOptions, Precision, Sequence,
     StopReason,
 };
 use proptest::prelude::*;
@@ -186,7 +186,7 @@ fn the_layer_for_further_tokens_agrees_with_transformers() {
     let reference = Reference::open(&data("qwen3_next/ref_hf.safetensors"));
     let options = ModelOptions { mtp: true, ..ModelOptions::default() };
     let model = Model::open(&data("qwen3_next/hf"), &options).unwrap();
-    let mut backend = CpuBackend::new(1, Numbers::Exact).unwrap();
+    let mut backend = CpuBackend::new(1, Precision::Exact).unwrap();
     let mut run = |pass, sequence: &mut Sequence, tokens: &[u32], first: usize, given: &[f32]| {
         let positions: Vec<_> = (first as u32..).take(tokens.len()).map(|position| [position; 3]).collect();
         let graph =
@@ -197,7 +197,7 @@ fn the_layer_for_further_tokens_agrees_with_transformers() {
             tokens,
             positions: &positions,
             outputs: &(0..tokens.len()).collect::<Vec<_>>(),
-            given,
+            hidden_input: given,
             kept: Some(&mut kept),
             segments: &mut [Segment { sequence, rows: 0..tokens.len() }],
             cancel: None,
@@ -210,11 +210,11 @@ fn the_layer_for_further_tokens_agrees_with_transformers() {
     let ids = reference.ints("p2.ids");
     let n = ids.len() - 1;
     let kv_type = moeflux::sequence::KvType::F32;
-    let (logits, hidden) = run(Pass::Kept, &mut model.sequence(kv_type), ids, 0, &[]);
+    let (logits, hidden) = run(Pass::WithHidden, &mut model.sequence(kv_type), ids, 0, &[]);
     assert_eq!(bits(&logits), bits(&run(Pass::Tokens, &mut model.sequence(kv_type), ids, 0, &[]).0));
     let width = hidden.len() / ids.len();
     let given = &hidden[..n * width];
-    let whole = run(Pass::Further, &mut model.further_sequence(kv_type).unwrap(), &ids[1..], 1, given);
+    let whole = run(Pass::Mtp, &mut model.mtp_sequence(kv_type).unwrap(), &ids[1..], 1, given);
     let difference = max_diff(&whole.0, reference.floats("p2.mtp_logits"));
     let expected = reference.floats("p2.mtp_hidden");
     let hidden_difference = max_diff(&whole.1, expected) / max_abs(expected);
@@ -222,11 +222,11 @@ fn the_layer_for_further_tokens_agrees_with_transformers() {
     assert!(difference <= 2e-4 && hidden_difference <= 2e-4, "{difference} {hidden_difference}");
 
     // In parts the same bits.
-    let mut sequence = model.further_sequence(kv_type).unwrap();
+    let mut sequence = model.mtp_sequence(kv_type).unwrap();
     let (mut logits, mut kept) = (Vec::new(), Vec::new());
     for rows in [0..5, 5..6, 6..n] {
         let given = &given[rows.start * width..rows.end * width];
-        let part = run(Pass::Further, &mut sequence, &ids[1..][rows.clone()], 1 + rows.start, given);
+        let part = run(Pass::Mtp, &mut sequence, &ids[1..][rows.clone()], 1 + rows.start, given);
         logits.extend(part.0);
         kept.extend(part.1);
     }

@@ -12,7 +12,7 @@ use moeflux::backend::BackendError;
 use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{ExpertOptions, HintMode, Io, PolicyKind, StoreError, StoreOptions, Through};
 use moeflux::placement::{MemoryRequest, needs};
-use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Precision};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ fn open(folder: &Path) -> Model {
 }
 
 fn exact() -> EngineOptions {
-    EngineOptions { numbers: Numbers::Exact, ..EngineOptions::default() }
+    EngineOptions { precision: Precision::Exact, ..EngineOptions::default() }
 }
 
 /// A checkpoint of each way in which experts lie in files.
@@ -66,8 +66,8 @@ fn cases() -> &'static [Case] {
             let vocab_size = model.vocab_size() as u32;
             let tokens: Vec<u32> = (0..n as u32).map(|i| (i * 7919 + 13) % vocab_size).collect();
             let least = needs(&model, 8, 0).unwrap().least_experts;
-            let [expected, expected_fast] = [Numbers::Exact, Numbers::Fast].map(|numbers| {
-                let mapped = EngineOptions { threads: 1, numbers, prefill_chunk: Some(1000), ..exact() };
+            let [expected, expected_fast] = [Precision::Exact, Precision::Fast].map(|precision| {
+                let mapped = EngineOptions { threads: 1, precision, prefill_chunk: Some(1000), ..exact() };
                 logits(&mut Engine::new(open(&folder), &mapped).unwrap(), &tokens)
             });
             let mut case =
@@ -121,9 +121,9 @@ proptest! {
         let case = &cases()[case];
         let store = StoreOptions { io, policy, ..StoreOptions::new(0) };
         let experts = ExpertOptions { hints, store, ..ExpertOptions::default() };
-        let numbers = if fast { Numbers::Fast } else { Numbers::Exact };
+        let precision = if fast { Precision::Fast } else { Precision::Exact };
         let expected = if fast { &case.expected_fast } else { &case.expected };
-        let options = EngineOptions { threads, numbers, prefill_chunk: chunk, experts, ..exact() };
+        let options = EngineOptions { threads, precision, prefill_chunk: chunk, experts, ..exact() };
         let mut engine = case.engine(case.budget(percent), options);
         // Twice: first cold, then with what the first time left.
         for time in ["cold", "warm"] {

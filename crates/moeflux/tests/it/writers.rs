@@ -9,7 +9,7 @@ use crate::common::{copy_with, data, max_diff, pack};
 use crate::gguf_file::{GgufFile, Stored};
 use moeflux::checkpoint::gguf::Value as Meta;
 use moeflux::checkpoint::{Checkpoint, OpenOptions};
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const TOKENS: [u32; 24] = [
 ];
 
 fn logits_of(model: Model) -> Vec<f32> {
-    let options = EngineOptions { numbers: Numbers::Exact, threads: 1, ..EngineOptions::default() };
+    let options = EngineOptions { precision: Precision::Exact, threads: 1, ..EngineOptions::default() };
     let mut engine = Engine::new(model, &options).unwrap();
     let mut sequence = engine.sequence();
     engine.eval_all(&mut sequence, &TOKENS).unwrap()

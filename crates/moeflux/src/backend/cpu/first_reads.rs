@@ -13,7 +13,7 @@ use crate::graph::NamedExperts;
 #[derive(Debug, Default)]
 pub(super) struct FirstReads {
     /// `[layer][expert]`
-    told: Vec<Vec<bool>>,
+    requested: Vec<Vec<bool>>,
     /// Reads large ranges; without it the system is told of all.
     pub(super) loading: Option<Loading>,
 }
@@ -21,21 +21,21 @@ pub(super) struct FirstReads {
 impl FirstReads {
     /// Begins to read those of layer `layer` that were not wanted before, in the order of files.
     pub(super) fn begin(&mut self, checkpoint: &Checkpoint, layer: usize, named: &NamedExperts, ids: &[u32]) {
-        if self.told.len() <= layer {
-            self.told.resize(layer + 1, Vec::new());
+        if self.requested.len() <= layer {
+            self.requested.resize(layer + 1, Vec::new());
         }
-        let told = &mut self.told[layer];
-        told.resize(named.experts.len(), false);
+        let requested = &mut self.requested[layer];
+        requested.resize(named.experts.len(), false);
         let mut first: Vec<usize> = Vec::new();
         for id in ids.iter().map(|&id| id as usize) {
-            if !std::mem::replace(&mut told[id], true) {
+            if !std::mem::replace(&mut requested[id], true) {
                 first.push(id);
             }
         }
         first.sort_unstable();
         let matrices = first.iter().flat_map(|&id| named.experts[id].matrices()).map(|(_, matrix)| matrix);
         if let Some(loading) = &self.loading {
-            if is_prompt_sized(first.len(), told.len()) {
+            if is_prompt_sized(first.len(), requested.len()) {
                 return loading.want(matrices.flat_map(Matrix::spans));
             }
             // Its large ranges would be mostly of others, and these few are all that the step waits for.

@@ -31,7 +31,7 @@ impl CpuBackend {
         let graph = model.graph(StepShape { n_tokens: n, n_outputs: 1 })?;
         let plan = Plan::new(&graph);
         self.arena.fit(&plan);
-        let mut sequence = model.sequence(self.numbers.kv_type());
+        let mut sequence = model.sequence(self.precision.kv_type());
         if after > 0 {
             sequence.reserve(after);
             for state in 0..sequence.states().len() {
@@ -51,7 +51,7 @@ impl CpuBackend {
             positions: &positions,
             outputs: &[n - 1],
             segments: &mut segments,
-            given: &[],
+            hidden_input: &[],
             kept: None,
             cancel: None,
         };

@@ -18,7 +18,7 @@ use std::time::Instant;
 use moeflux_experts::{ExpertStore, Fetch, Io};
 use moeflux_kernels::{
     self as kernels, AttentionScratch, DeltaRows, ExpertScratch, ExpertsArgs, GatedDeltaArgs, Int8Scratch,
-    KvType, MlaShape, Numbers, PoolError, RopeArgs, ThreadPool,
+    KvType, MlaShape, PoolError, Precision, RopeArgs, ThreadPool,
 };
 
 use self::arena::Arena;
@@ -37,7 +37,7 @@ use crate::sequence::StateMut;
 #[derive(Debug)]
 pub struct CpuBackend {
     pool: ThreadPool,
-    numbers: Numbers,
+    precision: Precision,
     arena: Arena,
     int8: Int8Scratch,
     attention: AttentionScratch,
@@ -48,10 +48,10 @@ pub struct CpuBackend {
 
 impl CpuBackend {
     /// A backend with a pool of `threads` threads. Experts are read in place; see [`streaming`](Self::streaming).
-    pub fn new(threads: usize, numbers: Numbers) -> Result<Self, PoolError> {
+    pub fn new(threads: usize, precision: Precision) -> Result<Self, PoolError> {
         Ok(CpuBackend {
             pool: ThreadPool::new(threads)?,
-            numbers,
+            precision,
             arena: Arena::default(),
             int8: Int8Scratch::default(),
             attention: AttentionScratch::default(),
@@ -75,7 +75,7 @@ impl CpuBackend {
         options: &ComputeOptions,
     ) -> Result<Self, OpenError> {
         let threads = options.threads;
-        let new = CpuBackend::new(threads, options.numbers);
+        let new = CpuBackend::new(threads, options.precision);
         let mut backend = new.map_err(|source| OpenError::Threads { threads, source })?;
         let store = store::open(model, placement, options)?;
         // Where mapping was asked for, the system decides what stays.
@@ -88,9 +88,9 @@ impl CpuBackend {
     }
 
     fn run_op(&mut self, op: &Op, run: &mut Run<'_, '_, '_>) -> Result<(), BackendError> {
-        let CpuBackend { pool, numbers, arena, int8, attention, experts: scratch, first_reads, streamed } =
+        let CpuBackend { pool, precision, arena, int8, attention, experts: scratch, first_reads, streamed } =
             self;
-        let numbers = *numbers;
+        let precision = *precision;
         let Run { model, graph, plan, ropes, step, store, fetch } = run;
         let (checkpoint, weights) = (model.checkpoint(), model.weights());
         let matrix = |id: MatrixId| checkpoint.view(&weights.matrix(id).matrix);
@@ -100,7 +100,7 @@ impl CpuBackend {
 
         match *op {
             Op::Embed { table, out } => io.write(out, |_, y| kernels::embed(&matrix(table), step.tokens, y)),
-            Op::Given { out } => io.write(out, |_, y| y.copy_from_slice(step.given)),
+            Op::HiddenInput { out } => io.write(out, |_, y| y.copy_from_slice(step.hidden_input)),
             Op::SelectOutputs { x, out } => io.write(out, |io, y| {
                 let (x, width) = (io.f32(x), cols(x));
                 for (row, &token) in y.chunks_exact_mut(width).zip(step.outputs) {
@@ -111,7 +111,7 @@ impl CpuBackend {
                 io.write(out, |io, y| kernels::rms_norm(pool, io.f32(x), vector(weight), eps, y));
             }
             Op::Linear { x, weight, bias, out } => io.write(out, |io, y| {
-                linear(pool, numbers, &matrix(weight), bias.map(vector), io.f32(x), int8, y);
+                linear(pool, precision, &matrix(weight), bias.map(vector), io.f32(x), int8, y);
             }),
             Op::Add { a, b, out } => io.write(out, |io, y| kernels::add(pool, io.f32(a), io.f32(b), y)),
             Op::Concat { a, b, out } => io.write(out, |io, y| {
@@ -133,10 +133,10 @@ impl CpuBackend {
             }),
             Op::HeadLinear { x, weight, heads, transposed, out } => io.write(out, |io, y| {
                 let (w, x) = (matrix(weight), io.f32(x));
-                match numbers {
+                match precision {
                     _ if transposed => kernels::head_linear_transposed(pool, &w, heads, x, y),
-                    Numbers::Exact => kernels::head_linear(pool, &w, heads, x, y),
-                    Numbers::Fast => kernels::int8_head_linear(pool, &w, heads, x, int8, y),
+                    Precision::Exact => kernels::head_linear(pool, &w, heads, x, y),
+                    Precision::Fast => kernels::int8_head_linear(pool, &w, heads, x, int8, y),
                 }
             }),
             Op::Attention { q, k, v, state, ref shape, sinks, scale, out } => io.write(out, |io, y| {
@@ -235,7 +235,7 @@ impl CpuBackend {
                     kernels::route(pool, io.f32(logits), cols(logits), bias, routing, ids, weights);
                 });
                 if let (Some(streamed), Some(store)) = (streamed, store) {
-                    *fetch = Some(streamed.routed(store, pool, numbers, model, &io, ids));
+                    *fetch = Some(streamed.routed(store, pool, precision, model, &io, ids));
                 }
             }
             Op::Experts { x, ids, weights: expert_weights, experts, activation, k, out } => {
@@ -243,13 +243,13 @@ impl CpuBackend {
                     let (x, ids, shares) = (io.f32(x), io.u32(ids), io.f32(expert_weights));
                     let args = ExpertsArgs { x, indices: ids, weights: shares, k, activation };
                     if let Some(fetch) = fetch.take() {
-                        let mut run = scratch.begin(args, numbers);
+                        let mut run = scratch.begin(args, precision);
                         streamed::compute(pool, weights.experts_of(experts), fetch, &mut run)?;
                         run.finish(pool, y);
                     } else {
                         first_reads.begin(checkpoint, experts.0, weights.experts_of(experts), ids);
                         let expert = |id: u32| weights.expert(checkpoint, experts, id);
-                        kernels::experts(pool, args, expert, numbers, scratch, y);
+                        kernels::experts(pool, args, expert, precision, scratch, y);
                     }
                     Ok(())
                 });
@@ -286,16 +286,16 @@ fn each_kept<'a>(
 /// `y = x·wᵀ + bias`.
 fn linear(
     pool: &ThreadPool,
-    numbers: Numbers,
+    precision: Precision,
     w: &kernels::Matrix<'_>,
     bias: Option<&[f32]>,
     x: &[f32],
     int8: &mut Int8Scratch,
     y: &mut [f32],
 ) {
-    match numbers {
-        Numbers::Exact => kernels::linear(pool, w, x, y),
-        Numbers::Fast => kernels::int8_linear(pool, w, x, int8, y),
+    match precision {
+        Precision::Exact => kernels::linear(pool, w, x, y),
+        Precision::Fast => kernels::int8_linear(pool, w, x, int8, y),
     }
     if let Some(bias) = bias {
         kernels::add_to_rows(bias, y);
@@ -365,7 +365,7 @@ impl Backend for CpuBackend {
     }
 
     fn kv_type(&self) -> KvType {
-        self.numbers.kv_type()
+        self.precision.kv_type()
     }
 
     fn transient_bytes(&self) -> usize {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use moeflux_checkpoint::Expert;
 use moeflux_experts::{ExpertStore, Fetch};
-use moeflux_kernels::{self as kernels, BATCH_EXPERTS, ExpertRun, Int8Scratch, Numbers, Routing, ThreadPool};
+use moeflux_kernels::{
+    self as kernels, BATCH_EXPERTS, ExpertRun, Int8Scratch, Precision, Routing, ThreadPool,
+};
 
 use super::arena::Io;
 use crate::backend::BackendError;
@@ -103,7 +105,7 @@ impl Streamed {
         &mut self,
         store: &'r ExpertStore,
         pool: &ThreadPool,
-        numbers: Numbers,
+        precision: Precision,
         model: &Model,
         io: &Io<'_>,
         ids: TensorId,
@@ -120,7 +122,7 @@ impl Streamed {
                 HintMode::Last => self.hints.last(next.experts.0).to_vec(),
                 HintMode::Lookahead => match (router.linear, next.linear) {
                     (Some(here), Some(there)) => {
-                        self.scratch.guess(pool, numbers, model, io.f32(here.x), there, next)
+                        self.scratch.guess(pool, precision, model, io.f32(here.x), there, next)
                     }
                     _ => Vec::new(),
                 },
@@ -166,7 +168,7 @@ impl Scratch {
     fn guess(
         &mut self,
         pool: &ThreadPool,
-        numbers: Numbers,
+        precision: Precision,
         model: &Model,
         x: &[f32],
         RouterLinear { weight, bias, .. }: RouterLinear,
@@ -184,7 +186,7 @@ impl Scratch {
         self.ids.resize(n * k, 0);
         self.weights.resize(n * k, 0.0);
         let bias = bias.map(vector);
-        super::linear(pool, numbers, &matrix, bias, &self.x, &mut self.int8, &mut self.logits);
+        super::linear(pool, precision, &matrix, bias, &self.x, &mut self.int8, &mut self.logits);
         let correction = router.correction_bias.map(vector);
         kernels::route(
             pool,

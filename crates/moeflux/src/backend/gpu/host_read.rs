@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use moeflux_experts::{ExpertStore, Io, Places, StoreOptions, is_prompt_sized};
 use moeflux_gpu::{
-    self as kernels, Device, Encoder, ExpertScratch, GpuError, GpuExperts, HostExperts, HostedExperts,
-    HostedScratch, Landings, NOBODY, PlaceTable, Uploads, View, chosen_words,
+    self as kernels, Device, Encoder, ExpertScratch, GpuError, GpuExperts, HostExperts, HostReadExperts,
+    HostReadScratch, Landings, NOBODY, PlaceTable, Uploads, View, chosen_words,
 };
 use moeflux_kernels::{ExpertsArgs, ThreadPool};
 
@@ -26,12 +26,12 @@ use crate::options::ComputeOptions;
 use crate::placement::{ExpertClass, needs};
 
 /// Experts that come and go without the host.
-pub(super) struct Hosted {
+pub(super) struct HostRead {
     /// Of each class.
     landings: Vec<Landings>,
     /// By index in the model's table.
     layers: Vec<Option<Layer>>,
-    memory: HostedScratch,
+    memory: HostReadScratch,
     /// Who was chosen: so many words a layer.
     chosen: View,
     words: usize,
@@ -65,13 +65,13 @@ pub(super) struct Mixture<'a> {
     pub(super) y: &'a View,
 }
 
-impl fmt::Debug for Hosted {
+impl fmt::Debug for HostRead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hosted").field("tally", &self.tally.counters()).finish_non_exhaustive()
+        f.debug_struct("HostRead").field("tally", &self.tally.counters()).finish_non_exhaustive()
     }
 }
 
-impl Hosted {
+impl HostRead {
     /// Copies all experts to memory that the device reads, and gives it places as planned.
     pub(super) fn open(
         device: &Device,
@@ -80,9 +80,9 @@ impl Hosted {
         pool: &ThreadPool,
         options: &ComputeOptions,
     ) -> Result<Self, OpenError> {
-        let hosted = Self::with_room(device, model, plans, options)?;
-        hosted.fill(device, model, plans, pool, options)?;
-        Ok(hosted)
+        let host_read = Self::with_room(device, model, plans, options)?;
+        host_read.fill(device, model, plans, pool, options)?;
+        Ok(host_read)
     }
 
     fn with_room(
@@ -126,8 +126,8 @@ impl Hosted {
         let most = plans.iter().map(|plan| plan.most_of_layer as usize).max().unwrap_or(0);
         let words = chosen_words(most);
         let chosen = device.alloc("the experts that were chosen", layers.len() * words).map_err(failed)?;
-        let memory = HostedScratch::new(device, most).map_err(failed)?;
-        Ok(Hosted { landings: all_landings, layers, memory, chosen, words, ran: Vec::new(), tally })
+        let memory = HostReadScratch::new(device, most).map_err(failed)?;
+        Ok(HostRead { landings: all_landings, layers, memory, chosen, words, ran: Vec::new(), tally })
     }
 
     /// Reads all experts and packs them to where shaders read them.
@@ -226,8 +226,8 @@ impl Hosted {
             chosen: &self.chosen.slice(first..first + chosen_words(*count)),
         };
         let (landings, memory) = (&self.landings[*class], &self.memory);
-        let layer = HostedExperts { count: *count, host, places, landings, memory };
-        kernels::hosted_experts(enc, &layer, &table, args, scratch, y);
+        let layer = HostReadExperts { count: *count, host, places, landings, memory };
+        kernels::host_read_experts(enc, &layer, &table, args, scratch, y);
         self.ran.push(Ran { layer: index, offered, counts });
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use moeflux_gpu::{self as kernels, Device, Encoder, GpuError, GpuMatrix, View, read_bandwidth};
-use moeflux_kernels::Numbers;
+use moeflux_kernels::Precision;
 
 use super::GpuBackend;
 use crate::backend::{BackendError, MeasureError};
@@ -29,7 +29,8 @@ impl GpuBackend {
         let dispatch = DISPATCHES_OF_ONE * dispatch_seconds(device).map_err(BackendError::from)?;
         let products = product_rate(device, model, n).map_err(BackendError::from)?;
         let visited = visited(&graph, model, n);
-        let facts = StepFacts { first: after, cache_element: 4, numbers: Numbers::Exact, visited: &visited };
+        let facts =
+            StepFacts { first: after, cache_element: 4, precision: Precision::Exact, visited: &visited };
         let of_one = |op: &Op| {
             let cost = cost(op, &graph, model.weights(), &facts);
             let rate = if matches!(op, Op::Experts { .. }) { products * EXPERT_SHARE } else { products };

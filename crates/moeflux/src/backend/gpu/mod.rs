@@ -27,7 +27,7 @@ use moeflux_kernels::{ExpertsArgs, GatedDeltaArgs, KvType, RopeArgs, ThreadPool}
 
 use self::arena::Arena;
 use self::fuse::{Fused, FusedPlans, Joined, Place};
-use self::host_read::{Hosted, Mixture};
+use self::host_read::{HostRead, Mixture};
 use self::inputs::Inputs;
 use self::recorder::Recorder;
 use self::sizes::{GpuSizes, facts};
@@ -58,7 +58,7 @@ pub struct GpuBackend {
     fused: FusedPlans,
     experts: Option<Scratch>,
     /// If not all of them stay, and shaders bring the others.
-    hosted: Option<Hosted>,
+    host_read: Option<HostRead>,
     /// If not all of them stay, and the host sends the others.
     streamed: Option<Streamed>,
     /// For attention split over blocks.
@@ -108,9 +108,9 @@ impl GpuBackend {
             HostTier::Unused => return Ok(backend),
             HostTier::Sent(sent) => sent,
             HostTier::Copy { otherwise, .. } => {
-                match (Hosted::open(&backend.device, model, classes, &pool, options), otherwise) {
-                    (Ok(hosted), _) => {
-                        backend.hosted = Some(hosted);
+                match (HostRead::open(&backend.device, model, classes, &pool, options), otherwise) {
+                    (Ok(host_read), _) => {
+                        backend.host_read = Some(host_read);
                         return Ok(backend);
                     }
                     (Err(error), Some(sent)) if host_read::is_lack(&error) => {
@@ -138,7 +138,7 @@ impl GpuBackend {
             arena: Arena::default(),
             fused: FusedPlans::default(),
             experts: None,
-            hosted: None,
+            host_read: None,
             streamed: None,
             parts,
             logits: Vec::new(),
@@ -195,7 +195,7 @@ impl GpuBackend {
         run: &mut Run<'_, '_, '_>,
         view: impl Fn(TensorId) -> View,
     ) -> Result<(), GpuError> {
-        let GpuBackend { device, weights, states, inputs, experts: scratch, hosted, parts, .. } = self;
+        let GpuBackend { device, weights, states, inputs, experts: scratch, host_read, parts, .. } = self;
         let Run { model, graph, ropes, step } = run;
         if let (Some((members, y)), &Op::Linear { x, weight, .. }) = (with, op) {
             if let Some(whole) = weights.joined(weight) {
@@ -216,7 +216,7 @@ impl GpuBackend {
                 let ids = inputs.add(device, step.tokens)?;
                 kernels::embed(enc, weights.matrix(device, model, table, 1)?, &ids, &view(out));
             }
-            Op::Given { out } => enc.copy(&inputs.add_floats(device, step.given)?, &view(out)),
+            Op::HiddenInput { out } => enc.copy(&inputs.add_floats(device, step.hidden_input)?, &view(out)),
             Op::SelectOutputs { x, out } => {
                 let rows: Vec<u32> = step.outputs.iter().map(|&row| row as u32).collect();
                 let rows = inputs.add(device, &rows)?;
@@ -335,10 +335,10 @@ impl GpuBackend {
             Op::Experts { x, ids, weights: shares, experts: layer, activation, k, out } => {
                 let (x, ids, shares, y) = (&view(x), &view(ids), &view(shares), &view(out));
                 let args = ExpertsArgs { x, indices: ids, weights: shares, k, activation };
-                if let Some(hosted) = hosted {
-                    let scratch = Scratch::of(scratch, device, ids.len(), hosted.shape(layer.0))?;
+                if let Some(host_read) = host_read {
+                    let scratch = Scratch::of(scratch, device, ids.len(), host_read.shape(layer.0))?;
                     let mixture = Mixture { layer: layer.0, args, y };
-                    hosted.record(device, enc, inputs, &mixture, scratch)?;
+                    host_read.record(device, enc, inputs, &mixture, scratch)?;
                 } else {
                     let experts = weights.experts(device, model, layer)?;
                     let shape = [experts.gate_up.cols(), experts.down.cols(), experts.count];
@@ -388,15 +388,15 @@ impl GpuBackend {
         fused: &Fused,
         positions: &[Position],
     ) -> Result<Vec<[View; 2]>, GpuError> {
-        let GpuBackend { device, weights, inputs, arena, hosted, .. } = self;
+        let GpuBackend { device, weights, inputs, arena, host_read, .. } = self;
         weights.of(model);
         arena.fit(device, plan, fused.spare_lens())?;
         for alike in fused.alike() {
             weights.join(device, model, alike)?;
         }
         inputs.begin(device)?;
-        if let Some(hosted) = hosted {
-            hosted.begin();
+        if let Some(host_read) = host_read {
+            host_read.begin();
         }
         let table = |spec| {
             let RopeTable { cos, sin } = RopeTable::new(spec, positions);
@@ -497,7 +497,7 @@ impl GpuBackend {
     ) -> Result<(), BackendError> {
         let Recorder { device, mut enc, .. } = recorder;
         self.inputs.send(device);
-        let chosen = self.hosted.as_ref().and_then(Hosted::chosen);
+        let chosen = self.host_read.as_ref().and_then(HostRead::chosen);
         let chosen = chosen.map(|chosen| device.record_download(&mut enc, chosen));
         let logits = tensors.view(tensors.graph.logits());
         let chosen = if logits.is_empty() {
@@ -512,8 +512,8 @@ impl GpuBackend {
             answer.finish_into(&mut self.logits)?;
             chosen
         };
-        if let (Some(hosted), Some(chosen)) = (&mut self.hosted, chosen) {
-            hosted.learn(&chosen.finish::<u32>()?);
+        if let (Some(host_read), Some(chosen)) = (&mut self.host_read, chosen) {
+            host_read.learn(&chosen.finish::<u32>()?);
         }
         if let (Some(kept), Some(id)) = (&mut step.kept, tensors.graph.kept()) {
             **kept = device.download(&tensors.view(id))?;
@@ -581,7 +581,7 @@ impl Backend for GpuBackend {
     }
 
     fn device_experts(&self) -> Option<&Arc<DeviceTally>> {
-        let hosted = self.hosted.as_ref().map(Hosted::tally);
-        hosted.or_else(|| self.streamed.as_ref().map(Streamed::tally))
+        let host_read = self.host_read.as_ref().map(HostRead::tally);
+        host_read.or_else(|| self.streamed.as_ref().map(Streamed::tally))
     }
 }

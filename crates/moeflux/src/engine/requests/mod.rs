@@ -16,7 +16,7 @@ use super::scheduler::{Limits, Plan, RequestView, StepSize, schedule};
 use super::speculate::Drafter;
 use crate::backend::CancelToken;
 use crate::error::Error;
-use crate::sequence::{CHECKPOINT_BUDGET, PrefixCache, Sequence, SequenceBytes};
+use crate::sequence::{PrefixCache, RESTORE_POINT_BUDGET, Sequence, SequenceBytes};
 
 /// What a step made of a request.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub(super) struct Requests {
     totals: EngineStats,
 }
 
-/// Tokens that prompts have to have in common for the step that a checkpoint at their end takes.
+/// Tokens that prompts have to have in common for the step that a restore point at their end takes.
 const WORTH_A_MARK: usize = 64;
 /// Tokens beyond its prompt that a sequence has to have room for to be admitted.
 const HEADROOM: usize = 256;
@@ -247,13 +247,13 @@ impl Requests {
                 None => (None, 0),
             };
             let mut sequence = known.unwrap_or_else(|| runner.model().sequence(runner.kv_type()));
-            if sequence.needs_checkpoints() && common >= sequence.len() + WORTH_A_MARK {
+            if sequence.needs_restore_points() && common >= sequence.len() + WORTH_A_MARK {
                 // The next prompt that begins so is to find a state to go on from.
                 request.prompt.mark_at(common);
             }
             if let Some(limit) = self.limits.state_bytes {
                 let budget = (limit / (2 * self.limits.running as u64)) as usize;
-                sequence.set_checkpoint_budget(budget.min(CHECKPOINT_BUDGET));
+                sequence.set_restore_point_budget(budget.min(RESTORE_POINT_BUDGET));
             }
             request.prompt.skip(sequence.len());
             match &mut request.drafter {

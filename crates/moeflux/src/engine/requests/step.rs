@@ -141,7 +141,7 @@ impl Requests {
         let cancel: CancelToken = cancel.unwrap_or_else(|| self.stop.clone());
         let states = self.limits.state_bytes.map(|_| self.state_bytes() + self.prefix_bytes());
         let needs_hidden = members.iter().any(|&index| self.requests[index].needs_hidden());
-        let pass = if needs_hidden { Pass::Kept } else { Pass::Tokens };
+        let pass = if needs_hidden { Pass::WithHidden } else { Pass::Tokens };
         let rows: Vec<Rows> = members.iter().map(|&index| self.requests[index].rows.clone()).collect();
         let keep_each: Vec<bool> =
             rows.iter().map(|rows| matches!(rows, Rows::Decode(tokens) if tokens.len() > 1)).collect();
@@ -231,7 +231,7 @@ impl Requests {
         }
         let Some(sequence) = &mut request.sequence else { return Ok(()) };
         let event = request.prompt.apply_chunk(sequence, range, logits, self.vocab_size)?;
-        if request.drafter.as_ref().is_some_and(|drafter| drafter.pass() == Pass::Kept) {
+        if request.drafter.as_ref().is_some_and(|drafter| drafter.pass() == Pass::WithHidden) {
             request.hidden.extend_from_slice(hidden);
         }
         if let Task::Embed { sum, .. } = &mut request.task {
@@ -319,7 +319,7 @@ impl Requests {
         if let Some(drafter) = &mut request.drafter {
             let has_ended = !matches!(advance, Ok(Advance::Token(_)));
             drafter.judge(policy, tokens.len() - 1, kept - 1, has_ended);
-            if drafter.pass() == Pass::Kept {
+            if drafter.pass() == Pass::WithHidden {
                 request.hidden.extend_from_slice(&hidden[..hidden.len() / tokens.len() * kept]);
             }
         }
@@ -402,6 +402,6 @@ impl Request {
     /// Whether the step has to give the hidden states of its tokens.
     fn needs_hidden(&self) -> bool {
         let drafts = self.drafter.as_ref().map(Drafter::pass);
-        matches!(self.task, Task::Embed { .. }) || drafts == Some(Pass::Kept)
+        matches!(self.task, Task::Embed { .. }) || drafts == Some(Pass::WithHidden)
     }
 }

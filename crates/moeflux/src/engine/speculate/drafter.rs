@@ -80,7 +80,7 @@ impl Drafter {
 
     /// What the model has to compute for it.
     pub(in crate::engine) fn pass(&self) -> Pass {
-        if self.mtp.is_some() { Pass::Kept } else { Pass::Tokens }
+        if self.mtp.is_some() { Pass::WithHidden } else { Pass::Tokens }
     }
 
     /// Memory of its states that nothing else shares, in bytes.

@@ -48,7 +48,7 @@ struct Part<'a> {
 impl Mtp {
     /// The layer's state for a new sequence of the model; `None` if the model has no such layer.
     pub(super) fn new(model: &Model, runner: &Runner) -> Option<Self> {
-        let sequence = model.further_sequence(runner.kv_type())?;
+        let sequence = model.mtp_sequence(runner.kv_type())?;
         let hidden_size = model.config().decoder().hidden_size;
         Some(Mtp { sequence, pending: Vec::new(), hidden_size })
     }
@@ -185,7 +185,7 @@ fn run(
         })
         .collect();
     let kept = (outputs != Outputs::None).then_some(&mut hidden);
-    let run = Run { given: &given, kept, ..Run::new(Pass::Further, cancel) };
+    let run = Run { hidden_input: &given, kept, ..Run::new(Pass::Mtp, cancel) };
     let vocab_size = runner.model().vocab_size();
     let logits = runner.forward(&mut inputs, run, None)?;
     // Logits without a largest one give no draft.

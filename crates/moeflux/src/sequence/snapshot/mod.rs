@@ -4,15 +4,15 @@
 //!
 //! | section | content |
 //! |---|---|
-//! | `HEAD` | fingerprint of the model (two `u64`), bytes of a cache's element (`u32`), then as `u64`: tokens, those whose position is their index, checkpoints, bytes of extra data |
+//! | `HEAD` | fingerprint of the model (two `u64`), bytes of a cache's element (`u32`), then as `u64`: tokens, those whose position is their index, restore points, bytes of extra data |
 //! | `TOKS` | the tokens, `u32` each |
 //! | `POSI` | the positions of the other tokens, three `u32` each |
 //! | `CACH` | caches of all tokens: by block of 64 positions, by state, by part (keys, values) |
-//! | `CKPT` | as often as there are checkpoints, by length: the length (`u64`), then by state what it keeps: the floats of a recurrent state; of a window its first block (`u64`), then keys, then values of all blocks to its end |
+//! | `CKPT` | as often as there are restore points, by length: the length (`u64`), then by state what it keeps: the floats of a recurrent state; of a window its first block (`u64`), then keys, then values of all blocks to its end |
 //! | `XTRA` | whatever the caller wants to have back |
 //! | `DONE` | nothing |
 //!
-//! Where a model has states that are not caches of all tokens, the last checkpoint is the end of the sequence.
+//! Where a model has states that are not caches of all tokens, the last restore point is the end of the sequence.
 
 mod error;
 mod read;
@@ -53,7 +53,7 @@ pub struct Snapshot {
 /// How to write a snapshot.
 #[derive(Clone, Debug)]
 pub struct SnapshotOptions {
-    /// Whether to keep the checkpoints, so that the sequence can still be cut at little cost. Without them the file is
+    /// Whether to keep the restore points, so that the sequence can still be cut at little cost. Without them the file is
     /// smaller.
     pub checkpoints: bool,
     /// Anything to have back with the sequence.

@@ -10,7 +10,7 @@ use super::{
     CACHES, CHECKPOINT, DONE, EXTRA, Expected, HEAD, MAGIC, POSITIONS, Snapshot, SnapshotError, TOKENS,
 };
 use crate::sequence::cache::Blocks;
-use crate::sequence::restore_point::Checkpoint;
+use crate::sequence::restore_point::RestorePoint;
 use crate::sequence::state::{Kept, State};
 use crate::sequence::{Fingerprint, Held, Position, Sequence};
 
@@ -18,7 +18,7 @@ use crate::sequence::{Fingerprint, Held, Position, Sequence};
 struct Head {
     len: usize,
     text: usize,
-    checkpoints: usize,
+    restore_points: usize,
     extra: usize,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn read(input: impl Read, expected: &Expected) -> Result<Snapshot, Sn
     let tokens = tokens(&mut reader, head.len, expected.vocab_size)?;
     let positions = positions(&mut reader, &head)?;
     let blocks = blocks(&mut reader, head.len, &expected.empty)?;
-    let checkpoints = checkpoints(&mut reader, &head, &expected.empty)?;
+    let restore_points = restore_points(&mut reader, &head, &expected.empty)?;
     reader.begin(EXTRA, Some(head.extra as u64))?;
     let extra = reader.bytes(head.extra)?;
     reader.end()?;
@@ -47,7 +47,7 @@ pub(super) fn read(input: impl Read, expected: &Expected) -> Result<Snapshot, Sn
         return Ok(Snapshot { sequence: expected.empty.clone(), extra });
     }
     let blocks = blocks.iter().map(Vec::as_slice);
-    let sequence = expected.empty.assemble(tokens, &positions, blocks, checkpoints.into_iter());
+    let sequence = expected.empty.assemble(tokens, &positions, blocks, restore_points.into_iter());
     Ok(Snapshot { sequence, extra })
 }
 
@@ -55,7 +55,7 @@ fn head(reader: &mut SectionReader<impl Read>, expected: &Expected) -> Result<He
     reader.begin(HEAD, Some(16 + 4 + 4 * 8))?;
     let found = Fingerprint { architecture: reader.u64()?, weights: reader.u64()? };
     let element = reader.u32()?;
-    let [len, text, checkpoints, extra] = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+    let [len, text, restore_points, extra] = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
     reader.end()?;
     let ours = expected.fingerprint;
     if found.architecture != ours.architecture {
@@ -81,9 +81,9 @@ fn head(reader: &mut SectionReader<impl Read>, expected: &Expected) -> Result<He
     };
     let len = at_most("the number of tokens", expected.context_length as u64, len)?;
     let text = at_most("the number of tokens at their index", len as u64, text)?;
-    let checkpoints = at_most("the number of checkpoints", len as u64, checkpoints)?;
+    let restore_points = at_most("the number of checkpoints", len as u64, restore_points)?;
     let extra = at_most("the length of what is beside", 1 << 40, extra)?;
-    Ok(Head { len, text, checkpoints, extra })
+    Ok(Head { len, text, restore_points, extra })
 }
 
 fn tokens(
@@ -133,15 +133,15 @@ pub(super) fn block_bytes(sequence: &Sequence) -> Vec<usize> {
     caches.map(Blocks::block_bytes).collect()
 }
 
-fn checkpoints(
+fn restore_points(
     reader: &mut SectionReader<impl Read>,
     head: &Head,
     empty: &Sequence,
-) -> Result<Vec<Checkpoint>, SnapshotError> {
-    let mut checkpoints: Vec<Checkpoint> = Vec::new();
-    for _ in 0..head.checkpoints {
+) -> Result<Vec<RestorePoint>, SnapshotError> {
+    let mut restore_points: Vec<RestorePoint> = Vec::new();
+    for _ in 0..head.restore_points {
         reader.begin(CHECKPOINT, None)?;
-        let after = checkpoints.last().map_or(0, |checkpoint| checkpoint.len);
+        let after = restore_points.last().map_or(0, |restore_point| restore_point.len);
         let len = reader.u64()?;
         if len <= after as u64 || len > head.len as u64 {
             return Err(reader.wrong(
@@ -154,16 +154,16 @@ fn checkpoints(
         let kept = empty.states().iter().map(|state| kept(reader, len, state, empty.kv_type()));
         let kept = kept.collect::<Result<_, _>>()?;
         reader.end()?;
-        checkpoints.push(Checkpoint::from_kept(len, kept));
+        restore_points.push(RestorePoint::from_kept(len, kept));
     }
-    let last = checkpoints.last().map_or(0, |checkpoint| checkpoint.len);
-    if empty.needs_checkpoints() && last < head.len {
+    let last = restore_points.last().map_or(0, |restore_point| restore_point.len);
+    if empty.needs_restore_points() && last < head.len {
         return Err(reader.wrong("the place of the last checkpoint", head.len, last));
     }
-    Ok(checkpoints)
+    Ok(restore_points)
 }
 
-/// What a checkpoint at `len` tokens keeps of a state.
+/// What a restore point at `len` tokens keeps of a state.
 fn kept(
     reader: &mut SectionReader<impl Read>,
     len: usize,

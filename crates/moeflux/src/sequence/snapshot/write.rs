@@ -7,7 +7,7 @@ use moeflux_kernels::{KV_BLOCK, KvBlock};
 use super::section::SectionWriter;
 use super::{CACHES, CHECKPOINT, DONE, EXTRA, HEAD, MAGIC, POSITIONS, SnapshotError, SnapshotOptions};
 use super::{TOKENS, VERSION};
-use crate::sequence::restore_point::Checkpoint;
+use crate::sequence::restore_point::RestorePoint;
 use crate::sequence::state::Kept;
 use crate::sequence::{Fingerprint, Sequence};
 
@@ -19,9 +19,9 @@ pub(super) fn write(
 ) -> Result<(), SnapshotError> {
     let sequence = &sequence.on_host()?;
     let (len, text) = (sequence.len(), sequence.positions.text());
-    let mut checkpoints: Vec<Checkpoint> = sequence.points().collect();
+    let mut restore_points: Vec<RestorePoint> = sequence.points().collect();
     if !options.checkpoints {
-        checkpoints.retain(|checkpoint| checkpoint.len == len);
+        restore_points.retain(|restore_point| restore_point.len == len);
     }
     output.write_all(&MAGIC)?;
     output.write_all(&VERSION.to_le_bytes())?;
@@ -30,7 +30,7 @@ pub(super) fn write(
     head.extend(fingerprint.architecture.to_le_bytes());
     head.extend(fingerprint.weights.to_le_bytes());
     head.extend((sequence.kv_type().bytes() as u32).to_le_bytes());
-    for count in [len, text, checkpoints.len(), options.extra.len()] {
+    for count in [len, text, restore_points.len(), options.extra.len()] {
         head.extend((count as u64).to_le_bytes());
     }
     whole(output, HEAD, &head)?;
@@ -50,14 +50,14 @@ pub(super) fn write(
     }
     section.end()?;
 
-    for checkpoint in &checkpoints {
-        let lens = checkpoint.kept.iter().map(|kept| match kept {
+    for restore_point in &restore_points {
+        let lens = restore_point.kept.iter().map(|kept| match kept {
             Kept::Window { .. } => 8 + kept.bytes(),
             Kept::Nothing | Kept::Recurrent(_) => kept.bytes(),
         });
         let mut section = SectionWriter::new(output, CHECKPOINT, 8 + lens.sum::<usize>())?;
-        section.put(&(checkpoint.len as u64).to_le_bytes())?;
-        for kept in &checkpoint.kept {
+        section.put(&(restore_point.len as u64).to_le_bytes())?;
+        for kept in &restore_point.kept {
             match kept {
                 Kept::Nothing => {}
                 Kept::Window { first, keys, values } => {

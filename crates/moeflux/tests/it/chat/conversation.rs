@@ -3,14 +3,14 @@
 use moeflux::chat::{ChatError, ToolCall, ToolChoice};
 use moeflux::sampling::{Constraint, SamplingOptions};
 use moeflux::text::{ChatRequest, Content, Message, Tokenizer};
-use moeflux::{Chat, Delta, Error, Event, GenerateRequest, Numbers, StopReason};
+use moeflux::{Chat, Delta, Error, Event, GenerateRequest, Precision, StopReason};
 use serde_json::{Value, json};
 
 use crate::common::engines::engine;
 use crate::common::root;
 
 fn chat() -> Chat {
-    Chat::new(engine("demo", Numbers::Fast, 64))
+    Chat::new(engine("demo", Precision::Fast, 64))
         .with_sampling(SamplingOptions::default())
         .with_thinking(false)
 }

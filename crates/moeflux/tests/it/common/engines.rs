@@ -1,6 +1,6 @@
 //! Engines on small models, and what a sequence is compared with.
 
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers, Sequence};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision, Sequence};
 
 use super::{data, root};
 
@@ -11,9 +11,9 @@ pub(crate) fn model(name: &str) -> Model {
 }
 
 /// On one thread.
-pub(crate) fn engine(name: &str, numbers: Numbers, prefill_chunk: usize) -> Engine {
+pub(crate) fn engine(name: &str, precision: Precision, prefill_chunk: usize) -> Engine {
     let prefill_chunk = Some(prefill_chunk);
-    let options = EngineOptions { threads: 1, numbers, prefill_chunk, ..EngineOptions::default() };
+    let options = EngineOptions { threads: 1, precision, prefill_chunk, ..EngineOptions::default() };
     Engine::new(model(name), &options).unwrap()
 }
 
