@@ -172,7 +172,7 @@ pub fn fastest(model: &Model, question: &Question<'_>, known: &mut Measurements)
 /// The first GPU that is not the processor itself, by its place in the list of devices.
 #[cfg(feature = "gpu")]
 pub fn first_gpu() -> Option<usize> {
-    moeflux_gpu::devices().iter().position(|device| !device.is_cpu)
+    moeflux_wgpu::devices().iter().position(|device| !device.is_cpu)
 }
 
 /// The first GPU that is not the processor itself: none that this build can use.
@@ -188,7 +188,7 @@ fn gpus(_: &Model, _: &Question<'_>, _: &mut Measurements) -> Vec<Candidate> {
 
 #[cfg(feature = "gpu")]
 fn gpus(model: &Model, question: &Question<'_>, known: &mut Measurements) -> Vec<Candidate> {
-    let infos = moeflux_gpu::devices().into_iter().enumerate().filter(|(_, info)| !info.is_cpu);
+    let infos = moeflux_wgpu::devices().into_iter().enumerate().filter(|(_, info)| !info.is_cpu);
     let mut found = Vec::new();
     for (index, _) in infos {
         match on_gpu(index, model, question, known) {
@@ -209,7 +209,7 @@ pub fn on_gpu(
 ) -> Result<Candidate, Error> {
     let &Question { options, memory, hits, prompt } = question;
     let failed = crate::backend::BackendError::from;
-    let device = moeflux_gpu::Device::open(index).map_err(failed)?;
+    let device = moeflux_wgpu::Device::open(index).map_err(failed)?;
     let placement = GpuBackend::place(&device, model, memory, options)?;
     let share = placement.share();
     let speeds = gpu_speeds(&device, model, &placement, question, known)?;
@@ -221,7 +221,7 @@ pub fn on_gpu(
 
 #[cfg(feature = "gpu")]
 fn gpu_speeds(
-    device: &moeflux_gpu::Device,
+    device: &moeflux_wgpu::Device,
     model: &Model,
     placement: &DevicePlacement,
     question: &Question<'_>,
@@ -242,14 +242,14 @@ fn gpu_speeds(
     let link = match placement.host {
         HostTier::Unused => f64::INFINITY,
         HostTier::Copy { .. } => known.get(format!("{of_device}: the host's memory"), || {
-            moeflux_gpu::link_bandwidth(device).map(|link| link.most()).map_err(failed)
+            moeflux_wgpu::link_bandwidth(device).map(|link| link.most()).map_err(failed)
         })?,
         HostTier::Sent(_) => {
             let threads = options.threads;
             let sent = known.get(format!("{of_device}, {threads} threads: uploads"), || {
                 let pool = moeflux_kernels::ThreadPool::new(threads);
                 let pool = pool.map_err(|source| Error::Threads { threads, source })?;
-                Ok::<f64, Error>(moeflux_gpu::upload_bandwidth(device, &pool).map_err(failed)?)
+                Ok::<f64, Error>(moeflux_wgpu::upload_bandwidth(device, &pool).map_err(failed)?)
             })?;
             // What the host has to read first takes the time of its disk as well.
             let read = match placement.disk_share() {

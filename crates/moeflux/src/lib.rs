@@ -45,11 +45,11 @@ pub mod text;
 
 #[doc(inline)]
 pub use moeflux_checkpoint as checkpoint;
-#[cfg(feature = "gpu")]
-#[doc(inline)]
-pub use moeflux_gpu as gpu;
 #[doc(inline)]
 pub use moeflux_kernels as kernels;
+#[cfg(feature = "gpu")]
+#[doc(inline)]
+pub use moeflux_wgpu as gpu;
 
 pub use cancel::CancelToken;
 pub use chat::{Chat, Delta};

@@ -3,7 +3,7 @@
 #[path = "../it/common.rs"]
 #[allow(dead_code, reason = "shared with the other binary")]
 mod common;
-#[path = "../../../moeflux-gpu/tests/harness/mod.rs"]
+#[path = "../../../moeflux-wgpu/tests/harness/mod.rs"]
 mod harness;
 
 use common::{Finished, Result};

@@ -21,7 +21,7 @@ pub enum BackendError {
     /// The GPU did not do as asked.
     #[cfg(feature = "gpu")]
     #[error(transparent)]
-    Gpu(#[from] moeflux_gpu::GpuError),
+    Gpu(#[from] moeflux_wgpu::GpuError),
 }
 
 impl From<StoreError> for BackendError {

@@ -92,7 +92,7 @@ impl Engine {
     #[cfg(feature = "gpu")]
     pub fn on_gpu(
         model: Model,
-        device: moeflux_gpu::Device,
+        device: moeflux_wgpu::Device,
         memory: GpuMemory,
         options: &EngineOptions,
     ) -> Result<Self, Error> {

@@ -109,7 +109,13 @@ impl Runner {
         prefill_chunk: usize,
         state_budget: Option<StateBudget>,
     ) -> Self {
-        Runner { model, backend, graphs: GraphCache::new(options.planned_memory), prefill_chunk, state_budget }
+        Runner {
+            model,
+            backend,
+            graphs: GraphCache::new(options.planned_memory),
+            prefill_chunk,
+            state_budget,
+        }
     }
 
     pub(super) fn model(&self) -> &Arc<Model> {

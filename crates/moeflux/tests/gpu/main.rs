@@ -8,7 +8,7 @@ mod common;
 #[allow(dead_code, unused_imports, reason = "its tests on the CPU are in the other binary")]
 mod demo;
 mod families;
-#[path = "../../../moeflux-gpu/tests/harness/mod.rs"]
+#[path = "../../../moeflux-wgpu/tests/harness/mod.rs"]
 mod harness;
 #[path = "../it/programs.rs"]
 #[allow(dead_code, unused_imports, reason = "its tests on the CPU are in the other binary")]
@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 use moeflux::backend::gpu::{GpuBackend, GpuMemory, bytes_of_experts};
 use moeflux::experts::{ExpertOptions, HostCopy};
 use moeflux::{Engine, EngineOptions};
-use moeflux_gpu::Device;
+use moeflux_wgpu::Device;
 
 use common::engines::model;
 use harness::test;

@@ -11,7 +11,7 @@ use moeflux::experts::faults::{Fault, Faults};
 use moeflux::experts::{ExpertOptions, HostCopy, StoreError, StoreOptions, Through};
 use moeflux::placement::{MemoryRequest, needs};
 use moeflux::{Engine, EngineOptions, Error, Model, ModelOptions, Precision};
-use moeflux_gpu::Device;
+use moeflux_wgpu::Device;
 
 const CASES: &[(&str, &str)] = &[
     ("deepseek_v2", "hf"),

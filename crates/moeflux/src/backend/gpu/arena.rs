@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use moeflux_gpu::{Device, GpuError, View};
+use moeflux_wgpu::{Device, GpuError, View};
 
 use crate::graph::{Element, Graph, Plan, TensorId};
 

@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use moeflux_experts::{ExpertStore, Io, Places, StoreOptions, is_prompt_sized};
-use moeflux_gpu::{
+use moeflux_kernels::{ExpertsArgs, ThreadPool};
+use moeflux_wgpu::{
     self as kernels, Device, Encoder, ExpertScratch, GpuError, GpuExperts, HostExperts, HostReadExperts,
     HostReadScratch, Landings, NOBODY, PlaceTable, Uploads, View, chosen_words,
 };
-use moeflux_kernels::{ExpertsArgs, ThreadPool};
 
 use super::inputs::Inputs;
 use super::sizes::{group_bytes, landings};

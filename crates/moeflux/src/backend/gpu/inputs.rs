@@ -1,7 +1,7 @@
 //! What a step brings from the host: tokens, rotations, where blocks are. It is small, and much the same from step to step,
 //! so it goes to memory that is there already, all at once.
 
-use moeflux_gpu::{Device, GpuError, View};
+use moeflux_wgpu::{Device, GpuError, View};
 
 /// Memory for a step's inputs, filled from the start for each step.
 #[derive(Debug, Default)]

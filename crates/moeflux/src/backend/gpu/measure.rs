@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use moeflux_gpu::{self as kernels, Device, Encoder, GpuError, GpuMatrix, View, read_bandwidth};
 use moeflux_kernels::Precision;
+use moeflux_wgpu::{self as kernels, Device, Encoder, GpuError, GpuMatrix, View, read_bandwidth};
 
 use super::GpuBackend;
 use crate::backend::{BackendError, MeasureError};

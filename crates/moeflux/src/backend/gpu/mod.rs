@@ -22,8 +22,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use moeflux_experts::ExpertStore;
-use moeflux_gpu::{self as kernels, AttentionArgs, Device, Download, Encoder, ExpertScratch, GpuError, View};
 use moeflux_kernels::{ExpertsArgs, GatedDeltaArgs, KvType, RopeArgs, ThreadPool};
+use moeflux_wgpu::{
+    self as kernels, AttentionArgs, Device, Download, Encoder, ExpertScratch, GpuError, View,
+};
 
 use self::arena::Arena;
 use self::fuse::{Fused, FusedPlans, Joined, Place};

@@ -4,8 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use moeflux_gpu::{Device, GpuError, View};
 use moeflux_kernels::{DeviceFloats, KvBlock};
+use moeflux_wgpu::{Device, GpuError, View};
 
 /// Slots for blocks of one length.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Hands the operations of a step to the device in portions, so that it computes while the host records.
 
-use moeflux_gpu::{Device, Download, Encoder, GpuError, View};
+use moeflux_wgpu::{Device, Download, Encoder, GpuError, View};
 
 use super::inputs::Inputs;
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use moeflux_gpu::matrix::DeviceEncoding;
-use moeflux_gpu::{DeviceInfo, GpuExperts, GpuMatrix, HostExperts, Landings, Uploads};
 use moeflux_kernels::KvType;
+use moeflux_wgpu::matrix::DeviceEncoding;
+use moeflux_wgpu::{DeviceInfo, GpuExperts, GpuMatrix, HostExperts, Landings, Uploads};
 
 use super::PARTS;
 use super::fuse::Fused;

@@ -7,8 +7,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use moeflux_gpu::{Device, GpuError, KvView, View};
 use moeflux_kernels::{DeviceFloats, KvBlock};
+use moeflux_wgpu::{Device, GpuError, KvView, View};
 
 use super::inputs::Inputs;
 use super::pool::Pool;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moeflux_experts::{ExpertStore, Places, PolicyKind, is_prompt_sized};
-use moeflux_gpu::{
+use moeflux_kernels::{Activation, ExpertWeights, ThreadPool};
+use moeflux_wgpu::{
     self as kernels, Device, Encoder, ExpertScratch, GpuError, GpuExperts, PlacedChoices, Uploads, View,
 };
-use moeflux_kernels::{Activation, ExpertWeights, ThreadPool};
 
 use super::inputs::Inputs;
 use super::sizes::group_bytes;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-use moeflux_gpu::matrix::values;
-use moeflux_gpu::{Device, GpuError, GpuExpertBiases, GpuExperts, GpuMatrix, View};
 use moeflux_kernels::ExpertWeights;
+use moeflux_wgpu::matrix::values;
+use moeflux_wgpu::{Device, GpuError, GpuExpertBiases, GpuExperts, GpuMatrix, View};
 
 use crate::graph::{ExpertsId, MatrixId, VectorId};
 use crate::model::Model;

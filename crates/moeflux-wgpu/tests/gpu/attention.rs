@@ -1,5 +1,5 @@
-use moeflux_gpu::{AttentionArgs, KvView, View};
 use moeflux_kernels::{self as cpu, AttentionScratch, AttentionShape, KV_BLOCK, KvBlock, KvType, MlaShape};
+use moeflux_wgpu::{AttentionArgs, KvView, View};
 use proptest::prelude::*;
 
 use crate::property;
@@ -58,10 +58,10 @@ pub(crate) fn attention_is_that_of_the_cpu_in_any_chunks() {
                 let rows = |view: &View, width: usize| view.slice(first * width..end * width);
                 gpu.run(|enc| {
                     let (k, v) = (rows(&gk, kv_width), rows(&gv, kv_width));
-                    moeflux_gpu::kv_write(enc, &k, &v, &shape, first, &cache);
+                    moeflux_wgpu::kv_write(enc, &k, &v, &shape, first, &cache);
                     let args = AttentionArgs { first_position: first, scale, parts };
                     let (q, y) = (rows(&gq, width), rows(&y, width));
-                    moeflux_gpu::attention(enc, &q, &cache, gsinks.as_ref(), &shape, &args, &y);
+                    moeflux_wgpu::attention(enc, &q, &cache, gsinks.as_ref(), &shape, &args, &y);
                 });
                 first = end;
                 if first == positions {
@@ -105,10 +105,10 @@ pub(crate) fn latent_attention_is_that_of_the_cpu_in_any_chunks() {
                 let end = positions.min(first + chunk);
                 let rows = |i: usize| views[i].slice(first * widths[i]..end * widths[i]);
                 gpu.run(|enc| {
-                    moeflux_gpu::latent_write(enc, &rows(2), &rows(3), &shape, first, &cache);
+                    moeflux_wgpu::latent_write(enc, &rows(2), &rows(3), &shape, first, &cache);
                     let args = AttentionArgs { first_position: first, scale, parts };
                     let y = y.slice(first * widths[0]..end * widths[0]);
-                    moeflux_gpu::mla_attention(enc, &rows(0), &rows(1), &cache, &shape, &args, &y);
+                    moeflux_wgpu::mla_attention(enc, &rows(0), &rows(1), &cache, &shape, &args, &y);
                 });
             }
             gpu.down(&y)
@@ -153,9 +153,9 @@ impl Window {
             let (parts, y) = (gpu.out(parts), gpu.out(q.len()));
             let cache = cache(gpu, positions, shape.block_len(), true);
             gpu.run(|enc| {
-                moeflux_gpu::kv_write(enc, &gk, &gv, &shape, 0, &cache);
+                moeflux_wgpu::kv_write(enc, &gk, &gv, &shape, 0, &cache);
                 let args = AttentionArgs { first_position: before, scale, parts: &parts };
-                moeflux_gpu::attention(enc, &gq, &cache, gsinks.as_ref(), &shape, &args, &y);
+                moeflux_wgpu::attention(enc, &gq, &cache, gsinks.as_ref(), &shape, &args, &y);
             });
             gpu.down(&y)
         });

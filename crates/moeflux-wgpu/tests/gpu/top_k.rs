@@ -14,11 +14,11 @@ pub(crate) fn the_largest_by_falling_value_then_by_index() {
         }
         let gvalues = gpu.up(&values);
         let scratch = [(); 2].map(|()| {
-            let len = moeflux_gpu::top_k_scratch_len(rows, cols, k);
+            let len = moeflux_wgpu::top_k_scratch_len(rows, cols, k);
             (gpu.out(len), gpu.up_u32(&vec![0; len]))
         });
         let (gtop, gindices) = (gpu.out(rows * k), gpu.up_u32(&vec![0; rows * k]));
-        gpu.run(|enc| moeflux_gpu::top_k(enc, &gvalues, cols, k, &scratch, &gtop, &gindices));
+        gpu.run(|enc| moeflux_wgpu::top_k(enc, &gvalues, cols, k, &scratch, &gtop, &gindices));
         let (top, indices) = (gpu.down(&gtop), gpu.down_u32(&gindices));
         for row in 0..rows {
             let values = &values[row * cols..(row + 1) * cols];

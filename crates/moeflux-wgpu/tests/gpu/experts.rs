@@ -1,12 +1,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
-use moeflux_gpu::{
+use moeflux_kernels::{
+    self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, ExpertsArgs, Float, Matrix, Precision,
+};
+use moeflux_wgpu::{
     ExpertScratch, GpuExpertBiases, GpuExperts, GpuMatrix, HostExperts, HostReadExperts, HostReadScratch,
     Landings, NOBODY, PlaceTable, PlacedChoices, Uploads, View, chosen_words, combine_experts,
     host_read_experts, placed_experts,
-};
-use moeflux_kernels::{
-    self as cpu, Activation, Encoding, ExpertBiases, ExpertWeights, ExpertsArgs, Float, Matrix, Precision,
 };
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
@@ -93,7 +93,7 @@ pub(crate) fn experts_are_the_cpus_and_do_not_depend_on_the_number_of_tokens() {
                 let (x, ids) = (gx.slice(0..n * hidden), gids.slice(0..n * k));
                 let weights = gweights.slice(0..n * k);
                 let args = ExpertsArgs { x: &x, indices: &ids, weights: &weights, k, activation };
-                moeflux_gpu::experts(enc, &on_device, &args, &scratch, &y);
+                moeflux_wgpu::experts(enc, &on_device, &args, &scratch, &y);
             });
             let y = gpu.down(&y);
             assert_close(&format!("experts in {encoding:?}, {n} tokens"), &y, &expected[..n * hidden]);

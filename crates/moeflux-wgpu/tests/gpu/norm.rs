@@ -10,9 +10,9 @@ pub(crate) fn norms_are_those_of_the_cpu() {
         let (gx, ggate, gweight) = (gpu.up(&x), gpu.up(&gate), gpu.up(&weight));
         let (rms, gated, l2) = (gpu.out(rows * dim), gpu.out(rows * dim), gpu.out(rows * dim));
         gpu.run(|enc| {
-            moeflux_gpu::rms_norm(enc, &gx, &gweight, 1e-6, &rms);
-            moeflux_gpu::gated_rms_norm(enc, &gx, &ggate, &gweight, 1e-6, &gated);
-            moeflux_gpu::l2_norm(enc, &gx, dim, 1e-6, 0.25, &l2);
+            moeflux_wgpu::rms_norm(enc, &gx, &gweight, 1e-6, &rms);
+            moeflux_wgpu::gated_rms_norm(enc, &gx, &ggate, &gweight, 1e-6, &gated);
+            moeflux_wgpu::l2_norm(enc, &gx, dim, 1e-6, 0.25, &l2);
         });
         let mut y = vec![0.0; rows * dim];
         cpu::rms_norm(&POOL, &x, &weight, 1e-6, &mut y);
@@ -30,8 +30,8 @@ pub(crate) fn a_row_has_the_same_bits_alone_and_among_others() {
     let (x, weight) = (gpu.up(&random.floats(rows * dim, 1.0)), gpu.up(&random.floats(dim, 1.0)));
     let (all, one) = (gpu.out(rows * dim), gpu.out(dim));
     gpu.run(|enc| {
-        moeflux_gpu::rms_norm(enc, &x, &weight, 1e-6, &all);
-        moeflux_gpu::rms_norm(enc, &x.slice(37 * dim..38 * dim), &weight, 1e-6, &one);
+        moeflux_wgpu::rms_norm(enc, &x, &weight, 1e-6, &all);
+        moeflux_wgpu::rms_norm(enc, &x.slice(37 * dim..38 * dim), &weight, 1e-6, &one);
     });
     assert_eq!(bits(&gpu.down(&all)[37 * dim..38 * dim]), bits(&gpu.down(&one)));
 }
@@ -44,9 +44,9 @@ pub(crate) fn a_sum_and_its_norm_are_those_of_two_dispatches() {
         let weight = gpu.up(&random.floats(dim, 1.0));
         let [sum, norm, sum_alone, norm_alone] = [0; 4].map(|_| gpu.out(rows * dim));
         gpu.run(|enc| {
-            moeflux_gpu::add_rms_norm(enc, &a, &b, &weight, 1e-6, &sum, &norm);
-            moeflux_gpu::add(enc, &a, &b, &sum_alone);
-            moeflux_gpu::rms_norm(enc, &sum_alone, &weight, 1e-6, &norm_alone);
+            moeflux_wgpu::add_rms_norm(enc, &a, &b, &weight, 1e-6, &sum, &norm);
+            moeflux_wgpu::add(enc, &a, &b, &sum_alone);
+            moeflux_wgpu::rms_norm(enc, &sum_alone, &weight, 1e-6, &norm_alone);
         });
         assert_eq!(bits(&gpu.down(&sum)), bits(&gpu.down(&sum_alone)));
         assert_eq!(bits(&gpu.down(&norm)), bits(&gpu.down(&norm_alone)));

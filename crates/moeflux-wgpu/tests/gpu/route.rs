@@ -31,7 +31,7 @@ pub(crate) fn the_same_experts_as_the_cpu() {
                         let (gids, gweights) = (gpu.up_u32(&vec![9999; n * k]), gpu.out(n * k));
                         let gbias = has_bias.then_some(&gbias);
                         gpu.run(|enc| {
-                            moeflux_gpu::route(enc, &glogits, experts, gbias, &routing, &gids, &gweights);
+                            moeflux_wgpu::route(enc, &glogits, experts, gbias, &routing, &gids, &gweights);
                         });
                         let (mut ids, mut weights) = (vec![0; n * k], vec![0.0; n * k]);
                         let bias = has_bias.then_some(bias.as_slice());

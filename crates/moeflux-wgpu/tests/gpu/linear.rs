@@ -1,5 +1,5 @@
-use moeflux_gpu::GpuMatrix;
 use moeflux_kernels::{self as cpu, Encoding, Float, Matrix};
+use moeflux_wgpu::GpuMatrix;
 
 use crate::support::{Gpu, POOL, Random, assert_close, bits};
 use crate::weights::Weights;
@@ -38,7 +38,7 @@ pub(crate) fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
             let mut all = Vec::new();
             for n in [64, 1, 2, 7, 33] {
                 let y = gpu.out(n * rows);
-                gpu.run(|enc| moeflux_gpu::linear(enc, &on_device, None, &gx.slice(0..n * cols), &y));
+                gpu.run(|enc| moeflux_wgpu::linear(enc, &on_device, None, &gx.slice(0..n * cols), &y));
                 let y = gpu.down(&y);
                 assert_close(&format!("{encoding:?} {rows} {cols} {n}"), &y, &expected[..n * rows]);
                 if all.is_empty() {
@@ -47,7 +47,7 @@ pub(crate) fn linear_is_the_cpus_and_does_not_depend_on_the_number_of_rows() {
                 assert_eq!(bits(&y), bits(&all[..n * rows]), "{encoding:?}: {n} rows");
             }
             let y = gpu.out(64 * rows);
-            gpu.run(|enc| moeflux_gpu::linear(enc, &on_device, Some(&gbias), &gx, &y));
+            gpu.run(|enc| moeflux_wgpu::linear(enc, &on_device, Some(&gbias), &gx, &y));
             cpu::add_to_rows(&bias, &mut expected);
             assert_close("with bias", &gpu.down(&y), &expected);
         }
@@ -71,7 +71,7 @@ pub(crate) fn tiles_give_the_bits_of_a_row_by_itself() {
         let on_device = GpuMatrix::upload(&gpu.0, "w", &w).unwrap();
         let x = random.floats(n * cols, 1.0);
         let (gx, y) = (gpu.up(&x), gpu.out(n * rows));
-        gpu.run(|enc| moeflux_gpu::linear(enc, &on_device, None, &gx, &y));
+        gpu.run(|enc| moeflux_wgpu::linear(enc, &on_device, None, &gx, &y));
         let mut expected = vec![0.0; n * rows];
         cpu::linear(&POOL, &w, &x, &mut expected);
         let all = gpu.down(&y);
@@ -79,7 +79,7 @@ pub(crate) fn tiles_give_the_bits_of_a_row_by_itself() {
         for row in [0, 33, n - 1] {
             let y = gpu.out(rows);
             let x = gx.slice(row * cols..(row + 1) * cols);
-            gpu.run(|enc| moeflux_gpu::linear(enc, &on_device, None, &x, &y));
+            gpu.run(|enc| moeflux_wgpu::linear(enc, &on_device, None, &x, &y));
             assert_eq!(
                 bits(&gpu.down(&y)),
                 bits(&all[row * rows..(row + 1) * rows]),
@@ -97,14 +97,14 @@ pub(crate) fn joined_matrices_are_one_and_each() {
     let (whole, each) =
         GpuMatrix::joined(&gpu.0, "w", &parts.each_ref().map(Weights::matrix)).unwrap().unwrap();
     let (x, y) = (gpu.up(&random.floats(256, 1.0)), gpu.out(171));
-    gpu.run(|enc| moeflux_gpu::linear(enc, &whole, None, &x, &y));
+    gpu.run(|enc| moeflux_wgpu::linear(enc, &whole, None, &x, &y));
     let all = gpu.down(&y);
     let mut start = 0;
     for (weights, part) in parts.iter().zip(&each) {
         let alone = GpuMatrix::upload(&gpu.0, "w", &weights.matrix()).unwrap();
         for w in [part, &alone] {
             let y = gpu.out(w.rows());
-            gpu.run(|enc| moeflux_gpu::linear(enc, w, None, &x, &y));
+            gpu.run(|enc| moeflux_wgpu::linear(enc, w, None, &x, &y));
             assert_eq!(bits(&gpu.down(&y)), bits(&all[start..start + w.rows()]));
         }
         start += part.rows();
@@ -122,7 +122,7 @@ pub(crate) fn rows_of_an_embedding_are_exact() {
         let on_device = GpuMatrix::upload(&gpu.0, "w", &w).unwrap();
         let ids = [18, 0, 7, 7];
         let (gids, y) = (gpu.up_u32(&ids), gpu.out(4 * cols));
-        gpu.run(|enc| moeflux_gpu::embed(enc, &on_device, &gids, &y));
+        gpu.run(|enc| moeflux_wgpu::embed(enc, &on_device, &gids, &y));
         let mut expected = vec![0.0; 4 * cols];
         cpu::embed(&w, &ids, &mut expected);
         assert_close(&format!("{encoding:?}"), &gpu.down(&y), &expected);
@@ -141,14 +141,14 @@ pub(crate) fn each_head_has_its_matrix() {
             for n in [1, 3, 21] {
                 let x = random.floats(n * heads * cols, 1.0);
                 let (gx, y) = (gpu.up(&x), gpu.out(n * heads * rows));
-                gpu.run(|enc| moeflux_gpu::head_linear(enc, &on_device, heads, &gx, &y));
+                gpu.run(|enc| moeflux_wgpu::head_linear(enc, &on_device, heads, &gx, &y));
                 let mut expected = vec![0.0; n * heads * rows];
                 cpu::head_linear(&POOL, &w, heads, &x, &mut expected);
                 assert_close("head_linear", &gpu.down(&y), &expected);
 
                 let x = random.floats(n * heads * rows, 1.0);
                 let (gx, y) = (gpu.up(&x), gpu.out(n * heads * cols));
-                gpu.run(|enc| moeflux_gpu::head_linear_transposed(enc, &on_device, heads, &gx, &y));
+                gpu.run(|enc| moeflux_wgpu::head_linear_transposed(enc, &on_device, heads, &gx, &y));
                 let mut expected = vec![0.0; n * heads * cols];
                 cpu::head_linear_transposed(&POOL, &w, heads, &x, &mut expected);
                 assert_close("head_linear_transposed", &gpu.down(&y), &expected);
@@ -176,9 +176,9 @@ pub(crate) fn a_product_of_a_swiglu_is_that_of_two_dispatches() {
         let [gate, up] = [3.0, 1.0].map(|scale| gpu.up(&random.floats(n * 640, scale)));
         let (act, y, y_alone) = (gpu.out(n * 640), gpu.out(n * 130), gpu.out(n * 130));
         gpu.run(|enc| {
-            moeflux_gpu::swiglu_linear(enc, &w, None, &gate, &up, &y);
-            moeflux_gpu::swiglu(enc, &gate, &up, &act);
-            moeflux_gpu::linear(enc, &w, None, &act, &y_alone);
+            moeflux_wgpu::swiglu_linear(enc, &w, None, &gate, &up, &y);
+            moeflux_wgpu::swiglu(enc, &gate, &up, &act);
+            moeflux_wgpu::linear(enc, &w, None, &act, &y_alone);
         });
         assert_eq!(bits(&gpu.down(&y)), bits(&gpu.down(&y_alone)), "{n} rows");
     }

@@ -11,10 +11,10 @@ pub(crate) fn each_value_by_itself() {
         let (ga, gb, gs) = (gpu.up(&a), gpu.up(&b), gpu.up(&scores));
         let out: Vec<_> = (0..4).map(|_| gpu.out(n)).collect();
         gpu.run(|enc| {
-            moeflux_gpu::add(enc, &ga, &gb, &out[0]);
-            moeflux_gpu::swiglu(enc, &ga, &gb, &out[1]);
-            moeflux_gpu::sigmoid_gate(enc, &ga, &gb, &out[2]);
-            moeflux_gpu::scale_by_sigmoid(enc, &ga, &gs, &out[3]);
+            moeflux_wgpu::add(enc, &ga, &gb, &out[0]);
+            moeflux_wgpu::swiglu(enc, &ga, &gb, &out[1]);
+            moeflux_wgpu::sigmoid_gate(enc, &ga, &gb, &out[2]);
+            moeflux_wgpu::scale_by_sigmoid(enc, &ga, &gs, &out[3]);
         });
         let mut y = vec![0.0; n];
         cpu::add(&POOL, &a, &b, &mut y);
@@ -40,14 +40,14 @@ pub(crate) fn copies_are_exact() {
         let x = random.floats(rows * cols, 1.0);
         let n = rows * groups * parts.iter().map(std::ops::Range::len).sum::<usize>();
         let (gx, y) = (gpu.up(&x), gpu.out(n));
-        gpu.run(|enc| moeflux_gpu::columns(enc, &gx, cols, group, &parts, &y));
+        gpu.run(|enc| moeflux_wgpu::columns(enc, &gx, cols, group, &parts, &y));
         let mut expected = vec![0.0; n];
         cpu::columns(&POOL, &x, cols, group, &parts, &mut expected);
         assert_eq!(gpu.down(&y), expected);
     }
     let x = random.floats(11 * 33, 1.0);
     let (gx, rows, y) = (gpu.up(&x), gpu.up_u32(&[10, 0, 3]), gpu.out(3 * 33));
-    gpu.run(|enc| moeflux_gpu::select_outputs(enc, &gx, 33, &rows, &y));
+    gpu.run(|enc| moeflux_wgpu::select_outputs(enc, &gx, 33, &rows, &y));
     assert_eq!(gpu.down(&y), [&x[330..], &x[..33], &x[99..132]].concat());
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn rope_turns_as_on_the_cpu() {
         for layout in [RopeLayout::HalfSplit, RopeLayout::Interleaved] {
             gpu.run(|enc| {
                 let (x, cos, sin) = (&gx, &gcos, &gsin);
-                moeflux_gpu::rope(enc, &RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin }, &gy);
+                moeflux_wgpu::rope(enc, &RopeArgs { x, heads, head_dim, rotary_dim, layout, cos, sin }, &gy);
             });
             let mut y = vec![0.0; x.len()];
             let (x, cos, sin) = (x.as_slice(), cos.as_slice(), sin.as_slice());

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use moeflux_gpu::Device;
+use moeflux_wgpu::Device;
 
 /// Makes a missing GPU a failure rather than a reason to ignore tests.
 const REQUIRE: &str = "MOEFLUX_REQUIRE_GPU";

@@ -10,7 +10,7 @@ pub(crate) fn decay_beta() {
         let views = [&a, &b, &a_log, &dt_bias].map(|x| gpu.up(x));
         let (decay, beta) = (gpu.out(a.len()), gpu.out(a.len()));
         gpu.run(|enc| {
-            moeflux_gpu::decay_beta(enc, &views[0], &views[1], &views[2], &views[3], &decay, &beta);
+            moeflux_wgpu::decay_beta(enc, &views[0], &views[1], &views[2], &views[3], &decay, &beta);
         });
         let (mut d, mut s) = (vec![0.0; a.len()], vec![0.0; a.len()]);
         cpu::decay_beta(&POOL, &a, &b, &a_log, &dt_bias, &mut d, &mut s);
@@ -28,8 +28,8 @@ pub(crate) fn convolution() {
         let (gx, gw, gs) = (gpu.up(&x), gpu.up(&weight), gpu.up(&state));
         let (gy, gnew, geach) = (gpu.out(x.len()), gpu.out(state.len()), gpu.out(n * state.len()));
         gpu.run(|enc| {
-            moeflux_gpu::conv1d_silu(enc, &gx, &gw, kernel, &gs, &geach, &gy);
-            moeflux_gpu::conv1d_silu(enc, &gx, &gw, kernel, &gs, &gnew, &gy);
+            moeflux_wgpu::conv1d_silu(enc, &gx, &gw, kernel, &gs, &geach, &gy);
+            moeflux_wgpu::conv1d_silu(enc, &gx, &gw, kernel, &gs, &gnew, &gy);
         });
         let (mut y, mut new) = (vec![0.0; x.len()], vec![0.0; state.len()]);
         cpu::conv1d_silu(&POOL, &x, &weight, kernel, &state, &mut new, &mut y);
@@ -67,8 +67,8 @@ pub(crate) fn gated_delta() {
         let beta = positive(random.floats(n * value_heads, 1.0));
         let state = random.floats(value_heads * key_dim * value_dim, 1.0);
         let inputs = [&q, &k, &v, &decay, &beta, &state].map(|x| gpu.up(x));
-        let run = |tokens: std::ops::Range<usize>, state: &moeflux_gpu::View, states: usize| {
-            let part = |view: &moeflux_gpu::View| {
+        let run = |tokens: std::ops::Range<usize>, state: &moeflux_wgpu::View, states: usize| {
+            let part = |view: &moeflux_wgpu::View| {
                 let width = view.len() / n;
                 view.slice(tokens.start * width..tokens.end * width)
             };
@@ -78,7 +78,7 @@ pub(crate) fn gated_delta() {
             gpu.run(|enc| {
                 let [q, k, v, decay, beta] = &[part(q), part(k), part(v), part(decay), part(beta)];
                 let args = GatedDeltaArgs { q, k, v, decay, beta, shape: &shape, state };
-                moeflux_gpu::gated_delta(enc, &args, &new, &y);
+                moeflux_wgpu::gated_delta(enc, &args, &new, &y);
             });
             (y, new)
         };

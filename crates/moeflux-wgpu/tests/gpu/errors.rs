@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use moeflux_gpu::{Device, GpuError, Program};
+use moeflux_wgpu::{Device, GpuError, Program};
 
 use crate::support::Gpu;
 
@@ -14,7 +14,7 @@ pub(crate) fn a_shader_that_does_not_compile_is_named() {
     let (a, y) = (gpu.up(&[1.0, 2.0]), gpu.out(2));
     let mut enc = gpu.0.encoder();
     enc.dispatch(&WRONG, &[], &[], &[], [1, 1, 1]);
-    moeflux_gpu::add(&mut enc, &a, &a, &y);
+    moeflux_wgpu::add(&mut enc, &a, &a, &y);
     match enc.submit() {
         Err(GpuError::Compile { op, cause }) => {
             assert_eq!(op, "wrong");
@@ -23,7 +23,7 @@ pub(crate) fn a_shader_that_does_not_compile_is_named() {
         other => panic!("{other:?}"),
     }
     // The device goes on.
-    gpu.run(|enc| moeflux_gpu::add(enc, &a, &a, &y));
+    gpu.run(|enc| moeflux_wgpu::add(enc, &a, &a, &y));
     assert_eq!(gpu.down(&y), [2.0, 4.0]);
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn more_memory_than_allowed_is_none() {
 
 pub(crate) fn a_device_that_is_not_there() {
     match Device::open(99) {
-        Err(GpuError::NoDevice { index: 99, found }) => assert_eq!(found, moeflux_gpu::devices().len()),
+        Err(GpuError::NoDevice { index: 99, found }) => assert_eq!(found, moeflux_wgpu::devices().len()),
         other => panic!("{:?}", other.map(|device| device.info().clone())),
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn a_lost_device_is_an_error_and_no_hang() {
     let (a, y) = (gpu.up(&[1.0]), gpu.out(1));
     gpu.0.destroy();
     let mut enc = gpu.0.encoder();
-    moeflux_gpu::add(&mut enc, &a, &a, &y);
+    moeflux_wgpu::add(&mut enc, &a, &a, &y);
     let outcome = enc.submit().and_then(|()| gpu.0.download::<f32>(&y).map(|_| ()));
     assert!(matches!(outcome, Err(GpuError::Lost { .. } | GpuError::Failed { .. })), "{outcome:?}");
     assert!(start.elapsed() < Duration::from_mins(1));

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use moeflux_gpu::{Device, Encoder, View};
 use moeflux_kernels::ThreadPool;
+use moeflux_wgpu::{Device, Encoder, View};
 
 use crate::translate::translate;
 

@@ -1,6 +1,6 @@
 //! Shaders validated and translated to what Vulkan, Metal and DirectX 12 take, whatever this machine's device is.
 
-use moeflux_gpu::Program;
+use moeflux_wgpu::Program;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
