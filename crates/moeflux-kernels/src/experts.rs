@@ -10,8 +10,8 @@ use crate::int8::{self, Input, PLANES, Tokens};
 use crate::linear::{Rows, product};
 use crate::math::{sigmoid, silu};
 use crate::matrix::Matrix;
-use crate::numbers::Precision;
 use crate::pool::ThreadPool;
+use crate::precision::Precision;
 use crate::tile::{Band, Tile, Tiling, for_each_band_tile, for_each_tile};
 
 /// The three linear maps of one expert.

@@ -1,5 +1,5 @@
 //! Products of quantised weights with activations of 12 bits or 8, in products of 8-bit integers:
-//! [`Precision::Fast`](crate::Numbers::Fast).
+//! [`Precision::Fast`](crate::Precision::Fast).
 //!
 //! **Activations.** Each 64 columns of a token (fewer at its end) share a scale `a = max|x| / 2032`, and a code is
 //! `x · (2032 / max|x|)`, rounded to the nearest integer, ties to even. Below `max|x| = 2032·2^-126` scale and codes
