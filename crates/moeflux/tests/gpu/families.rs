@@ -30,7 +30,7 @@ const CASES: &[(&str, &str)] = &[
 ];
 
 fn engine(family: &str, checkpoint: &str, prefill_chunk: usize) -> Engine {
-    let model = Model::open(&data(family).join(checkpoint), &ModelOptions::default()).unwrap();
+    let model = Model::open(data(family).join(checkpoint), &ModelOptions::default()).unwrap();
     let backend = GpuBackend::new(device()).unwrap();
     let options = EngineOptions {
         precision: Precision::Exact,

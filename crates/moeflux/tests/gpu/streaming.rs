@@ -33,7 +33,7 @@ const PROMPT: usize = 40;
 const TOKENS: usize = 44;
 
 fn model(family: &str, checkpoint: &str) -> Model {
-    Model::open(&data(family).join(checkpoint), &ModelOptions::default()).unwrap()
+    Model::open(data(family).join(checkpoint), &ModelOptions::default()).unwrap()
 }
 
 fn options(experts: ExpertOptions) -> EngineOptions {

@@ -101,7 +101,7 @@ fn expressions_have_the_values_that_jinja2_gives_them() {
 #[test]
 fn chats_of_the_reference_checkpoint_are_exact() {
     for folder in ["hf", "mlx-q4", "mlx-mixed"] {
-        let tokenizer = Tokenizer::open(&data().join("qwen3_5_moe").join(folder)).unwrap();
+        let tokenizer = Tokenizer::open(data().join("qwen3_5_moe").join(folder)).unwrap();
         let cases = read(&data().join("tokenizer_cases.json"));
         for case in cases["chat"].as_array().unwrap() {
             let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
@@ -120,7 +120,7 @@ fn chats_of_the_reference_checkpoint_are_exact() {
 
 #[test]
 fn the_demo_is_asked_with_tools_and_answers_are_given_back() {
-    let tokenizer = Tokenizer::open(&data().join("../../models/demo")).unwrap();
+    let tokenizer = Tokenizer::open(data().join("../../models/demo")).unwrap();
     let mut call = Message::new("assistant", "");
     call.tool_calls = vec![json!({"function": {"name": "add", "arguments": "{\"a\": 1, \"b\": true}"}})];
     let messages = [Message::new("user", "1+1?"), call, Message::new("tool", "2")];

@@ -10,7 +10,7 @@ use moeflux::{
 use serde_json::json;
 
 fn engine(prefill_chunk: Option<usize>) -> Engine {
-    let model = Model::open(&root().join("models/demo"), &ModelOptions::default()).unwrap();
+    let model = Model::open(root().join("models/demo"), &ModelOptions::default()).unwrap();
     Engine::new(model, &EngineOptions { threads: 1, prefill_chunk, ..EngineOptions::default() }).unwrap()
 }
 

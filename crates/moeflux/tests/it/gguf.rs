@@ -59,8 +59,8 @@ fn tokenizers_are_those_of_the_hub() {
     let cases = std::fs::read_to_string(data("tokenizer_cases.json")).unwrap();
     let cases: Json = serde_json::from_str(&cases).unwrap();
     for family in ["qwen3_5_moe", "mixtral", "gpt_oss"] {
-        let model = Model::open(&reference(family), &ModelOptions::default()).unwrap();
-        let (tokenizer, hub) = (model.tokenizer(), Tokenizer::open(&data(family).join("hf")).unwrap());
+        let model = Model::open(reference(family), &ModelOptions::default()).unwrap();
+        let (tokenizer, hub) = (model.tokenizer(), Tokenizer::open(data(family).join("hf")).unwrap());
         assert_eq!(tokenizer.eos_ids(), hub.eos_ids());
         assert_eq!(tokenizer.vocab_size(), hub.vocab_size());
         assert_eq!(tokenizer.generation_defaults(), hub.generation_defaults());

@@ -15,7 +15,7 @@ const LAYER: &str = "experts/layer_01.bin";
 fn pack() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("pack");
-    let model = Model::open(&data("qwen3_5_moe/mlx-q4"), &ModelOptions::default()).unwrap();
+    let model = Model::open(data("qwen3_5_moe/mlx-q4"), &ModelOptions::default()).unwrap();
     let plan = convert::plan(&model, &"".parse().unwrap()).unwrap();
     let options = RunOptions { threads: 2, restart: false };
     convert::run(&plan, model.checkpoint(), &target, &options, &|_, _| {}).unwrap();

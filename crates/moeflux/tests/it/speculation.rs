@@ -185,7 +185,7 @@ fn a_layer_that_is_not_there_is_an_error() {
 fn the_layer_for_further_tokens_agrees_with_transformers() {
     let reference = Reference::open(&data("qwen3_next/ref_hf.safetensors"));
     let options = ModelOptions { mtp: true, ..ModelOptions::default() };
-    let model = Model::open(&data("qwen3_next/hf"), &options).unwrap();
+    let model = Model::open(data("qwen3_next/hf"), &options).unwrap();
     let mut backend = CpuBackend::new(1, Precision::Exact).unwrap();
     let mut run = |pass, sequence: &mut Sequence, tokens: &[u32], first: usize, given: &[f32]| {
         let positions: Vec<_> = (first as u32..).take(tokens.len()).map(|position| [position; 3]).collect();

@@ -16,11 +16,11 @@ fn data() -> PathBuf {
 }
 
 fn reference() -> Tokenizer {
-    Tokenizer::open(&data().join("qwen3_5_moe/hf")).unwrap()
+    Tokenizer::open(data().join("qwen3_5_moe/hf")).unwrap()
 }
 
 fn demo() -> Tokenizer {
-    Tokenizer::open(&data().join("../../models/demo")).unwrap()
+    Tokenizer::open(data().join("../../models/demo")).unwrap()
 }
 
 /// A tokenizer as its `tokenizer.json` would be, in a folder of its own.
@@ -87,7 +87,7 @@ fn reference_cases_are_exact() {
     let cases: Value =
         serde_json::from_str(&fs::read_to_string(data().join("tokenizer_cases.json")).unwrap()).unwrap();
     for folder in ["hf", "mlx-q4", "mlx-mixed"] {
-        let tokenizer = Tokenizer::open(&data().join("qwen3_5_moe").join(folder)).unwrap();
+        let tokenizer = Tokenizer::open(data().join("qwen3_5_moe").join(folder)).unwrap();
         assert_eq!(tokenizer.eos_ids(), [504, 502]);
         assert_eq!(tokenizer.vocab_size(), 512);
         for case in cases["encode"].as_array().unwrap() {

@@ -167,7 +167,7 @@ fn made_models_run_and_are_skewed_as_asked() -> Result<()> {
     let mut shares = Vec::new();
     for (name, args) in [("even", &["--router-skew", "0"][..]), ("skewed", &["--router-skew", "1"])] {
         make(&format!("@{name}"), args)?.notes();
-        let model = Model::open(&bench.path(name), &ModelOptions::default())?;
+        let model = Model::open(bench.path(name), &ModelOptions::default())?;
         let mut engine = Engine::new(model, &EngineOptions::default())?;
         let mut sequence = engine.sequence();
         let tokens: Vec<u32> = (0..256).map(|i| i * 13 % 4096).collect();

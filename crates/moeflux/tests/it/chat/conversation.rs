@@ -188,7 +188,7 @@ fn what_cannot_be_leaves_the_conversation_as_it_was() {
 
 #[test]
 fn a_checkpoint_recommends_how_to_sample() {
-    let tokenizer = Tokenizer::open(&root().join("models/demo")).unwrap();
+    let tokenizer = Tokenizer::open(root().join("models/demo")).unwrap();
     let mut defaults = tokenizer.generation_defaults().clone();
     let recommended = SamplingOptions::recommended(&defaults);
     let expected = SamplingOptions { temperature: 0.7, top_p: 0.9, top_k: 20, ..SamplingOptions::default() };

@@ -37,7 +37,7 @@ fn template(before: &str, call: &str, after: &str) -> String {
 
 #[test]
 fn the_demo_writes_xml() {
-    assert_eq!(Format::of(&Tokenizer::open(&demo()).unwrap()), Format::Tagged(Syntax::Xml));
+    assert_eq!(Format::of(&Tokenizer::open(demo()).unwrap()), Format::Tagged(Syntax::Xml));
 }
 
 #[test]
@@ -161,7 +161,7 @@ const CALLS: [(Format, &str, &str, &str, &str); 7] = [
 
 #[test]
 fn a_grammar_forces_what_the_parser_reads() {
-    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let tokenizer = Tokenizer::open(demo()).unwrap();
     for (format, weather, ping, wrong, _) in CALLS {
         let of = |choice: &ToolChoice| format.constraint(&tokenizer, &tools(), choice, false).unwrap();
         let required = of(&ToolChoice::Required);
@@ -181,7 +181,7 @@ fn a_grammar_forces_what_the_parser_reads() {
 
 #[test]
 fn several_calls_only_if_allowed() {
-    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let tokenizer = Tokenizer::open(demo()).unwrap();
     for (format, weather, ping, _, between) in &CALLS[..2] {
         let text = format!("{weather}{between}{ping}");
         assert_eq!(calls(*format, &text), ["get_weather", "ping"]);
@@ -195,7 +195,7 @@ fn several_calls_only_if_allowed() {
 
 #[test]
 fn a_model_may_think_before_a_call_that_is_required() {
-    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let tokenizer = Tokenizer::open(demo()).unwrap();
     let (format, weather, ..) = CALLS[0];
     let constraint = format.constraint(&tokenizer, &tools(), &ToolChoice::Required, true).unwrap();
     for before in ["<think>\nHm.\n</think>\n\n", "\n\n", "\n"] {
@@ -206,7 +206,7 @@ fn a_model_may_think_before_a_call_that_is_required() {
 
 #[test]
 fn nothing_is_forced_where_nothing_is_asked() {
-    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let tokenizer = Tokenizer::open(demo()).unwrap();
     for (format, ..) in CALLS {
         for choice in [ToolChoice::Auto, ToolChoice::None] {
             assert_eq!(format.constraint(&tokenizer, &tools(), &choice, true), None);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn demo() -> Engine {
-    let model = Model::open(&root().join("models/demo"), &ModelOptions::default()).unwrap();
+    let model = Model::open(root().join("models/demo"), &ModelOptions::default()).unwrap();
     Engine::new(model, &EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap()
 }
 
@@ -178,8 +178,8 @@ fn exactly_the_tokens_that_lead_on_are_allowed() {
         .flat_map(|n| ["", r#","b":true"#, r#","b":false"#].map(|b| format!(r#"{{"n":{n}{b}}}"#)))
         .collect();
 
-    let demo = Tokenizer::open(&root().join("models/demo")).unwrap();
-    let small = Tokenizer::open(&data("qwen3_5_moe/hf")).unwrap();
+    let demo = Tokenizer::open(root().join("models/demo")).unwrap();
+    let small = Tokenizer::open(data("qwen3_5_moe/hf")).unwrap();
     let (_folder, pieces) = byte_fallback();
     let mut steps = 0;
     for (tokenizer, bytes) in [
@@ -197,7 +197,7 @@ fn exactly_the_tokens_that_lead_on_are_allowed() {
 /// The bytes of tokens put together are those of the text, whichever way a tokenizer has.
 #[test]
 fn token_bytes_make_up_texts() {
-    let demo = Tokenizer::open(&root().join("models/demo")).unwrap();
+    let demo = Tokenizer::open(root().join("models/demo")).unwrap();
     let (_folder, pieces) = byte_fallback();
     for tokenizer in [&demo, &pieces] {
         let bytes = tokenizer.token_bytes().unwrap();
@@ -211,7 +211,7 @@ fn token_bytes_make_up_texts() {
 
 #[test]
 fn constraints_that_cannot_be_used_say_why() {
-    let tokenizer = Tokenizer::open(&root().join("models/demo")).unwrap();
+    let tokenizer = Tokenizer::open(root().join("models/demo")).unwrap();
     let compiler = GrammarCompiler::default();
     let schema = |schema: Value| Constraint::JsonSchema(schema);
     for (constraint, kind, part) in [
@@ -411,7 +411,7 @@ fn where_nothing_is_allowed_no_token_is_chosen() {
 /// Requests of several threads share one compiler.
 #[test]
 fn compilers_are_shared_between_threads() {
-    let tokenizer = Tokenizer::open(&root().join("models/demo")).unwrap();
+    let tokenizer = Tokenizer::open(root().join("models/demo")).unwrap();
     let compiler = GrammarCompiler::default();
     std::thread::scope(|scope| {
         for word in ["one", "two", "three"] {
