@@ -16,6 +16,8 @@
 //! Version 1.0 starts a file again after a cut, does not compare hashes, and brings 280 crates with it, among them an
 //! asynchronous runtime. What is needed here of the hub's API is three requests; `ureq` makes them with a twentieth of that.
 
+#![forbid(unsafe_code)]
+
 mod digest;
 mod download;
 mod error;
