@@ -218,7 +218,8 @@ fn several_answers_and_their_probabilities() -> Result<()> {
         [Some(5), Some(6), Some(7)]
     );
     // They are computed together, and shown one after the other.
-    let shown = moeflux(&["run", "Tell me a story.", "-t", "1", "--seed", "5", "--max-tokens", "8", "--n", "3"])?;
+    let shown =
+        moeflux(&["run", "Tell me a story.", "-t", "1", "--seed", "5", "--max-tokens", "8", "--n", "3"])?;
     let texts: Option<Vec<&str>> = answers.iter().map(|answer| answer["text"].as_str()).collect();
     let texts: String = texts.ok_or("texts")?.into_iter().map(|text| format!("{text}\n")).collect();
     assert_eq!(shown.output(), texts);
