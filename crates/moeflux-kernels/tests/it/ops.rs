@@ -196,10 +196,11 @@ fn delta_rule_follows_its_recurrence() {
         let beta: Vec<f32> = random.floats(n * value_heads, 0.5).iter().map(|x| x + 0.5).collect();
         let state = random.floats(value_heads * key_dim * value_dim, 1.0);
         let (mut new_state, mut y) = (vec![f32::NAN; state.len()], vec![f32::NAN; v.len()]);
-        let [q, k, v, decay, beta, state] = [&q, &k, &v, &decay, &beta, &state].map(|x| &x[..]);
-        let args = GatedDeltaArgs { q, k, v, decay, beta, shape: &shape, state };
+        let inputs = DeltaInputs { q, k, v, decay, beta, state };
+        let DeltaInputs { q, k, v, decay, beta, state } = &inputs;
+        let args = GatedDeltaArgs { q: &q[..], k, v, decay, beta, shape: &shape, state };
         gated_delta(&pool(), &args, &mut new_state, &mut y);
-        let (expected, s) = formulas::delta_rule(&DeltaInputs { q, k, v, decay, beta, state }, &shape);
+        let (expected, s) = formulas::delta_rule(&inputs, &shape);
         assert_close(&y, &expected, 5e-6);
         assert_close(&new_state, &s, 5e-6);
     }

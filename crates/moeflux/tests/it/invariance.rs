@@ -229,7 +229,7 @@ fn a_cancelled_step_leaves_its_sequence_as_it_was() {
             positions: &positions,
             outputs: &[tokens.len() - 1],
             segments: &mut segments,
-            given: &[],
+            hidden_input: &[],
             kept: None,
             cancel: Some(&token),
         };

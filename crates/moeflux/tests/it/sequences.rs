@@ -103,7 +103,7 @@ fn any_first_rows_of_a_step_can_be_kept() {
                     positions: &positions,
                     outputs,
                     segments,
-                    given: &[],
+                    hidden_input: &[],
                     kept: None,
                     cancel: None,
                 };
@@ -122,7 +122,7 @@ fn any_first_rows_of_a_step_can_be_kept() {
                 positions: &positions,
                 outputs,
                 segments,
-                given: &[],
+                hidden_input: &[],
                 kept: None,
                 cancel: None,
             };
