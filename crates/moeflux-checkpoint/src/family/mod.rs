@@ -1,7 +1,7 @@
 //! What differs between model families: the fields of `config.json`, and the names and conventions of tensors.
 //!
 //! A family is one file here, with its config and the function that reads it, and one entry of `families!`. Where the names or
-//! conventions of its tensors are not the plain ones, [`Conventions::of`] says so.
+//! conventions of its tensors are not the plain ones, `Conventions::of` says so.
 
 pub mod deepseek;
 pub mod dense;
