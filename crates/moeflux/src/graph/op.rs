@@ -44,7 +44,7 @@ ids! {
 pub enum Op {
     /// `out[t] = table[token[t]]`.
     Embed { table: MatrixId, out: TensorId },
-    /// The rows given with the step ([`Step::given`](crate::backend::Step::given)).
+    /// The rows given with the step ([`Step::hidden_input`](crate::backend::Step::hidden_input)).
     HiddenInput { out: TensorId },
     /// The rows that logits are asked for.
     SelectOutputs { x: TensorId, out: TensorId },

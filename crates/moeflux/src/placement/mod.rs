@@ -18,7 +18,7 @@
 //!
 //! - **A second kind of GPU backend** implements [`DeviceSizes`] (how many bytes its matrices, experts and buffers take) and
 //!   describes a device by [`DeviceFacts`]; [`DevicePlacement::decide`] does the rest. It takes a `&DevicePlacement` and
-//!   [`ComputeOptions`](crate::ComputeOptions) to open, measures its [`Speeds`], and is listed in
+//!   [`ComputeOptions`](crate::options::ComputeOptions) to open, measures its [`Speeds`], and is listed in
 //!   [`devices`](crate::devices).
 //! - **Several devices** are a `DevicePlacement` each, decided one after the other: each gets a range of layers, or of each
 //!   layer's experts ([`ExpertClass`] names layers and counts slots), and the budget of the next is what the ones before
