@@ -2,11 +2,13 @@
 300 tokens. Prints the table of docs/reference/formats.md.
 
     pip install torch transformers accelerate safetensors tokenizers "mlx[cpu]" mlx-lm gguf compressed-tensors autoawq \
-        auto-round nvidia-modelopt
+        auto-round nvidia-modelopt bitsandbytes
     cargo build --release
-    python tools/reference/formats/compare.py --moeflux target/release/moeflux --llama-cpp LLAMA_CPP [--only Qwen3-8B/hub ...]
+    python tools/reference/formats/compare.py --moeflux target/release/moeflux --llama-cpp LLAMA_CPP --ggml libggml-base.so \
+        [--only Qwen3-8B/hub ...]
 
-LLAMA_CPP is a checkout of llama.cpp, as the source package of llama-cpp-python has it in `vendor/`. Exact numbers are compared:
+LLAMA_CPP is a checkout of llama.cpp, as the source package of llama-cpp-python has it in `vendor/`; any build of it has the
+library. Exact numbers are compared:
 those of transformers in float32 from the same weights. Weights that are quantised are dequantised by the package that
 defines the format.
 """
@@ -34,6 +36,10 @@ transformers.logging.disable_progress_bar()
 
 # Doubles that every quantiser is tried with: dense, with experts, with latent attention, and hybrid.
 QUANTISED = ["Qwen3-8B", "Qwen3-Coder-30B-A3B", "DeepSeek-V3", "Qwen3.5-35B-A3B"]
+# Types that the gguf package quantises, and those that only GGML does.
+GGUF_TYPES = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4", "TQ1_0", "TQ2_0"]
+GGML_TYPES = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL",
+              "IQ4_XS"]
 TOKENS = 300
 LIMIT = 1e-4
 
@@ -99,7 +105,7 @@ class Row:
 
     def __str__(self):
         what = f"{self.delta:.1e}" if self.error is None else self.error.splitlines()[0]
-        return f"| {self.model} | {self.writer} | {what} |"
+        return f"{self.model}, {self.writer}: {what}"
 
 
 def rows_of(name, arguments, scratch, moeflux):
@@ -127,7 +133,10 @@ def rows_of(name, arguments, scratch, moeflux):
             row.error = f"not made: {type(error).__name__}: {error}"
             if arguments.verbose:
                 traceback.print_exc()
-        print(row, flush=True)
+        print(row, file=sys.stderr, flush=True)
+        if arguments.results:
+            with arguments.results.open("a") as file:
+                file.write(json.dumps([row.model, row.writer, row.delta, row.error]) + "\n")
         yield row
 
     yield from attempt("hub", lambda base: (base["hub"], base["expected"]))
@@ -155,11 +164,12 @@ def rows_of(name, arguments, scratch, moeflux):
         def converted(base):
             return writers.gguf(base["hub"], file, arguments.llama_cpp), base["expected"]
         yield from attempt("llama.cpp BF16", converted)
-        for kind in () if name not in QUANTISED else ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4", "TQ1_0", "TQ2_0"):
+        for kind in () if name not in QUANTISED else (*GGUF_TYPES, *(GGML_TYPES if arguments.ggml else ())):
             def quantised(base, kind=kind):
                 if not file.exists():
                     converted(base)
-                values = writers.gguf_quantised(file, scratch / "quantised.gguf", kind)
+                ggml = writers.Ggml(arguments.ggml) if kind in GGML_TYPES else None
+                values = writers.gguf_quantised(file, scratch / "quantised.gguf", kind, ggml)
                 wide = writers.gguf_of_values(file, scratch / "wide.gguf", values)
                 return scratch / "quantised.gguf", Wide(moeflux.logprobs(wide))
             yield from attempt(f"GGUF {kind}", quantised)
@@ -178,11 +188,31 @@ class Wide:
         return self.own[:, None]
 
 
+def tables(rows):
+    """The tables of docs/reference/formats.md: what each model is written by, and each quantisation of some of them. `rows` are
+    models, writers, differences and errors, the latest of each pair counting."""
+    found = {(model, writer): "–" if delta is None else f"{delta:.1e}" for model, writer, delta, _ in rows}
+    everywhere = ["hub", "transformers 5", "mlx-lm", "mlx-lm 4 bits", "llama.cpp BF16", "FP8 in blocks"]
+    writers = list(dict.fromkeys(writer for _, writer in found))
+
+    def table(head, lines, columns, cell):
+        print(f"| {head} | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
+        for line in lines:
+            print(f"| {line} | " + " | ".join(cell(line, column) for column in columns) + " |")
+        print()
+    names = [name for name in [*doubles.DOUBLES, *doubles.TYPED] if any(name == model for model, _ in found)]
+    table("model", names, everywhere, lambda model, writer: found.get((model, writer), ""))
+    table("format", [writer for writer in writers if writer not in everywhere], QUANTISED,
+          lambda writer, model: found.get((model, writer), ""))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moeflux", required=True, type=pathlib.Path)
     parser.add_argument("--llama-cpp", type=pathlib.Path)
+    parser.add_argument("--ggml", type=pathlib.Path, help="libggml-base.so, for types that the gguf package does not quantise")
     parser.add_argument("--only", nargs="*", help="MODEL or MODEL/WRITER, by how they begin")
+    parser.add_argument("--results", type=pathlib.Path, help="a file that results are added to; the tables are of all of it")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for what is made")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
@@ -190,7 +220,6 @@ def main():
     names = [*doubles.DOUBLES, *doubles.TYPED]
     if arguments.only:
         names = [name for name in names if any(only.split("/")[0] == name for only in arguments.only)]
-    print("| model | written by | largest difference |\n|---|---|---|")
     rows = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
@@ -198,8 +227,13 @@ def main():
             rows += rows_of(name, arguments, scratch, Moeflux(arguments.moeflux, scratch))
             if arguments.keep:
                 shutil.copytree(scratch, arguments.keep / name, dirs_exist_ok=True)
-    compared = [row.delta for row in rows if row.error is None]
-    print(f"\n{len(compared)} compared, largest difference {max(compared, default=0):.1e}; {len(rows) - len(compared)} not")
+    results = [[row.model, row.writer, row.delta, row.error] for row in rows]
+    if arguments.results:
+        results = [json.loads(line) for line in arguments.results.read_text().splitlines()]
+    tables(results)
+    compared = [delta for _, _, delta, error in results if error is None]
+    rows = results
+    print(f"{len(compared)} compared, largest difference {max(compared, default=0):.1e}; {len(rows) - len(compared)} not")
     return any(delta > LIMIT for delta in compared)
 
 

@@ -97,6 +97,8 @@ def published(name):
         return cut(copy.deepcopy(TYPED[name]))
     config = copy.deepcopy(PUBLISHED[DOUBLES[name]]["config"])
     config.pop("quantization_config", None)
+    # It names files of code, which are not here.
+    config.pop("auto_map", None)
     cut(config.get("text_config", config))
     if "vision_config" in config:
         config["vision_config"] = {
@@ -130,6 +132,9 @@ def make(name):
         if weight.ndim == 1:
             around_one = not key.endswith("bias") and (not zero_centred or "linear_attn" in key)
             random = 1 + 0.2 * random if around_one else 0.2 * random
+            if key.endswith("e_score_correction_bias"):
+                # mlx-lm takes 0 for the scores of groups that are left out, so that those of others must be above it.
+                random = random.abs()
         elif "embed_tokens" not in key:
             fan_in = weight.shape[-2] if config["model_type"] == "gpt_oss" and ".experts." in key else weight.shape[-1]
             random *= 1.2 / fan_in ** 0.5

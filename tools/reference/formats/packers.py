@@ -13,8 +13,7 @@ import warnings
 import torch
 
 # Linear maps that quantisers leave as they are.
-PLAIN = ("embed_tokens", "lm_head", "mlp.gate.", "shared_expert_gate", "conv1d", "visual", "in_proj_a", "in_proj_b", "router",
-         "kv_b_proj")
+PLAIN = ("embed_tokens", "lm_head", "mlp.gate.", "shared_expert_gate", "conv1d", "visual", "in_proj_a", "in_proj_b", "router")
 MODULES_LEFT = ["lm_head", "re:.*mlp.gate$"]
 
 
@@ -131,7 +130,8 @@ def compressed(format, **arguments):
             low, high = weight.amin()[None], weight.amax()[None]
         if arguments["strategy"] == "block":
             block = arguments["block_structure"]
-            tiles = weight.unfold(0, block[0], block[0]).unfold(1, block[1], block[1])
+            padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % block[1], 0, -weight.shape[0] % block[0]))
+            tiles = padded.unfold(0, block[0], block[0]).unfold(1, block[1], block[1])
             low, high = tiles.amin((-1, -2)), tiles.amax((-1, -2))
         state = {"weight": weight}
         if arguments["strategy"] == "tensor_group":
@@ -194,6 +194,23 @@ def modelopt(algorithm):
     return pack
 
 
+def bitsandbytes(kind, double):
+    """In blocks of 64 weights, whose scales can be quantised themselves."""
+    def pack(weight):
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+        codes, state = quantize_4bit(weight, compress_statistics=double, quant_type=kind, blocksize=64)
+        parts = {f"weight.{name}": value for name, value in state.as_dict(packed=True).items()}
+        return parts | {"weight": codes}, dequantize_4bit(codes, state)
+    return pack
+
+
+def bitsandbytes_block(kind, double):
+    return {"quant_method": "bitsandbytes", "_load_in_4bit": True, "_load_in_8bit": False, "load_in_4bit": True,
+            "load_in_8bit": False, "bnb_4bit_compute_dtype": "bfloat16", "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_quant_type": kind, "bnb_4bit_use_double_quant": double, "llm_int8_enable_fp32_cpu_offload": False,
+            "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": ["lm_head"], "llm_int8_threshold": 6.0}
+
+
 def modelopt_block(algorithm):
     return {"quant_method": "modelopt", "quant_algo": algorithm, "ignore": ["lm_head", "*mlp.gate"],
             "producer": {"name": "modelopt", "version": "0.40.0"}, "kv_cache_scheme": {
@@ -215,11 +232,13 @@ def auto_round_block(format):
 def block_fp8(weight):
     """As DeepSeek-V3 and transformers' FineGrainedFP8 have it."""
     rows, cols = weight.shape
-    tiles = weight.reshape(rows // 128, 128, cols // 128, 128)
+    # The last block of a side may be cut short.
+    padded = torch.nn.functional.pad(weight, (0, -cols % 128, 0, -rows % 128))
+    tiles = padded.reshape(padded.shape[0] // 128, 128, padded.shape[1] // 128, 128)
     scale = tiles.abs().amax((1, 3)) / 448
     codes = (tiles / scale[:, None, :, None]).to(torch.float8_e4m3fn)
-    wide = (codes.float() * scale[:, None, :, None]).reshape(rows, cols)
-    return dict(weight=codes.reshape(rows, cols), weight_scale_inv=scale), wide
+    wide = (codes.float() * scale[:, None, :, None]).reshape(padded.shape)[:rows, :cols]
+    return dict(weight=codes.reshape(padded.shape)[:rows, :cols], weight_scale_inv=scale), wide
 
 
 INTEGERS = dict(type="int", symmetric=True, strategy="group", group_size=128)
@@ -254,4 +273,6 @@ PACKERS = [
     ]],
     *[Packer(f"modelopt {algorithm}", modelopt(algorithm), modelopt_block(algorithm))
       for algorithm in ("FP8", "NVFP4", "MXFP8")],
+    *[Packer(f"bitsandbytes {kind}{', double' if double else ''}", bitsandbytes(kind, double), bitsandbytes_block(kind, double))
+      for kind, double in [("nf4", True), ("nf4", False), ("fp4", True)]],
 ]
