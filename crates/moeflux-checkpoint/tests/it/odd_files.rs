@@ -49,6 +49,27 @@ fn sparse_files_are_refused_by_their_length() {
     }
 }
 
+/// Weight files that are holes, or shorter than their header says, are refused by what they say of themselves.
+#[test]
+fn sparse_and_short_weights_are_refused() {
+    let folder = Fixture::hub().write();
+    let path = folder.path().join("model.safetensors");
+    let whole = std::fs::metadata(&path).unwrap().len();
+    for len in [whole - 1, whole / 2, 8, 7, 1, 0, whole + 1, 1 << 40] {
+        // Whether a file can be so long is the file system's to say.
+        if std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len).is_err() {
+            continue;
+        }
+        assert_says(&open(folder.path()).unwrap_err(), &["model.safetensors"]);
+    }
+    // Zeros alone: a header of no bytes.
+    std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    assert_says(&open(folder.path()).unwrap_err(), &["model.safetensors"]);
+    let gguf = folder.path().join("zeros.gguf");
+    std::fs::File::create(&gguf).unwrap().set_len(1 << 30).unwrap();
+    assert_says(&open(&gguf).unwrap_err(), &["zeros.gguf"]);
+}
+
 #[test]
 fn small_files() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,14 @@
 //! `moeflux chat`, driven through a pipe.
 
 use std::fs;
+#[cfg(target_os = "linux")]
+use std::{io::Write, process::Stdio, time::Duration};
 
 use serde_json::json;
 
 use crate::cli::{Finished, Result, moeflux_with};
+#[cfg(target_os = "linux")]
+use crate::cli::{command, finished, root};
 
 fn chat(lines: &str) -> Result<Finished> {
     moeflux_with(lines, &["chat", "-t", "0"])
@@ -96,5 +100,32 @@ fn slips() -> Result<()> {
     chat("/load no-such-file\n")?.fails_with(&["no-such-file"]);
     chat("/load models/demo/config.json\n")?.fails_with(&["config.json", "list of messages"]);
     chat("\"\"\"\nnever closed\n")?.fails_with(&["inside \"\"\""]);
+    Ok(())
+}
+
+/// A weight file that is cut short while the command has it mapped: one line that names it, and no hang.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_shrinks_while_it_is_mapped_is_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for entry in fs::read_dir(root().join("models/demo"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
+    }
+    let weights = folder.path().join("model.safetensors");
+    let model = folder.path().to_str().ok_or("a path in UTF-8")?;
+    let mut child = command(&["chat", model, "--device", "cpu"]).stdin(Stdio::piped()).spawn()?;
+    let maps = format!("/proc/{}/maps", child.id());
+    while !fs::read_to_string(&maps)?.contains("model.safetensors") {
+        assert_eq!(child.try_wait()?, None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The header stays, so that it ends neither sooner nor by another error.
+    fs::OpenOptions::new().write(true).open(&weights)?.set_len(64 << 10)?;
+    // It may have ended before it reads this.
+    let _ = child.stdin.take().ok_or("stdin")?.write_all(b"Hello\n");
+    let left = finished(child.wait_with_output()?)?;
+    left.exits(1, &["model.safetensors", "cut short while it was in use"]);
+    assert_eq!(left.stdout, "");
     Ok(())
 }
