@@ -21,6 +21,7 @@ mod mutations;
 mod numbers;
 mod pack;
 mod pack_damage;
+mod packages;
 mod parity;
 mod placement;
 mod programs;
