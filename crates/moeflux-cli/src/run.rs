@@ -147,7 +147,7 @@ pub(crate) fn run(args: &RunArgs, started: Instant) -> Result<ExitCode> {
         prompt_logprobs: args.prompt_logprobs,
         ..args.output.request(sampling)?
     };
-    request.constraint = options.constraint(tokenizer, format, request.constraint)?;
+    request.constraint = options.constraint(tokenizer, format, &prompt, request.constraint)?;
 
     let before_request = started.elapsed();
     let model = Arc::clone(engine.model());

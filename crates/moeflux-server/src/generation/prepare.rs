@@ -28,8 +28,9 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
         let tokens = encode(&model, &prompt, cancel)?;
         let ChatInput { options, constraint, controls, reasoning_budget, .. } = input;
         let format = model.format();
-        let constraint =
-            options.constraint(model.tokenizer(), format, constraint).map_err(|error| from_chat(&error))?;
+        let constraint = options
+            .constraint(model.tokenizer(), format, &prompt, constraint)
+            .map_err(|error| from_chat(&error))?;
         let mut request = request(model.tokenizer(), tokens, &controls, &limits, cancel)?;
         request.constraint = constraint;
         request.reasoning_budget = reasoning_budget;

@@ -18,7 +18,8 @@ pub enum Delta {
         /// The tool.
         name: String,
     },
-    /// More of a call's arguments: all pieces of an index together are a JSON object.
+    /// More of a call's arguments: all pieces of an index together are a JSON object, or its beginning if the answer was cut
+    /// off.
     Arguments {
         /// The call.
         index: usize,
@@ -32,7 +33,7 @@ pub enum Delta {
 pub struct ToolCall {
     /// The tool.
     pub name: String,
-    /// A JSON object, as text.
+    /// A JSON object as text, or the beginning of one if the answer was cut off.
     pub arguments: String,
 }
 
@@ -102,6 +103,11 @@ impl Answer {
 }
 
 impl ToolCall {
+    /// Whether the arguments are a JSON object: those of an answer that was cut off may not be.
+    pub fn is_whole(&self) -> bool {
+        serde_json::from_str::<serde_json::Map<String, Value>>(&self.arguments).is_ok()
+    }
+
     /// The form that OpenAI's chat API has for a call. Some templates refuse ids that have not nine letters and digits.
     fn to_json(&self, index: usize) -> Value {
         let function = json!({ "name": self.name, "arguments": self.arguments });

@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::sampling::Constraint;
-use crate::text::{THINK, Tokenizer};
+use crate::sampling::{Constraint, ConstraintLimits, can_compile, without_unknown_formats};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
+use super::formats::{self, Row};
 use super::harmony::{CHANNEL, CONSTRAIN, END, FUNCTIONS, MESSAGE, START};
-use super::read::SEPARATOR;
+use super::read::{Body, Dialect, KeyEnd, Tags};
 use super::schema::Types;
-use super::tagged::Markers;
 use super::tools::{Tool, Tools};
 use super::{Format, Syntax, ToolChoice};
 
@@ -29,13 +29,101 @@ pub(super) fn of(
     if wanted.is_empty() {
         return None;
     }
-    let mut grammar = Grammar { tokenizer, rules: String::new(), names: 0 };
+    let mut grammar = Grammar::new(tokenizer);
     let start = match format {
         Format::Plain | Format::Thoughts => return None,
-        Format::Tagged(syntax) => grammar.tagged(syntax, &wanted, parallel),
+        Format::Tagged(syntax) => {
+            let row = formats::row(syntax);
+            let calls = grammar.calls(row, &wanted, parallel)?;
+            grammar.after_thoughts(row, &calls)
+        }
         Format::Harmony => grammar.harmony(&wanted),
     };
-    Some(Constraint::Lark(format!("start: {start}\n{}", grammar.rules)))
+    Some(grammar.finish(&start))
+}
+
+/// An answer that calls tools or has a form, after thoughts; `None` if the two have no common grammar.
+pub(super) fn calls_or_form(
+    format: Format,
+    tokenizer: &Tokenizer,
+    tools: &Tools,
+    form: &Constraint,
+    parallel: bool,
+) -> Option<Constraint> {
+    let Format::Tagged(syntax) = format else { return None };
+    let row = formats::row(syntax);
+    let mut grammar = Grammar::new(tokenizer);
+    let wanted: Vec<&Tool> = tools.iter().collect();
+    let calls = grammar.calls(row, &wanted, parallel)?;
+    let form = match form {
+        Constraint::JsonSchema(schema) => format!("%json {}", spaced(schema.as_object().cloned()?)),
+        Constraint::JsonObject => format!("%json {}", object(&json!({}))),
+        Constraint::Regex(regex) => format!("/{}/", regex.replace('/', "\\/")),
+        Constraint::Lark(_) => return None,
+    };
+    let either = grammar.choice(vec![calls, form]);
+    let start = grammar.after_thoughts(row, &either);
+    Some(grammar.finish(&start))
+}
+
+/// An answer in which calls are right wherever there are any: text is free up to the token that begins a call. `None` where
+/// the format has no such token.
+pub(super) fn lazy(format: Format, tokenizer: &Tokenizer, tools: &Tools, prompt: &str) -> Option<Constraint> {
+    let Format::Tagged(syntax) = format else { return None };
+    let row = formats::row(syntax);
+    let first = row.around.first().copied().filter(|mark| !mark.is_empty()).unwrap_or(row.opens[0].text);
+    let trigger = tokenizer.id(first)?;
+    let mut grammar = Grammar { is_lazy: true, ..Grammar::new(tokenizer) };
+    let tools = compilable(tools);
+    let wanted: Vec<&Tool> = tools.iter().collect();
+    let calls = grammar.calls(row, &wanted, true)?;
+    let calls = grammar.rule(&calls);
+    let text = grammar.all_but(trigger);
+    let answer = grammar.rule(&format!("{text} ({calls} {text})*"));
+    let mut start = answer.clone();
+    for thoughts in row.thoughts {
+        let Some(close) = tokenizer.id(thoughts.close) else { continue };
+        let inside = grammar.all_but(close);
+        let rest = format!("{inside} (<[{close}]> {answer})?");
+        if thoughts.is_open_after(prompt) {
+            start = rest;
+            break;
+        }
+        if let Some(open) = tokenizer.id(thoughts.open) {
+            let _ = write!(start, " | <[{open}]> {rest}");
+        }
+    }
+    let constraint = grammar.finish(&start);
+    if let Err(error) = constraint.measure(&ConstraintLimits::default()) {
+        tracing::warn!(%error, "tool calls are not constrained: the tools are too many or too large");
+        return None;
+    }
+    Some(constraint)
+}
+
+/// The tools, with any object for arguments whose schema no grammar can be made of.
+fn compilable(tools: &Tools) -> Vec<Tool> {
+    let schemas = tools.iter().map(|tool| lenient(object(&tool.parameters))).collect();
+    let compiles = can_compile(schemas);
+    let kept = tools.iter().zip(compiles).map(|(tool, compiles)| {
+        if compiles {
+            return tool.clone();
+        }
+        tracing::warn!(
+            tool = tool.name,
+            "the tool's schema has no grammar: its arguments are not constrained"
+        );
+        Tool { name: tool.name.clone(), parameters: json!({}) }
+    });
+    kept.collect()
+}
+
+/// A schema whose keywords that the compiler lacks are left out.
+fn lenient(mut schema: Value) -> Value {
+    if let Some(options) = schema.get_mut("x-guidance").and_then(Value::as_object_mut) {
+        options.insert("lenient".to_owned(), Value::Bool(true));
+    }
+    schema
 }
 
 /// A grammar in Lark's syntax on its way. Methods return expressions; rules that these need are added.
@@ -43,72 +131,168 @@ struct Grammar<'t> {
     tokenizer: &'t Tokenizer,
     rules: String,
     names: usize,
+    /// Whether a call is the model's own choice: what a schema asks for in other ways than the compiler has is then left out,
+    /// and arguments in tags may come in any order.
+    is_lazy: bool,
 }
 
-impl Grammar<'_> {
-    fn tagged(&mut self, syntax: Syntax, tools: &[&Tool], parallel: bool) -> String {
-        let Markers { open, close, around } = Markers::of(syntax);
-        let (open, close) = (self.marker(open), self.marker(close));
-        let calls = tools.iter().map(|tool| self.body(syntax, tool)).collect();
-        let body = self.choice(calls);
-        let call = self.rule(&format!("{open} {body} {close}"));
-        let calls = match (parallel, around) {
-            (false, _) => call,
-            // Templates break the line between calls; DeepSeek's since V3.1 does not.
-            (true, _) if syntax == Syntax::DeepSeek => format!("{call} ({call})*"),
-            (true, _) => format!("{call} (\"\\n\" {call})*"),
-        };
-        let calls = match around {
-            [begin, end] => format!("{} {calls} {}", self.marker(begin), self.marker(end)),
-            _ => calls,
-        };
-        // After a thinking block that the prompt opened, or that the model opens itself.
-        let breaks = r"/\n{0,2}/";
-        match self.tokenizer.id(THINK.open).and(self.tokenizer.id(THINK.close)) {
-            Some(_) => {
-                let thoughts = self.until(THINK.close);
-                format!("({} {thoughts})? {breaks} {calls}", self.marker(THINK.open))
-            }
-            None => calls,
-        }
+impl<'t> Grammar<'t> {
+    fn new(tokenizer: &'t Tokenizer) -> Self {
+        Self { tokenizer, rules: String::new(), names: 0, is_lazy: false }
     }
 
-    fn body(&mut self, syntax: Syntax, tool: &Tool) -> String {
-        let name = &tool.name;
-        let arguments = || format!("%json {}", object(&tool.parameters));
-        match syntax {
-            Syntax::Hermes => {
-                let before = format!("\n{{\"name\": {}, \"arguments\": ", Value::from(name.as_str()));
-                format!("{} {} {}", literal(&before), arguments(), literal("}\n"))
-            }
-            Syntax::DeepSeek => format!("{} {} {}", literal(name), self.marker(SEPARATOR), arguments()),
-            Syntax::DeepSeekFenced => {
-                let (kind, before) = (literal("function"), literal(&format!("{name}\n```json\n")));
-                format!("{kind} {} {before} {} {}", self.marker(SEPARATOR), arguments(), literal("\n```"))
-            }
-            Syntax::Xml => {
-                let before = literal(&format!("\n<function={name}>\n"));
-                let arguments = self.each_argument(tool, |grammar, key, schema| {
-                    let before = literal(&format!("<parameter={key}>\n"));
-                    let value = grammar.value(schema, tool, "\n</parameter>\n");
-                    format!("{before} {value}")
-                });
-                format!("{before} {arguments} {}", literal("</function>\n"))
-            }
-            Syntax::Glm | Syntax::GlmLines => {
-                let line = if syntax == Syntax::GlmLines { "\n" } else { "" };
-                let before = literal(&format!("{name}{line}"));
-                let arguments = self.each_argument(tool, |grammar, key, schema| {
-                    let marks = ["<arg_key>", "</arg_key>", "<arg_value>"].map(|mark| grammar.marker(mark));
-                    let [open, close, open_value] = marks;
-                    let value = grammar.value(schema, tool, "</arg_value>");
-                    let key = literal(key);
-                    let line = if line.is_empty() { String::new() } else { literal(line) };
-                    format!("{open} {key} {close} {line} {open_value} {value} {line}")
-                });
-                format!("{before} {arguments}")
+    fn finish(&self, start: &str) -> Constraint {
+        Constraint::Lark(format!("start: {start}\n{}", self.rules))
+    }
+
+    /// Calls as the format's template writes them; `None` if the format has no grammar.
+    fn calls(&mut self, row: &Row, tools: &[&Tool], parallel: bool) -> Option<String> {
+        let bodies = tools.iter().map(|tool| self.body(row, tool)).collect::<Option<_>>()?;
+        let body = self.choice(bodies);
+        let writes = row.writes;
+        let [before, after] = writes.inside;
+        let opens = if row.opens[0].is_kept { "" } else { row.opens[0].text };
+        let (open, close) =
+            (self.text(&format!("{opens}{before}")), self.text(&format!("{after}{}", row.close)));
+        let between = self.text(writes.between);
+        if writes.is_list {
+            let more = if parallel { format!("({between} {body})*") } else { String::new() };
+            return Some(format!("{open} {body} {more} {close}"));
+        }
+        let call = self.rule(&format!("{open} {body} {close}"));
+        let calls = if parallel { format!("{call} ({between} {call})*") } else { call };
+        let [begin, end] = row.around.map(|mark| self.text(mark));
+        Some(format!("{begin} {calls} {end}"))
+    }
+
+    /// An expression after a thinking block that the prompt opened, or that the model opens itself.
+    fn after_thoughts(&mut self, row: &Row, expression: &str) -> String {
+        let breaks = r"/\n{0,2}/";
+        for thoughts in row.thoughts {
+            if self.tokenizer.id(thoughts.open).and(self.tokenizer.id(thoughts.close)).is_some() {
+                let inside = self.until(thoughts.close);
+                let open = self.text(thoughts.open);
+                return format!("({open} {inside})? {breaks} ({expression})");
             }
         }
+        expression.to_owned()
+    }
+
+    /// A call between its markers.
+    fn body(&mut self, row: &Row, tool: &Tool) -> Option<String> {
+        let name = &tool.name;
+        let quoted = Value::from(name.as_str());
+        let arguments = self.arguments(tool);
+        Some(match row.body {
+            Body::Envelope(keys) if keys.name[0] == "tool_name" => {
+                let before = format!("\", \"tool_name\": {quoted}, \"parameters\": ");
+                let id = literal("{\"tool_call_id\": \"");
+                format!("{id} /[0-9]{{1,3}}/ {} {arguments} \"}}\"", literal(&before))
+            }
+            Body::Envelope(_) => {
+                let key = if row.syntax == Syntax::Llama { "parameters" } else { "arguments" };
+                let before = format!("{{\"name\": {quoted}, \"{key}\": ");
+                let has_id = matches!(row.syntax, Syntax::MistralList | Syntax::Apriel);
+                let id = if has_id { "(\", \\\"id\\\": \\\"\" /[a-zA-Z0-9]{1,40}/ \"\\\"\")?" } else { "" };
+                format!("{} {arguments} {id} \"}}\"", literal(&before))
+            }
+            Body::Keyed => format!("{} {arguments} \"}}\"", literal(&format!("{{{quoted}: "))),
+            Body::Named(spec) => {
+                if spec.dialect != Dialect::Json || row.syntax == Syntax::Recipient {
+                    return None;
+                }
+                match row.syntax {
+                    Syntax::DeepSeekFenced => {
+                        let before = self.text(&format!("function{}{name}\n```json\n", spec.lead));
+                        format!("{before} {arguments} {}", literal("\n```"))
+                    }
+                    Syntax::Kimi => {
+                        let before = literal(&format!("functions.{name}:"));
+                        format!("{before} /[0-9]{{1,3}}/ {} {arguments}", self.text(spec.ends[0]))
+                    }
+                    Syntax::Solar => {
+                        let before = self.text(&format!("{}{name}{}", spec.lead, spec.ends[0]));
+                        format!("/[a-zA-Z0-9_-]{{1,40}}/ {before} {arguments}")
+                    }
+                    Syntax::Mistral => format!("{} {arguments}", self.text(&format!("{name}[ARGS]"))),
+                    _ => format!("{} {arguments}", self.text(&format!("{name}{}", spec.ends[0]))),
+                }
+            }
+            Body::Tags(tags) => self.tags(row, tags, tool),
+            Body::Python => {
+                let mut keys = Vec::new();
+                for (key, schema) in properties(tool) {
+                    let value = self.json(with_definitions(schema, &tool.parameters));
+                    keys.push(self.rule(&format!("{} {value}", literal(&format!("{key}=")))));
+                }
+                let open = literal(&format!("{name}("));
+                if keys.is_empty() {
+                    return Some(format!("{open} \")\""));
+                }
+                let any = keys.join(" | ");
+                let any = self.rule(&any);
+                format!("{open} ({any} (\", \" {any})*)? \")\"")
+            }
+        })
+    }
+
+    /// A call whose arguments stand in tags.
+    fn tags(&mut self, row: &Row, tags: &Tags, tool: &Tool) -> String {
+        let name = &tool.name;
+        let on_lines =
+            row.syntax != Syntax::Glm && row.syntax != Syntax::MiniCpm && row.syntax != Syntax::KimiTags;
+        let line = if on_lines { "\n" } else { "" };
+        let edge = if tags.on_lines { "\n" } else { "" };
+        let head = match (tags.key_end, row.syntax) {
+            (KeyEnd::Quoted(end), Syntax::KimiTags) => {
+                let before = self.text(&format!("{}{name}\" index=\"", tags.open));
+                format!("{before} /[0-9]{{1,3}}/ {}", self.text(&format!("\"{end}")))
+            }
+            (KeyEnd::Quoted(end), _) => self.text(&format!("{}{name}\"{end}{line}", tags.open)),
+            (KeyEnd::Tag(end), _) => self.text(&format!("{}{name}{end}{line}", tags.open)),
+            (KeyEnd::Pair(..), _) => self.text(&format!("{name}{}{line}", tags.after_name)),
+        };
+        let arguments = self.each_argument(tool, |grammar, key, schema| {
+            let is_string = Types::of(schema, &tool.parameters).has_string();
+            let end = match tags.key_end {
+                KeyEnd::Tag(end) => end.to_owned(),
+                KeyEnd::Quoted(end) if row.syntax == Syntax::KimiTags => {
+                    let name = schema.get("type").and_then(Value::as_str).filter(|_| !is_string);
+                    format!(
+                        "\" type=\"{}\"{end}",
+                        name.unwrap_or(if is_string { "string" } else { "object" })
+                    )
+                }
+                KeyEnd::Quoted(end) if matches!(row.syntax, Syntax::Dsml | Syntax::DsmlCalls) => {
+                    format!("\" string=\"{is_string}\"{end}")
+                }
+                KeyEnd::Quoted(end) => format!("\"{end}"),
+                KeyEnd::Pair(close, open) => format!("{close}{line}{open}"),
+            };
+            let before = grammar.text(&format!("{}{key}{end}{edge}", tags.key_open));
+            let value = grammar.value(schema, tool, &format!("{edge}{}", tags.value_close), line);
+            format!("{before} {value}")
+        });
+        format!("{head} {arguments} {}", self.text(tags.close))
+    }
+
+    /// An object of arguments.
+    fn arguments(&mut self, tool: &Tool) -> String {
+        self.json(object(&tool.parameters))
+    }
+
+    /// JSON that meets a schema.
+    fn json(&self, schema: Value) -> String {
+        format!("%json {}", if self.is_lazy { lenient(schema) } else { schema })
+    }
+
+    /// Any tokens but this one and those that end an answer.
+    fn all_but(&mut self, token: u32) -> String {
+        let mut ids = self.tokenizer.eos_ids().to_vec();
+        ids.push(token);
+        ids.sort_unstable();
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        self.rule(&format!("<[^{}]>*", ids.join(",")))
     }
 
     /// Thoughts if the model wants to, then one call.
@@ -123,49 +307,52 @@ impl Grammar<'_> {
         );
         let calls = tools.iter().map(|tool| {
             let to = literal(&format!("commentary to={FUNCTIONS}{} ", tool.name));
-            let arguments = object(&tool.parameters);
-            format!("{to} {constrain} {} {message} %json {arguments}", literal("json"))
+            let arguments = self.arguments(tool);
+            format!("{to} {constrain} {} {message} {arguments}", literal("json"))
         });
-        let calls = calls.collect();
+        let calls: Vec<String> = calls.collect();
         let call = self.choice(calls);
         format!("{thoughts} {channel} {call}")
     }
 
-    /// All arguments in the schema's order; those that it does not require may be missing.
+    /// All arguments in the schema's order; those that it does not require may be missing. Where a call is the model's own
+    /// choice, in any order: none that it means to write is to be lost.
     fn each_argument(&mut self, tool: &Tool, write: impl Fn(&mut Self, &str, &Value) -> String) -> String {
-        let none = Map::new();
-        let properties = tool.parameters.get("properties").and_then(Value::as_object).unwrap_or(&none);
-        let required = tool.parameters.get("required").and_then(Value::as_array);
         let mut arguments = Vec::new();
-        for (key, schema) in properties {
+        for (key, schema) in properties(tool) {
             let argument = write(self, key, schema);
-            let is_required = required.is_some_and(|keys| keys.iter().any(|name| name == key));
             let rule = self.rule(&argument);
-            arguments.push(if is_required { rule } else { format!("{rule}?") });
+            let is_optional = !self.is_lazy && !tool.requires(key);
+            arguments.push(if is_optional { format!("{rule}?") } else { rule });
         }
-        arguments.join(" ")
+        match self.is_lazy && !arguments.is_empty() {
+            true => format!("({})*", arguments.join(" | ")),
+            false => arguments.join(" "),
+        }
     }
 
-    /// A value as bare text, and the mark that ends it.
-    fn value(&mut self, schema: &Value, tool: &Tool, end: &str) -> String {
+    /// A value as bare text, the mark that ends it, and what follows that.
+    fn value(&mut self, schema: &Value, tool: &Tool, end: &str, line: &str) -> String {
         let values = schema.get("enum").and_then(Value::as_array).cloned();
         let values = values.or_else(|| schema.get("const").map(|value| vec![value.clone()]));
-        if let Some(values) = values {
+        if let Some(values) = values.filter(|values| !values.is_empty()) {
             let bare =
                 |value: &Value| literal(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             let choice = self.choice(values.iter().map(bare).collect());
-            return format!("{choice} {}", self.marker(end));
+            return format!("{choice} {}", self.text(&format!("{end}{line}")));
         }
         if Types::of(schema, &tool.parameters).has_string() {
-            return self.until(end);
+            let (until, line) = (self.until(end), self.text(line));
+            return format!("{until} {line}");
         }
-        format!("%json {} {}", with_definitions(schema, &tool.parameters), self.marker(end))
+        let value = self.json(with_definitions(schema, &tool.parameters));
+        format!("{value} {}", self.text(&format!("{end}{line}")))
     }
 
     /// Any text up to a mark, which ends it.
     fn until(&mut self, mark: &str) -> String {
         if self.is_special(mark) {
-            return format!("/(?s:.*)/ {mark}");
+            return format!("/(?s:.*)/ {}", self.text(mark));
         }
         let name = self.name();
         let mark = literal(mark);
@@ -176,11 +363,43 @@ impl Grammar<'_> {
 
     /// A mark as an expression: special tokens are named, all else is text.
     fn marker(&self, mark: &str) -> String {
-        if self.is_special(mark) { mark.to_owned() } else { literal(mark) }
+        self.text(mark)
+    }
+
+    /// A text as an expression: the special tokens in it are named, all else is text. Empty for an empty text.
+    fn text(&self, text: &str) -> String {
+        let (mut expressions, mut plain) = (Vec::new(), String::new());
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            let ends = rest.char_indices().filter(|(_, end)| matches!(end, '>' | ']')).take(8);
+            let token = ends.map(|(at, _)| &rest[..=at]).find(|mark| self.is_special(mark));
+            let Some(token) = token.filter(|_| matches!(c, '<' | '[' | ']')) else {
+                plain.push(c);
+                rest = &rest[c.len_utf8()..];
+                continue;
+            };
+            if !plain.is_empty() {
+                expressions.push(literal(&plain));
+                plain.clear();
+            }
+            let id = self.tokenizer.id(token).unwrap_or_default();
+            expressions.push(format!("<[{id}]>"));
+            rest = &rest[token.len()..];
+        }
+        if !plain.is_empty() {
+            expressions.push(literal(&plain));
+        }
+        expressions.join(" ")
     }
 
     fn is_special(&self, mark: &str) -> bool {
-        self.tokenizer.id(mark).is_some_and(|id| self.tokenizer.is_special(id))
+        self.tokenizer.id(mark).is_some_and(|id| self.tokenizer.is_special(id) || self.is_trigger(mark))
+    }
+
+    /// Whether text is free up to this token: it is then named as one.
+    fn is_trigger(&self, mark: &str) -> bool {
+        let begins = |row: &Row| row.around[0] == mark || row.opens.iter().any(|open| open.text == mark);
+        self.is_lazy && formats::FORMATS.iter().any(begins)
     }
 
     fn choice(&mut self, of: Vec<String>) -> String {
@@ -199,6 +418,11 @@ impl Grammar<'_> {
         self.names += 1;
         format!("r{}", self.names)
     }
+}
+
+/// The arguments that a tool names.
+fn properties(tool: &Tool) -> impl Iterator<Item = (&String, &Value)> {
+    tool.parameters.get("properties").and_then(Value::as_object).into_iter().flatten()
 }
 
 /// Text as Lark writes it, which is as JSON does.
@@ -225,7 +449,8 @@ fn with_definitions(schema: &Value, root: &Value) -> Value {
 }
 
 /// A schema whose JSON has as much white space as models write.
-fn spaced(mut schema: Map<String, Value>) -> Value {
+fn spaced(schema: Map<String, Value>) -> Value {
+    let mut schema = without_unknown_formats(schema);
     schema.insert("x-guidance".to_owned(), json!({ "whitespace_pattern": r"\x20?" }));
     Value::Object(schema)
 }

@@ -191,7 +191,8 @@ impl Chat {
         let model = self.engine.model();
         let tokenizer = model.tokenizer();
         let prompt = self.options.prompt(tokenizer, &self.messages)?;
-        let constraint = self.options.constraint(tokenizer, self.format, self.request.constraint.clone())?;
+        let constraint =
+            self.options.constraint(tokenizer, self.format, &prompt, self.request.constraint.clone())?;
         let tokens = tokenizer.encode_within(&prompt, model.context_length(), &self.request.cancel)?;
         let parser = self.options.parser(self.format, &prompt);
         let known = self.sequence.reusable(&tokens);

@@ -38,9 +38,9 @@ pub enum ChatError {
     /// A call is required of a model whose format of calls is not known.
     #[error("the format of this model's tool calls is unknown, so a call cannot be required")]
     UnknownCalls,
-    /// A constraint leaves no room for calls.
+    /// A constraint that cannot be joined with the grammar of calls.
     #[error(
-        "an answer of a prescribed format cannot call tools: remove the format or the tools, or set the tool choice to none"
+        "an answer that a grammar prescribes cannot call tools: use a JSON schema, or remove the grammar or the tools, or set the tool choice to none"
     )]
     ConstraintWithTools,
     /// A result without a call that waits for one.

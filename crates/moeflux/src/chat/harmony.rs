@@ -1,7 +1,10 @@
 //! Answers of gpt-oss: messages, each with a header that says in which channel and for whom it is.
 
+use std::mem;
+
 use super::parser::{Deltas, partial_marker};
-use super::read::{self, Defect};
+use super::read::{Dialect, Step, json};
+use super::tagged::HELD;
 use super::tools::Tools;
 
 pub(super) const START: &str = "<|start|>";
@@ -38,15 +41,21 @@ enum Channel {
 #[derive(Debug)]
 enum State {
     Header,
-    Message {
-        channel: Channel,
-        said: bool,
-    },
-    /// A call of this function; the header is kept for when it is none.
-    Call {
-        name: String,
-        header: String,
-    },
+    Message { channel: Channel, said: bool },
+    Call(Box<Call>),
+}
+
+/// A call while it is read.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    reader: json::Reader,
+    arguments: String,
+    /// The header and what was read, for when it is no call.
+    raw: String,
+    /// How many bytes of the arguments have been told, and under which index; `None`: nothing has.
+    told: Option<(usize, usize)>,
+    is_whole: bool,
 }
 
 /// Between messages of one kind.
@@ -70,10 +79,13 @@ impl Harmony {
 
     /// Decides on the beginning of the pending text; false if that takes more of it.
     fn step(&mut self, is_end: bool, deltas: &mut Deltas) -> bool {
-        match &self.state {
+        match &mut self.state {
             State::Header => self.header(deltas),
             State::Message { .. } => self.message(is_end, deltas),
-            State::Call { .. } => self.call(is_end, deltas),
+            State::Call(_) => {
+                let State::Call(call) = mem::replace(&mut self.state, State::Header) else { return false };
+                self.call(call, is_end, deltas)
+            }
         }
     }
 
@@ -95,13 +107,26 @@ impl Harmony {
             rest.split(|c: char| c == '<' || c.is_whitespace()).next()
         };
         let channel = if after(CHANNEL) == Some("analysis") { Channel::Reasoning } else { Channel::Answer };
-        self.state = match after("to=").map(|to| (to, to.strip_prefix(FUNCTIONS))) {
+        let to = after("to=").filter(|&to| to != "assistant" && !self.tools.is_empty()).map(str::to_owned);
+        self.state = match to.map(|to| (self.tools.resolve(&to), to)) {
             None => State::Message { channel, said: false },
-            Some((_, Some(name))) if !self.tools.is_empty() => State::Call { name: name.to_owned(), header },
-            // For whom it is nobody here knows, so it stays what it is.
-            Some(_) => {
-                self.say(Channel::Answer, false, &header, deltas);
-                State::Message { channel: Channel::Answer, said: true }
+            Some((Some(tool), _)) => State::Call(Box::new(Call {
+                name: tool.name.clone(),
+                reader: json::Reader::object(Dialect::Json),
+                arguments: String::new(),
+                raw: header,
+                told: None,
+                is_whole: false,
+            })),
+            Some((None, to)) => {
+                tracing::warn!(tool = to, "the model calls a tool that is not offered: the call stays text");
+                if to.starts_with(FUNCTIONS) {
+                    self.say(Channel::Answer, false, &header, deltas);
+                    State::Message { channel: Channel::Answer, said: true }
+                } else {
+                    // Tools of the model's own, such as a Python that nobody runs here.
+                    State::Message { channel, said: false }
+                }
             }
         };
         true
@@ -121,35 +146,64 @@ impl Harmony {
         end.is_some()
     }
 
-    fn call(&mut self, is_end: bool, deltas: &mut Deltas) -> bool {
-        let State::Call { name, header } = &self.state else { return false };
+    fn call(&mut self, mut call: Box<Call>, is_end: bool, deltas: &mut Deltas) -> bool {
         let end = self.end();
-        if end.is_none() && !is_end {
+        let keep = if is_end { 0 } else { partial_marker(&self.pending, &ENDS) };
+        let len = end.map_or(self.pending.len() - keep, |(at, _)| at);
+        let (read, step) = call.reader.read(&self.pending[..len], &mut call.arguments);
+        call.is_whole |= step == Step::Done;
+        let rest = self.pending[read..len].trim_start();
+        let is_broken = step == Step::Broken || (call.is_whole && !rest.is_empty());
+        let has_rest = !rest.is_empty();
+        let text: String = self.pending.drain(..read).collect();
+        if call.told.is_none() {
+            call.raw.push_str(&text);
+        }
+        // A message without text is a call without arguments, if it was ended.
+        if call.arguments.is_empty() && end.is_some() && !has_rest && !is_broken {
+            (call.is_whole, call.arguments) = (true, "{}".to_owned());
+        }
+        let is_over = end.is_some() || is_end;
+        if call.told.is_some() || call.arguments.len() > HELD || (is_over && call.is_whole && !is_broken) {
+            self.tell(&mut call, deltas);
+        }
+        if !is_over && !is_broken {
+            self.state = State::Call(call);
             return false;
         }
-        let len = end.map_or(self.pending.len(), |(at, _)| at);
-        let text = &self.pending[..len];
-        let read = if text.trim().is_empty() && end.is_none() {
-            Err(Defect::Incomplete)
+        if call.is_whole && !is_broken {
+            self.pending.drain(..len - read);
+            match end {
+                Some((_, mark)) => self.end_message(mark),
+                None => self.state = State::Header,
+            }
+            return end.is_some();
+        }
+        if call.told.is_some() {
+            tracing::warn!(tool = call.name, "the arguments of a tool call break off");
+            if is_end && end.is_none() && !is_broken {
+                self.pending.clear();
+            }
         } else {
-            read::json_call(name, text)
-        };
-        match read {
-            Ok(call) => {
-                deltas.call(self.index, call);
-                self.index += 1;
-            }
-            Err(_) => {
-                let text = format!("{header}{text}");
-                self.say(Channel::Answer, false, &text, deltas);
-            }
+            tracing::warn!(
+                tool = call.name,
+                "the arguments of a tool call are no JSON object: it stays text"
+            );
+            self.say(Channel::Answer, false, &call.raw, deltas);
         }
-        self.pending.drain(..len);
-        self.state = State::Header;
-        if let Some((_, mark)) = end {
-            self.end_message(mark);
-        }
-        end.is_some()
+        self.state = State::Message { channel: Channel::Answer, said: true };
+        true
+    }
+
+    /// Tells what there is of a call that has not been told.
+    fn tell(&mut self, call: &mut Call, deltas: &mut Deltas) {
+        let (index, told) = *call.told.get_or_insert_with(|| {
+            deltas.call(self.index, &call.name);
+            self.index += 1;
+            (self.index - 1, 0)
+        });
+        deltas.arguments(index, &call.arguments[told..]);
+        call.told = Some((index, call.arguments.len()));
     }
 
     /// Where the message ends, and by what mark.

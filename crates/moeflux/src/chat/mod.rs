@@ -17,8 +17,9 @@
 //! # }
 //! ```
 //!
-//! A tool call is reported when it is complete and its arguments are a JSON object. Text that begins like a call and is none,
-//! or that is cut off, is part of the answer's text, as the model wrote it.
+//! A tool call is reported when it is complete, or as soon as its arguments are longer than a line: from then on they stream as
+//! they are written. Text that begins like a call and is none, or that is cut off before, is part of the answer's text, as
+//! the model wrote it. So is a call of a tool that is not offered.
 
 mod answer;
 mod constraint;
@@ -26,12 +27,14 @@ mod conversation;
 mod detect;
 mod error;
 mod format;
+mod formats;
 mod harmony;
 mod options;
 mod parser;
 mod read;
 mod schema;
 mod tagged;
+mod thoughts;
 mod tools;
 
 pub use answer::{Answer, Delta, ToolCall};

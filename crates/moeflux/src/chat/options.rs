@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::tools::{self, Tools};
-use super::{ChatError, Format, Parser};
+use super::{ChatError, Format, Parser, constraint};
 use crate::sampling::Constraint;
 use crate::text::{ChatRequest, Message, Tokenizer};
 
@@ -69,21 +69,31 @@ impl ChatOptions {
         })?)
     }
 
-    /// The constraint of an answer: the calls that `tool_choice` requires, in the model's format, else `form`, which the
-    /// caller wants. A form leaves no room for calls, so there cannot be both that and tools that may be called.
+    /// The constraint of the answer to `prompt`: the calls that `tool_choice` requires, in the model's format, else calls or
+    /// `form`, which the caller wants. Where the model chooses and there is no form, calls that it makes meet their schema: text
+    /// is free up to the token that begins a call. [`ChatError::ConstraintWithTools`] if tools may be called and the form is a
+    /// grammar, which can't be joined with that of calls.
     pub fn constraint(
         &self,
         tokenizer: &Tokenizer,
         format: Format,
+        prompt: &str,
         form: Option<Constraint>,
     ) -> Result<Option<Constraint>, ChatError> {
-        if form.is_some() && !self.offered().is_empty() {
-            return Err(ChatError::ConstraintWithTools);
-        }
-        if !self.tool_choice.is_required() {
-            return Ok(form);
-        }
         let tools = Tools::new(self.offered());
+        if !self.tool_choice.is_required() {
+            return match form {
+                _ if tools.is_empty() => Ok(form),
+                Some(form) if format.calls().is_none() => Ok(Some(form)),
+                Some(form) => {
+                    constraint::calls_or_form(format, tokenizer, &tools, &form, self.parallel_tool_calls)
+                        .map(Some)
+                        .ok_or(ChatError::ConstraintWithTools)
+                }
+                None if cfg!(feature = "grammar") => Ok(constraint::lazy(format, tokenizer, &tools, prompt)),
+                None => Ok(None),
+            };
+        }
         if tools.is_empty() {
             return Err(ChatError::NoTools);
         }

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::harmony::Harmony;
-use super::read;
 use super::tagged::Tagged;
 use super::tools::Tools;
 use super::{Answer, Delta, Format};
@@ -86,9 +85,23 @@ impl Deltas {
         }
     }
 
-    pub(super) fn call(&mut self, index: usize, call: read::Call) {
-        self.0.push(Delta::ToolCall { index, name: call.name });
-        self.0.push(Delta::Arguments { index, piece: call.arguments });
+    /// A call begins.
+    pub(super) fn call(&mut self, index: usize, name: &str) {
+        self.0.push(Delta::ToolCall { index, name: name.to_owned() });
+    }
+
+    pub(super) fn arguments(&mut self, index: usize, piece: &str) {
+        if !piece.is_empty() {
+            self.0.push(Delta::Arguments { index, piece: piece.to_owned() });
+        }
+    }
+
+    pub(super) fn push(&mut self, delta: Delta) {
+        self.0.push(delta);
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        self.0
     }
 }
 

@@ -13,7 +13,7 @@ const FOLLOWED: usize = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Types(u8);
 
-const STRING: Types = Types(1);
+const STRING: Types = Types::STRING;
 const NUMBER: Types = Types(2);
 const INTEGER: Types = Types(4);
 const BOOLEAN: Types = Types(8);
@@ -24,6 +24,8 @@ const ARRAY: Types = Types(64);
 impl Types {
     /// All of them.
     pub(super) const ANY: Self = Self(127);
+    /// Strings alone.
+    pub(super) const STRING: Self = Self(1);
 
     /// What a schema allows. `root` is where its references lead.
     pub(super) fn of(schema: &Value, root: &Value) -> Self {
@@ -33,6 +35,28 @@ impl Types {
     /// Whether text as it stands is a value.
     pub(super) fn has_string(self) -> bool {
         self.meets(STRING)
+    }
+
+    /// Whether a value that begins like this is a string, whatever follows: no other type is allowed, or none that could begin
+    /// so. The beginning of a number may become a date.
+    pub(super) fn is_string_for_certain(self, begun: &str) -> bool {
+        if self == STRING {
+            return true;
+        }
+        let begun = begun.trim_start();
+        let could_be =
+            |words: &[&str]| words.iter().any(|word| word.starts_with(begun) || begun.trim_end() == *word);
+        let others = [
+            (NULL, could_be(&["null", "None"])),
+            (BOOLEAN, could_be(&["true", "false", "True", "False"])),
+            (
+                NUMBER.or(INTEGER),
+                begun.is_empty() || begun.starts_with(|c: char| c == '-' || c.is_ascii_digit()),
+            ),
+            (OBJECT, begun.is_empty() || begun.starts_with('{')),
+            (ARRAY, begun.is_empty() || begun.starts_with('[')),
+        ];
+        self.has_string() && !others.iter().any(|&(types, could)| self.meets(types) && could)
     }
 
     fn at(schema: &Value, root: &Value, depth: usize, left: &Cell<usize>) -> Self {

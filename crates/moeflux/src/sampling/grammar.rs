@@ -336,12 +336,39 @@ fn grammar(constraint: &Constraint) -> Result<GrammarWithLexer, String> {
 /// The schema, with the whitespace that it allows.
 fn with_whitespace(schema: Value) -> Result<Value, String> {
     let mut schema = match schema {
-        Value::Object(schema) => schema,
+        Value::Object(schema) => super::without_unknown_formats(schema),
         Value::Bool(true) => serde_json::Map::new(),
         other => return Err(format!("expected an object or `true`, found {other}")),
     };
     schema.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": WHITESPACE }));
     Ok(Value::Object(schema))
+}
+
+/// Whether each of these schemas can be compiled.
+pub(crate) fn can_compile(schemas: Vec<Value>) -> Vec<bool> {
+    let count = schemas.len();
+    let (reply, answer) = mpsc::sync_channel(1);
+    let check = move || {
+        let environment = ApproximateTokEnv::single_byte_env();
+        let Ok(mut factory) = ParserFactory::new_simple(&environment) else { return };
+        factory.quiet();
+        let compiles = |schema: Value| {
+            let limits = ConstraintLimits::default();
+            Constraint::JsonSchema(schema.clone()).measure(&limits).is_ok()
+                && catch_unwind(AssertUnwindSafe(|| {
+                    let grammar = TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema));
+                    factory.create_parser(grammar).is_ok()
+                }))
+                .unwrap_or(false)
+        };
+        // Who has waited too long is gone.
+        drop(reply.send(schemas.into_iter().map(compiles).collect()));
+    };
+    let answer = match background::spawn("moeflux-schemas", STACK, check) {
+        Ok(_) => answer.recv_timeout(TIME).ok(),
+        Err(_) => None,
+    };
+    answer.unwrap_or_else(|| vec![false; count])
 }
 
 /// What llguidance knows of a tokenizer.

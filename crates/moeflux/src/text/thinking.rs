@@ -12,13 +12,6 @@ pub(crate) struct ThinkingMarkers {
 /// The markers of all families but gpt-oss.
 pub(crate) const THINK: ThinkingMarkers = ThinkingMarkers { open: "<think>", close: "</think>" };
 
-impl ThinkingMarkers {
-    /// Whether a prompt ends inside a block: templates that ask for thoughts leave one open.
-    pub(crate) fn is_open_after(&self, prompt: &str) -> bool {
-        prompt.trim_end().ends_with(self.open)
-    }
-}
-
 /// The tokens that open and close a thinking block: those of most families, and of gpt-oss, which thinks in a channel.
 const TOKENS: [(&[&str], &str); 2] =
     [(&[THINK.open], THINK.close), (&["<|channel|>", "analysis", "<|message|>"], "<|end|>")];

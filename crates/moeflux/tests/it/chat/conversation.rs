@@ -175,7 +175,7 @@ fn what_cannot_be_leaves_the_conversation_as_it_was() {
     (chat.options.tools, chat.options.tool_choice) = (Vec::new(), ToolChoice::Required);
     assert!(matches!(chat.ask("Hello").unwrap_err(), ChatError::NoTools));
     (chat.options.tools, chat.options.tool_choice) = (vec![add()], ToolChoice::Auto);
-    chat.request.constraint = Some(Constraint::JsonObject);
+    chat.request.constraint = Some(Constraint::Lark("start: \"a\"".to_owned()));
     assert!(matches!(chat.ask("Hello").unwrap_err(), ChatError::ConstraintWithTools));
     chat.request = GenerateRequest { logprobs: Some(21), max_tokens: 5, ..GenerateRequest::default() };
     let error = chat.ask("Hello").unwrap_err();

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use moeflux::chat::{Delta, Format, Parser, Syntax, ToolChoice};
+use moeflux::chat::{ChatOptions, Delta, Format, Parser, Syntax, ToolChoice};
 use moeflux::sampling::{Constraint, GrammarCompiler};
 use moeflux::text::Tokenizer;
 use serde_json::{Value, json};
@@ -212,5 +212,62 @@ fn nothing_is_forced_where_nothing_is_asked() {
             assert_eq!(format.constraint(&tokenizer, &tools(), &choice, true), None);
         }
         assert_eq!(format.constraint(&tokenizer, &[], &ToolChoice::Required, true), None);
+    }
+}
+
+/// Where the model chooses, text is free, and what begins like a call has to be one.
+#[test]
+fn a_call_of_the_models_choice_meets_its_schema() {
+    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let options = ChatOptions { tools: tools(), ..ChatOptions::default() };
+    for (format, weather, ping, _, between) in &CALLS[..2] {
+        let free = options.constraint(&tokenizer, *format, "", None).unwrap().unwrap();
+        for text in ["", "Hello <b>, {", "<think>Hm.</think>\n\nYes"] {
+            assert!(takes(&free, &tokenizer, text), "{format:?}: {text}");
+        }
+        for text in [
+            format!("Well:\n{weather}"),
+            format!("{weather}{between}{ping}"),
+            format!("<think>\nHm <tool_call>\n</think>\n{ping}"),
+        ] {
+            assert!(takes(&free, &tokenizer, &text), "{format:?}: {text}\n{free:?}");
+        }
+        for text in [weather.replace("get_weather", "get_whether"), weather.replace('3', "many")] {
+            assert!(!takes(&free, &tokenizer, &format!("Well: {text}")), "{format:?}: {text}");
+        }
+        let thinking = options.constraint(&tokenizer, *format, "<think>\n", None).unwrap().unwrap();
+        for text in
+            ["Hm <tool_call> nothing", "Hm <tool_call>\n</think>\n\nYes", &format!("Hm</think>{weather}")]
+        {
+            assert!(takes(&thinking, &tokenizer, text), "{format:?}: {text}");
+        }
+    }
+    // A schema that cannot be enforced does not forbid the call.
+    let odd = json!({ "type": "object", "properties": { "a": { "type": "array", "uniqueItems": true }, "b": { "not": {} } } });
+    let tools = vec![json!({ "type": "function", "function": { "name": "odd", "parameters": odd } })];
+    let options = ChatOptions { tools, ..ChatOptions::default() };
+    let free = options.constraint(&tokenizer, CALLS[1].0, "", None).unwrap().unwrap();
+    assert!(takes(&free, &tokenizer, "<tool_call>\n{\"name\": \"odd\", \"arguments\": {}}\n</tool_call>"));
+}
+
+/// Tools and a form together: calls, or an answer that has the form.
+#[test]
+fn an_answer_calls_or_has_its_form() {
+    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let options = ChatOptions { tools: tools(), ..ChatOptions::default() };
+    let path = json!({ "type": "string", "format": "path" });
+    let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" }, "p": path }, "required": ["n"] });
+    for (format, weather, _, wrong, _) in &CALLS[..2] {
+        let form = Some(Constraint::JsonSchema(schema.clone()));
+        let either = options.constraint(&tokenizer, *format, "", form).unwrap().unwrap();
+        for text in [weather, "{\"n\": 1, \"p\": \"/a\"}", "<think>Hm.</think>\n\n{\"n\": 1}"] {
+            assert!(takes(&either, &tokenizer, text), "{format:?}: {text}\n{either:?}");
+        }
+        for text in [wrong, "Hello", "{\"n\": \"one\"}", "{}"] {
+            assert!(!takes(&either, &tokenizer, text), "{format:?}: {text}");
+        }
+        assert!(
+            options.constraint(&tokenizer, *format, "", Some(Constraint::Regex("[a/]+".to_owned()))).is_ok()
+        );
     }
 }

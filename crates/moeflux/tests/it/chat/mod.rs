@@ -1,5 +1,6 @@
 //! Conversations: prompts, and what answers say.
 
+mod calls;
 mod conversation;
 #[cfg(feature = "grammar")]
 mod formats;

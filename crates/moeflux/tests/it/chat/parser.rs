@@ -67,9 +67,11 @@ fn parse<'t>(format: Format, prompt: &str, pieces: impl IntoIterator<Item = &'t 
     }
     take(parser.finish());
     for (name, arguments) in &said.calls {
-        let arguments: Value =
-            serde_json::from_str(arguments).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(arguments.is_object());
+        match serde_json::from_str::<Value>(arguments) {
+            Ok(arguments) => assert!(arguments.is_object()),
+            // What is longer than a line streams, and may break off.
+            Err(error) => assert!(arguments.len() > 100 && error.is_eof(), "{name}: {error}: {arguments}"),
+        }
     }
     said
 }
