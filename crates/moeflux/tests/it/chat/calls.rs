@@ -80,7 +80,12 @@ fn every_format_reads_its_cases() {
             let calls: Vec<(String, String)> =
                 said.tool_calls().into_iter().map(|call| (call.name, call.arguments)).collect();
             let found = (said.reasoning(), said.text(), calls);
-            assert_eq!(found, (case.reasoning.clone(), case.text.clone(), case.calls.clone()), "{format:?}: {}", case.answer);
+            assert_eq!(
+                found,
+                (case.reasoning.clone(), case.text.clone(), case.calls.clone()),
+                "{format:?}: {}",
+                case.answer
+            );
         }
     }
 }
