@@ -5,15 +5,19 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::auth::{self, Keys, Rate};
 use crate::config::Config;
 use crate::error::{Failure, FailureKind};
+use crate::fields::Named;
 use crate::hosts;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::models::{Lease, ModelSource, Models};
-use crate::{anthropic, cors, observe, openai, openapi, page, plain, responses};
+use crate::{anthropic, cors, observe, ollama, openai, openapi, page, plain, responses, unread};
 use moeflux::engine::SchedulerOptions;
 
 /// What all requests share.
@@ -25,6 +29,7 @@ pub struct App {
     rate: Rate,
     responses: responses::Store,
     memory: Memory,
+    named: Named,
 }
 
 impl App {
@@ -38,6 +43,7 @@ impl App {
             rate: Rate::new(config.limits.requests_per_minute),
             responses: responses::Store::default(),
             memory: Memory::default(),
+            named: Named::default(),
             config,
         })
     }
@@ -78,6 +84,11 @@ impl App {
         &self.memory
     }
 
+    /// Kinds of ignored fields that the log has named.
+    pub(crate) fn named(&self) -> &Named {
+        &self.named
+    }
+
     /// Bytes of memory that are known by their use, but for mapped files.
     pub(crate) fn accounted_bytes(&self) -> u64 {
         let stats = self.models.report().into_iter().filter_map(|report| report.stats);
@@ -97,17 +108,27 @@ impl App {
 }
 
 /// All routes. The page and `/health` are for everyone; the rest asks for a key where there are any.
+///
+/// Clients differ in whether the `/v1` belongs to the base URL or to the paths, so the APIs are served with it, without it, and
+/// with two of it.
 pub fn router(app: Arc<App>) -> Router {
-    let api = Router::new()
-        .route("/v1/models", get(openai::models::list))
-        .route("/v1/models/{model}", get(openai::models::one))
-        .route("/v1/chat/completions", post(openai::chat::create))
-        .route("/v1/completions", post(openai::completions::create))
-        .route("/v1/embeddings", post(openai::embeddings::create))
+    let versioned = Router::new()
+        .route("/models", get(openai::models::list))
+        .route("/models/{model}", get(openai::models::one))
+        .route("/chat/completions", post(openai::chat::create))
+        .route("/chat/completions/input_tokens", post(openai::chat::input_tokens))
+        .route("/completions", post(openai::completions::create))
+        .route("/embeddings", post(openai::embeddings::create))
         .merge(responses::routes())
-        .merge(anthropic::routes())
+        .merge(anthropic::routes());
+    let api = Router::new()
+        .nest("/v1", versioned.clone())
+        .nest("/v1/v1", versioned.clone())
+        .merge(versioned)
+        .merge(ollama::routes())
         .merge(plain::routes())
         .route("/openapi.json", get(openapi::serve))
+        .route_layer(RequestDecompressionLayer::new())
         .route_layer(from_fn_with_state(Arc::clone(&app), auth::admit));
     let open = Router::new()
         .route("/health", get(plain::health::ready))
@@ -127,5 +148,7 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .layer(from_fn(observe::number))
+        .layer(CompressionLayer::new().quality(CompressionLevel::Precise(4)))
+        .layer(from_fn_with_state(Arc::clone(&app), unread::settle))
         .with_state(app)
 }

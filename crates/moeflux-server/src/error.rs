@@ -125,8 +125,19 @@ impl IntoResponse for Failure {
 /// What an error of the library says about the request.
 pub(crate) fn from_error(error: &Error) -> Failure {
     match error {
-        Error::ContextFull { .. } | Error::Text(TextError::TooLong { .. }) => {
-            Failure::new(FailureKind::ContextLength, error.to_string())
+        // Clients know it by these words, and then shorten the conversation.
+        Error::ContextFull { len, new, context } => {
+            let message = format!(
+                "prompt is too long: {} tokens > {context} maximum, the model's maximum context length",
+                len + new
+            );
+            Failure::new(FailureKind::ContextLength, message)
+        }
+        Error::Text(TextError::TooLong { bytes, limit }) => {
+            let message = format!(
+                "prompt is too long: the tokens of {bytes} bytes > {limit} maximum, the model's maximum context length"
+            );
+            Failure::new(FailureKind::ContextLength, message)
         }
         Error::Sampling(SamplingError::NotFinite { .. } | SamplingError::LogitCount { .. }) => {
             internal(error)

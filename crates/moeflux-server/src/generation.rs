@@ -2,15 +2,17 @@
 
 mod prepare;
 mod run;
+mod stops;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use moeflux::chat::{ChatOptions, Delta};
 use moeflux::engine::PromptLogprob;
 use moeflux::sampling::{Constraint, TokenLogprob};
 use moeflux::text::Message;
 
-pub use prepare::{chat, chat_prompt, text};
+pub use prepare::{chat, chat_prompt, count_tokens, text};
 pub use run::{Answer, Generation};
 
 /// A chat, whichever API it came through.
@@ -20,13 +22,26 @@ pub struct ChatInput {
     pub messages: Vec<Message>,
     /// Tools, and how the conversation is rendered.
     pub options: ChatOptions,
+    /// Names of the tools whose only argument is a text.
+    pub customs: BTreeSet<String>,
     /// What the answer must look like. It leaves no room for calls, so it can't be had together with tools that may be
     /// called.
     pub constraint: Option<Constraint>,
     /// Most tokens of thoughts.
     pub reasoning_budget: Option<usize>,
+    /// The beginning of the answer, which the model continues.
+    pub prefill: Option<Prefill>,
     /// How to choose tokens, how many, and what to tell of them.
     pub controls: Controls,
+}
+
+/// The beginning of an answer, from a conversation whose last message is the assistant's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefill {
+    /// Its text.
+    pub text: String,
+    /// The thoughts before it; empty if there are none.
+    pub reasoning: String,
 }
 
 /// A text to go on with.
@@ -77,7 +92,8 @@ pub struct Controls {
     pub max_tokens: Option<usize>,
     /// Least tokens of the answer.
     pub min_tokens: usize,
-    /// Texts that end the answer and are not part of it.
+    /// Texts that end the answer and are not part of it. Of a chat, only the answer's text is looked at: not thoughts,
+    /// calls or the markup around them.
     pub stop: Vec<String>,
     /// Whether to go on after the end-of-sequence token.
     pub ignore_eos: bool,
@@ -160,4 +176,8 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Of the answer, those of thoughts.
     pub reasoning_tokens: usize,
+    /// Time that reading the prompt took.
+    pub prefill: Duration,
+    /// Time that the answer took after that.
+    pub decode: Duration,
 }

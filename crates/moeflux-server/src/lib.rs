@@ -1,6 +1,6 @@
 //! An HTTP server for moeflux.
 //!
-//! It speaks the APIs of OpenAI and Anthropic and a few plain routes of its own, and serves a page for a browser. All APIs
+//! It speaks the APIs of OpenAI, Anthropic and Ollama and a few plain routes of its own, and serves a page for a browser. All APIs
 //! meet in [`generation`]: each turns a request into a [`ChatInput`](generation::ChatInput) and writes the
 //! [`Output`](generation::Output)s of what it starts in its own form.
 
@@ -15,6 +15,7 @@ mod config;
 mod connections;
 mod cors;
 pub mod error;
+pub mod fields;
 pub mod generation;
 mod hosts;
 pub mod ids;
@@ -23,6 +24,7 @@ mod memory;
 mod metrics;
 mod models;
 mod observe;
+pub mod ollama;
 pub mod openai;
 pub mod openapi;
 mod page;
@@ -31,6 +33,7 @@ pub mod responses;
 mod serve;
 pub mod sse;
 mod stalled;
+mod unread;
 mod work;
 
 pub use app::{App, router};

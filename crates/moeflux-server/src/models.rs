@@ -61,6 +61,25 @@ struct Table {
 struct Entry {
     source: ModelSource,
     metrics: Arc<ModelMetrics>,
+    /// Known once it has been loaded.
+    facts: OnceLock<Facts>,
+}
+
+/// What clients choose a model by.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// The longest sequence, in tokens.
+    pub(crate) context_length: usize,
+    /// Tokens that it knows.
+    pub(crate) vocab_size: usize,
+    /// Bytes of its weights.
+    pub(crate) bytes: u64,
+    /// Whether it has a chat template.
+    pub(crate) chats: bool,
+    /// Whether it is known how it writes tool calls.
+    pub(crate) calls_tools: bool,
+    /// Whether it can write thoughts apart from its answer.
+    pub(crate) thinks: bool,
 }
 
 /// A model in memory.
@@ -96,7 +115,7 @@ impl Models {
         expert_budget: Option<u64>,
         scheduler: SchedulerOptions,
     ) -> Self {
-        let entry = |source| Entry { source, metrics: Arc::default() };
+        let entry = |source| Entry { source, metrics: Arc::default(), facts: OnceLock::new() };
         Models {
             entries: sources.into_iter().map(entry).collect(),
             max_loaded: max_loaded.max(1),
@@ -112,6 +131,16 @@ impl Models {
     /// Names of all models.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.source.name.as_str())
+    }
+
+    /// What is known of a model since it was loaded first.
+    pub(crate) fn facts(&self, index: usize) -> Option<&Facts> {
+        self.entries[index].facts.get()
+    }
+
+    /// Names of those in memory.
+    pub(crate) fn in_memory_now(&self) -> Vec<String> {
+        self.table().models.keys().cloned().collect()
     }
 
     /// Since when they are offered, Unix time.
@@ -142,7 +171,11 @@ impl Models {
     pub(crate) fn find(&self, name: Option<&str>) -> Result<usize, Failure> {
         let index = match name {
             None | Some("") => (!self.entries.is_empty()).then_some(0),
-            Some(name) => self.names().position(|known| known == name),
+            // Ollama's clients add the tag that it takes for granted.
+            Some(name) => self
+                .names()
+                .position(|known| known == name)
+                .or_else(|| self.names().position(|known| name.strip_suffix(":latest") == Some(known))),
         };
         index.ok_or_else(|| {
             let known: Vec<&str> = self.names().collect();
@@ -160,7 +193,7 @@ impl Models {
         // Held throughout, so that a model which is unloaded now counts once.
         let table = self.table();
         let mut reports = Vec::new();
-        for Entry { source, metrics } in &self.entries {
+        for Entry { source, metrics, .. } in &self.entries {
             let model = table.models.get(&source.name).or_else(|| table.leaving.get(&source.name));
             let stats = model.map(|model| model.numbers());
             let (name, totals) = (source.name.as_str(), metrics.totals(stats.as_ref()));
@@ -285,7 +318,7 @@ impl Models {
     }
 
     fn open(&self, index: usize) -> Result<Loaded, Failure> {
-        let Entry { source, metrics } = &self.entries[index];
+        let Entry { source, metrics, facts } = &self.entries[index];
         let start = Instant::now();
         let unavailable = |error: &dyn std::fmt::Display| {
             tracing::error!(model = source.name, %error, "the model cannot be loaded");
@@ -299,6 +332,7 @@ impl Models {
         let needs = needs(handle.model(), 1, 0).map_err(|error| unavailable(&error))?;
         let weights = needs.dense + if handle.experts().is_some() { 0 } else { needs.experts };
         let format = Format::of(handle.model().tokenizer());
+        facts.get_or_init(|| Facts::of(&handle, format, needs.dense + needs.experts));
         tracing::info!(model = source.name, seconds = start.elapsed().as_secs_f64(), "model loaded");
         Ok(Loaded {
             name: source.name.clone(),
@@ -322,6 +356,29 @@ impl Models {
                 tracing::error!(model = name.as_str(), %error, "the model's experts keep the memory that they have");
             }
         }
+    }
+}
+
+impl Facts {
+    fn of(handle: &EngineHandle, format: Format, bytes: u64) -> Self {
+        let model = handle.model();
+        let tokenizer = model.tokenizer();
+        let has_marks = ["<think>", "[THINK]", "<|channel|>"].iter().any(|mark| tokenizer.id(mark).is_some());
+        Self {
+            context_length: model.context_length(),
+            vocab_size: model.vocab_size(),
+            bytes,
+            chats: tokenizer.chat_template().is_some(),
+            calls_tools: !matches!(format, Format::Plain | Format::Thoughts),
+            thinks: has_marks && format != Format::Plain,
+        }
+    }
+
+    /// Names of what it can do, as Ollama has them.
+    pub(crate) fn capabilities(&self) -> Vec<&'static str> {
+        let more = [("tools", self.calls_tools), ("thinking", self.thinks)];
+        let more = more.into_iter().filter(|(_, has)| *has).map(|(name, _)| name);
+        ["completion", "embedding"].into_iter().chain(more).collect()
     }
 }
 

@@ -14,9 +14,11 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::{Failure, FailureKind};
-use crate::{anthropic, ids, openai, work};
+use crate::{anthropic, ids, ollama, openai, work};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The request's number: the client's if it has a decent one.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub(crate) async fn number(mut request: Request, next: Next) -> Response {
     };
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
+    // Under OpenAI's name and Anthropic's.
+    response.headers_mut().insert(ANTHROPIC_REQUEST_ID, id.clone());
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -48,14 +52,16 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     // A route that was never named would give every scan a count of its own.
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let id = request.extensions().get::<RequestId>().and_then(|RequestId(id)| id.to_str().ok()).unwrap_or("");
+    let id = &id.to_owned();
     let span = tracing::info_span!("request", id, %method, route, status = tracing::field::Empty);
     let answering =
         AssertUnwindSafe(work::request(next.run(request))).catch_unwind().instrument(span.clone());
-    let response = answering.await.unwrap_or_else(|_| {
+    let (response, ignored) = answering.await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, "a handler panicked");
-        Failure::internal().into_response()
+        (Failure::internal().into_response(), Vec::new())
     });
-    let response = written(response, &path);
+    let mut response = written(response, &path, id);
+    span.in_scope(|| app.named().tell(&route, &ignored, response.headers_mut()));
     let status = response.status().as_u16();
     span.record("status", status);
     app.metrics().answered(&route, status);
@@ -70,21 +76,26 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
 }
 
 /// A failure gets its body; everything else passes.
-fn written(response: Response, path: &str) -> Response {
+fn written(response: Response, path: &str, id: &str) -> Response {
     let (mut parts, body) = response.into_parts();
     let failure = match parts.extensions.remove::<Failure>() {
         Some(failure) => failure,
         // The framework's own refusals are text.
         None if parts.status.is_client_error() && !is_json(parts.headers.get(header::CONTENT_TYPE)) => {
-            Failure::new(kind_of(parts.status), parts.status.canonical_reason().unwrap_or("refused"))
+            let reason = parts.status.canonical_reason().unwrap_or("refused");
+            // Only a body in an unknown encoding is answered with those that are known.
+            let is_encoding = parts.headers.contains_key(header::ACCEPT_ENCODING);
+            let encodings = "Content-Encoding: expected gzip, deflate, br or zstd";
+            Failure::new(kind_of(parts.status), if is_encoding { encodings } else { reason })
         }
         None => return Response::from_parts(parts, body),
     };
-    let body = match path {
-        path if path == "/v1/messages" || path.starts_with("/v1/messages/") => {
-            anthropic::error_body(&failure)
-        }
-        _ => openai::error_body(&failure),
+    let body = if anthropic::is_path(path) {
+        anthropic::error_body(&failure, Some(id))
+    } else if path.starts_with("/api/") {
+        ollama::error_body(&failure)
+    } else {
+        openai::error_body(&failure)
     };
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::{anthropic, openai, plain, responses};
+use crate::{anthropic, ollama, openai, plain, responses};
 
 /// Body of a failed request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -38,13 +38,27 @@ pub struct ErrorDetail {
         anthropic::messages::create,
         anthropic::messages::count_tokens,
         openai::chat::create,
+        openai::chat::input_tokens,
         openai::completions::create,
         openai::embeddings::create,
         openai::models::list,
         openai::models::one,
         responses::create::create,
+        responses::create::input_tokens,
+        responses::compact::compact,
         responses::stored::show,
         responses::stored::remove,
+        responses::stored::input_items,
+        responses::stored::cancel,
+        ollama::answer::chat,
+        ollama::answer::generate,
+        ollama::embed::embed,
+        ollama::embed::embeddings,
+        ollama::models::tags,
+        ollama::models::ps,
+        ollama::models::show,
+        ollama::models::version,
+        ollama::models::pull,
         plain::health::ready,
         plain::health::live,
         plain::metrics,

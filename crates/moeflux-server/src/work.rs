@@ -37,13 +37,31 @@ struct Request {
     /// Whose share of the engine it takes.
     share: u64,
     has_large_body: bool,
+    /// Kinds of things that it has and that are ignored.
+    ignored: Vec<String>,
     /// What its body was read under, for the work that follows: what is read is not to pile up in between.
     held: Option<SemaphorePermit<'static>>,
 }
 
-/// Runs a request, which may turn out to be large.
-pub(crate) async fn request<T>(answer: impl Future<Output = T>) -> T {
+/// Runs a request, which may turn out to be large. Also returns what of it was ignored.
+pub(crate) async fn request<T>(answer: impl Future<Output = T>) -> (T, Vec<String>) {
+    let answer = async {
+        let answer = answer.await;
+        let ignored = REQUEST.try_with(|request| std::mem::take(&mut request.borrow_mut().ignored));
+        (answer, ignored.unwrap_or_default())
+    };
     REQUEST.scope(RefCell::default(), answer).await
+}
+
+/// Notes a kind of thing that the request has and that is ignored.
+pub(crate) fn note_ignored(kind: String, most: usize) {
+    // Outside a request nobody is told.
+    let _ = REQUEST.try_with(|request| {
+        let ignored = &mut request.borrow_mut().ignored;
+        if ignored.len() < most && !ignored.contains(&kind) {
+            ignored.push(kind);
+        }
+    });
 }
 
 /// Notes whose share of the engine the request takes.

@@ -14,6 +14,8 @@ pub struct AnthropicError {
     pub kind: &'static str,
     /// The failure.
     pub error: AnthropicErrorDetail,
+    /// The request's number, as in the header `request-id`.
+    pub request_id: Option<String>,
 }
 
 /// Why a request failed.
@@ -27,9 +29,9 @@ pub struct AnthropicErrorDetail {
 }
 
 /// How it writes a failure.
-pub(crate) fn error_body(failure: &Failure) -> Value {
+pub(crate) fn error_body(failure: &Failure, request_id: Option<&str>) -> Value {
     let error = AnthropicErrorDetail { kind: error_type(failure.kind), message: failure.message.clone() };
-    json!(AnthropicError { kind: "error", error })
+    json!(AnthropicError { kind: "error", error, request_id: request_id.map(str::to_owned) })
 }
 
 fn error_type(kind: FailureKind) -> &'static str {

@@ -10,13 +10,14 @@ use serde_json::value::RawValue;
 
 use super::error::AnthropicError;
 use super::stream;
-use super::types::{AnswerMessage, Block, CountTokensRequest, MessagesRequest, TokenCount, Usage};
+use super::types::{
+    AnswerMessage, Block, CountTokensRequest, MessagesRequest, OutputDetails, TokenCount, Usage,
+};
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, FailureKind};
-use crate::generation::{self, Answer, Finish, Prompt, chat_prompt};
+use crate::generation::{self, Answer, Finish};
 use crate::ids::unique;
-use crate::work::{self, Size};
 
 /// Answers a conversation, at once or as a stream.
 #[utoipa::path(
@@ -69,11 +70,7 @@ pub async fn count_tokens(
     let name = request.model.clone();
     let input = request.into_input()?;
     let model = app.model(Some(&name)).await?;
-    work::run(Size::OfBody, move |cancel| {
-        let tokens = Prompt::Text(chat_prompt(&model, &input)?).tokens(&model, cancel)?;
-        Ok(JsonAnswer(TokenCount { input_tokens: tokens.len() }))
-    })
-    .await
+    Ok(JsonAnswer(TokenCount { input_tokens: generation::count_tokens(model, input).await? }))
 }
 
 /// An answer that says nothing yet.
@@ -87,6 +84,7 @@ fn begun(model: &str, prompt_tokens: usize) -> AnswerMessage {
         stop_reason: None,
         stop_sequence: None,
         usage: Usage { input_tokens: prompt_tokens, ..Usage::default() },
+        container: None,
     }
 }
 
@@ -95,7 +93,7 @@ fn blocks(answer: Answer) -> Result<Vec<Block>, Failure> {
     for delta in answer.content.deltas {
         match delta {
             Delta::Reasoning(thinking) => blocks.push(Block::Thinking { thinking, signature: "" }),
-            Delta::Text(text) => blocks.push(Block::Text { text }),
+            Delta::Text(text) => blocks.push(Block::Text { text, citations: None }),
             Delta::ToolCall { name, .. } => {
                 let input = RawValue::NULL.to_owned();
                 blocks.push(Block::ToolUse { id: unique("toolu_"), name, input });
@@ -130,8 +128,9 @@ pub(super) fn stop(finish: Option<&Finish>) -> Result<(Option<&'static str>, Opt
 pub(super) fn usage(usage: &generation::Usage) -> Usage {
     Usage {
         input_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
-        cache_creation_input_tokens: 0,
         cache_read_input_tokens: usage.cached_tokens,
         output_tokens: usage.completion_tokens,
+        output_tokens_details: OutputDetails { thinking_tokens: usage.reasoning_tokens },
+        ..Usage::default()
     }
 }

@@ -23,9 +23,18 @@ pub(crate) fn check(body: &[u8]) -> Result<(), Failure> {
     parse::<types::MessagesRequest>(body)?.into_input().map(drop)
 }
 
-/// The routes of this API.
+/// Whether a path belongs to this API.
+pub(crate) fn is_path(path: &str) -> bool {
+    let mut path = path;
+    while let Some(rest) = path.strip_prefix("/v1") {
+        path = rest;
+    }
+    path.strip_prefix("/messages").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The routes of this API, without the `/v1` before them.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/messages", post(messages::create))
-        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/messages", post(messages::create))
+        .route("/messages/count_tokens", post(messages::count_tokens))
 }

@@ -39,14 +39,14 @@ pub(super) fn respond(mut generation: Generation, message: AnswerMessage, keep_a
                     match ended(&finish, &usage) {
                         Ok(value) => yield event(&value),
                         Err(failure) => {
-                            yield event(&error_body(&failure));
+                            yield event(&error_body(&failure, None));
                             return;
                         }
                     }
                     yield event(&json!({ "type": "message_stop" }));
                 }
                 Err(failure) => {
-                    yield event(&error_body(&failure));
+                    yield event(&error_body(&failure, None));
                     return;
                 }
             }
@@ -90,7 +90,7 @@ impl Blocks {
                 self.more(Open::Thinking, begin, &json!({ "type": "thinking_delta", "thinking": thinking }))
             }
             Delta::Text(text) => {
-                let begin = || json!({ "type": "text", "text": "" });
+                let begin = || json!({ "type": "text", "text": "", "citations": null });
                 self.more(Open::Text, begin, &json!({ "type": "text_delta", "text": text }))
             }
             Delta::ToolCall { index, name } => {

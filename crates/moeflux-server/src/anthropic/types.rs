@@ -5,9 +5,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::fields::Unknown;
+
 /// A messages request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct MessagesRequest {
     /// Name of the model.
     pub model: String,
@@ -45,11 +46,16 @@ pub struct MessagesRequest {
     /// Accepted and ignored: prefixes are always cached.
     #[schema(value_type = Option<Object>)]
     pub cache_control: Option<Value>,
+    /// The older name of `output_config.format`.
+    pub output_format: Option<OutputFormat>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// A request to count the tokens of a conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct CountTokensRequest {
     /// Name of the model.
     pub model: String,
@@ -69,6 +75,12 @@ pub struct CountTokensRequest {
     /// Accepted and ignored.
     #[schema(value_type = Option<Object>)]
     pub cache_control: Option<Value>,
+    /// The older name of `output_config.format`.
+    pub output_format: Option<OutputFormat>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Number of tokens of a conversation.
@@ -80,12 +92,15 @@ pub struct TokenCount {
 
 /// A message of a conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct InputMessage {
     /// Role of the author.
     pub role: Role,
     /// Content of the message.
     pub content: Content,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Role of the author of a message.
@@ -96,6 +111,9 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// Who runs the model. Where a template has no place for a system message between others, it becomes part of the turn of
+    /// the user beside it.
+    System,
 }
 
 /// Content: a text, or a list of blocks.
@@ -104,13 +122,13 @@ pub enum Role {
 pub enum Content {
     /// A text.
     Text(String),
-    /// Blocks, each with a `type`: `text`, `thinking`, `redacted_thinking`, `tool_use` or `tool_result`.
+    /// Blocks, each with a `type`: `text`, `document`, `search_result`, `thinking`, `redacted_thinking`, `tool_use`
+    /// or `tool_result`.
     Blocks(Vec<Value>),
 }
 
 /// A tool.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Tool {
     /// `custom`, or absent.
     #[serde(rename = "type")]
@@ -129,62 +147,61 @@ pub struct Tool {
     /// Accepted and ignored.
     #[schema(value_type = Option<Object>)]
     pub cache_control: Option<Value>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Which tools the model may or must call.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ToolChoice {
-    /// The model decides.
-    Auto {
-        /// Whether the answer has at most one call.
-        disable_parallel_tool_use: Option<bool>,
-    },
-    /// The model must call at least one tool.
-    Any {
-        /// Whether the answer has at most one call.
-        disable_parallel_tool_use: Option<bool>,
-    },
-    /// The model must call this tool.
-    Tool {
-        /// Name of the tool.
-        name: String,
-        /// Whether the answer has at most one call.
-        disable_parallel_tool_use: Option<bool>,
-    },
-    /// The model must not call a tool.
-    None {},
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+pub struct ToolChoice {
+    /// `auto`, `any`, `tool` or `none`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Name of the tool, with the type `tool`.
+    pub name: Option<String>,
+    /// Whether the answer has at most one call.
+    pub disable_parallel_tool_use: Option<bool>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Whether the model reasons before it answers.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Thinking {
-    /// The model reasons.
-    Enabled {
-        /// Maximum number of reasoning tokens.
-        #[schema(minimum = 1)]
-        budget_tokens: usize,
-    },
-    /// The model reasons without a limit of its own.
-    Adaptive {},
-    /// The model does not reason.
-    Disabled {},
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+pub struct Thinking {
+    /// `enabled`, `adaptive` or `disabled`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Maximum number of reasoning tokens, with the type `enabled`.
+    #[schema(minimum = 1)]
+    pub budget_tokens: Option<usize>,
+    /// Accepted and ignored: reasoning is returned unabridged.
+    pub display: Option<String>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Format of the answer, and reasoning effort.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct OutputConfig {
     /// Reasoning effort, for templates that use it.
     pub effort: Option<String>,
     /// Format of the answer.
     pub format: Option<OutputFormat>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Format of an answer.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum OutputFormat {
     /// JSON that follows a schema.
     JsonSchema {
@@ -215,6 +232,9 @@ pub struct AnswerMessage {
     pub stop_sequence: Option<String>,
     /// Token usage.
     pub usage: Usage,
+    /// Always null: code is not executed.
+    #[schema(value_type = Option<Object>)]
+    pub container: Option<Value>,
 }
 
 /// A content block of an answer.
@@ -232,6 +252,9 @@ pub enum Block {
     Text {
         /// The text.
         text: String,
+        /// Always null: sources are not cited.
+        #[schema(value_type = Option<Vec<Object>>)]
+        citations: Option<Value>,
     },
     /// A tool call.
     ToolUse {
@@ -257,4 +280,40 @@ pub struct Usage {
     pub cache_read_input_tokens: usize,
     /// Tokens of the answer.
     pub output_tokens: usize,
+    /// Details of the output tokens.
+    pub output_tokens_details: OutputDetails,
+    /// Always 0: caching is free.
+    pub cache_creation: CacheCreation,
+    /// Always null.
+    pub inference_geo: Option<&'static str>,
+    /// Always null: this server has no tools of its own.
+    #[schema(value_type = Option<Object>)]
+    pub server_tool_use: Option<u8>,
+    /// Always `standard`.
+    pub service_tier: ServiceTier,
+}
+
+/// Details of the output tokens.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+pub struct OutputDetails {
+    /// Tokens of the reasoning.
+    pub thinking_tokens: usize,
+}
+
+/// Tokens written to caches, by lifetime.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+pub struct CacheCreation {
+    /// Always 0.
+    pub ephemeral_5m_input_tokens: usize,
+    /// Always 0.
+    pub ephemeral_1h_input_tokens: usize,
+}
+
+/// The tier that served a request.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceTier {
+    /// The only one.
+    #[default]
+    Standard,
 }

@@ -2,12 +2,13 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use moeflux::chat::{ChatError, Format, Parser};
+use moeflux::chat::{ChatError, ChatOptions, Format, Parser};
 use moeflux::text::Tokenizer;
 use moeflux::{CancelToken, GenerateRequest, SamplingOptions};
 
 use super::run::{Generation, Telling};
-use super::{ChatInput, Controls, Prompt, TextInput};
+use super::stops::Stops;
+use super::{ChatInput, Controls, Prefill, Prompt, TextInput};
 use crate::error::{Failure, from_chat, from_error, from_submit};
 use crate::limits::Limits;
 use crate::models::Lease;
@@ -26,7 +27,7 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
     work::run(size, move |cancel| {
         let prompt = chat_prompt(&model, &input)?;
         let tokens = encode(&model, &prompt, cancel)?;
-        let ChatInput { options, constraint, controls, reasoning_budget, .. } = input;
+        let ChatInput { options, constraint, controls, reasoning_budget, prefill, .. } = input;
         let format = model.format();
         let constraint = options
             .constraint(model.tokenizer(), format, &prompt, constraint)
@@ -34,9 +35,28 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
         let mut request = request(model.tokenizer(), tokens, &controls, &limits, cancel)?;
         request.constraint = constraint;
         request.reasoning_budget = reasoning_budget;
-        submit(model, request, &controls, share, &limits, Telling::Text, &|| options.parser(format, &prompt))
+        // The engine's text has thoughts and markup, in which stop texts mean nothing.
+        let stop = std::mem::take(&mut request.stop);
+        let min_tokens = request.min_tokens;
+        let has_begun = prefill.is_some_and(|prefill| !prefill.text.is_empty());
+        let parser = || {
+            let mut parser = options.parser(format, &prompt);
+            if has_begun && format == Format::Harmony {
+                // The header of the message that the prompt ends in.
+                drop(parser.push(FINAL));
+            }
+            parser
+        };
+        let stops = || Stops::new(stop.clone(), min_tokens);
+        submit(model, request, &controls, share, &limits, Telling::Text, &|| (parser(), stops()))
     })
     .await
+}
+
+/// Counts the tokens of the prompt that a chat makes.
+pub async fn count_tokens(model: Lease, input: ChatInput) -> Result<usize, Failure> {
+    work::run(Size::OfBody, move |cancel| Ok(encode(&model, &chat_prompt(&model, &input)?, cancel)?.len()))
+        .await
 }
 
 /// Starts the continuation of a text.
@@ -51,7 +71,7 @@ pub async fn text(model: Lease, limits: &Limits, input: TextInput) -> Result<Gen
         request.prompt_logprobs = prompt_logprobs;
         request.constraint = constraint;
         submit(model, request, &controls, share, &limits, Telling::TextAndEnd, &|| {
-            Parser::new(Format::Plain, &[], "")
+            (Parser::new(Format::Plain, &[], ""), Stops::default())
         })
     })
     .await
@@ -59,11 +79,58 @@ pub async fn text(model: Lease, limits: &Limits, input: TextInput) -> Result<Gen
 
 /// The prompt that the model's template makes of a chat. It takes a while: not for a thread that serves connections.
 pub fn chat_prompt(model: &Lease, input: &ChatInput) -> Result<String, Failure> {
-    let rendered = input.options.prompt(model.tokenizer(), &input.messages);
+    let (options, tokenizer) = (&input.options, model.tokenizer());
+    let rendered = match &input.prefill {
+        None => options.prompt(tokenizer, &input.messages),
+        Some(prefill) => {
+            // The answer has begun: thinking is over, unless the thoughts are what has begun.
+            let enable_thinking = Some(!prefill.reasoning.is_empty());
+            let options = ChatOptions { enable_thinking, ..options.clone() };
+            let rendered = options.prompt(tokenizer, &input.messages);
+            rendered.map(|prompt| continued(prompt, model.format(), tokenizer, prefill))
+        }
+    };
     rendered.map_err(|error| match &error {
         ChatError::Engine(error) => Failure { param: Some("messages".to_owned()), ..from_error(error) },
         error => from_chat(error),
     })
+}
+
+/// Header of the message of gpt-oss that has the answer.
+const FINAL: &str = "<|channel|>final<|message|>";
+
+/// The prompt with the beginning of the answer.
+fn continued(mut prompt: String, format: Format, tokenizer: &Tokenizer, prefill: &Prefill) -> String {
+    const OPEN: &str = "<think>";
+    const CLOSE: &str = "\n</think>\n\n";
+    let Prefill { text, reasoning } = prefill;
+    match format {
+        Format::Harmony => {
+            if !reasoning.is_empty() {
+                prompt += &format!("<|channel|>analysis<|message|>{reasoning}<|end|><|start|>assistant");
+            }
+            if !text.is_empty() {
+                prompt += FINAL;
+            }
+        }
+        Format::Plain => {}
+        _ => {
+            let is_open = prompt.trim_end().ends_with(OPEN);
+            if !reasoning.is_empty() && (is_open || tokenizer.id(OPEN).is_some()) {
+                if !is_open {
+                    prompt += "<think>\n";
+                }
+                prompt += reasoning;
+                if !text.is_empty() {
+                    prompt += CLOSE;
+                }
+            } else if is_open && !text.is_empty() {
+                prompt.truncate(prompt.trim_end().len());
+                prompt += CLOSE;
+            }
+        }
+    }
+    prompt + text
 }
 
 /// The tokens of a text, unless there are more than the model's context holds.
@@ -142,13 +209,19 @@ fn submit(
     share: u64,
     limits: &Limits,
     telling: Telling,
-    parser: &dyn Fn() -> Parser,
+    parser: &dyn Fn() -> (Parser, Stops),
 ) -> Result<Generation, Failure> {
     let n = controls.n.unwrap_or(1);
     let options = SubmitOptions { priority: controls.priority, share };
     let (prompt_tokens, cancel) = (request.prompt.len(), request.cancel.clone());
     let tickets = model.handle().submit_samples(request, n, options).map_err(from_submit)?;
-    let samples = tickets.into_iter().map(|ticket| (ticket, parser())).collect();
+    let samples = tickets
+        .into_iter()
+        .map(|ticket| {
+            let (parser, stops) = parser();
+            (ticket, parser, stops)
+        })
+        .collect();
     let telling = if controls.logprobs.is_some() { telling } else { Telling::Nothing };
     Ok(Generation::new(model, samples, prompt_tokens, telling, cancel, limits.request_time))
 }

@@ -14,6 +14,7 @@ use moeflux::{CancelToken, Event, StopReason};
 use tokio::time::Sleep;
 use tracing::Span;
 
+use super::stops::Stops;
 use super::{Finish, Output, TokenInfo, Usage};
 use crate::error::{Failure, FailureKind, from_request};
 use crate::metrics::Meter;
@@ -53,6 +54,7 @@ pub(super) enum Telling {
 struct Sample {
     ticket: Ticket,
     parser: Parser,
+    stops: Stops,
     meter: Meter,
     telling: Telling,
     /// Tokens since the last delta: they belong to what the next one is.
@@ -80,15 +82,16 @@ pub struct Answer {
 impl Generation {
     pub(super) fn new(
         model: Lease,
-        samples: Vec<(Ticket, Parser)>,
+        samples: Vec<(Ticket, Parser, Stops)>,
         prompt_tokens: usize,
         telling: Telling,
         cancel: CancelToken,
         time: Duration,
     ) -> Self {
-        let sample = |(ticket, parser)| Sample {
+        let sample = |(ticket, parser, stops)| Sample {
             ticket,
             parser,
+            stops,
             meter: model.meter(),
             telling,
             undecided: 0,
@@ -154,10 +157,21 @@ impl Generation {
             Some(Ok(Event::Prefill { done, total, logprobs })) => {
                 self.ready.push_back(Output::Prefill { done, total, sample: index, logprobs });
             }
+            // The engine may have gone on for some tokens after a stop text.
+            Some(Ok(Event::Token { .. })) if sample.stops.is_hit() => {}
             Some(Ok(Event::Token { id, text, logprob, top_logprobs })) => {
                 sample.meter.token();
+                sample.stops.token();
                 let deltas = sample.parser.push(&text);
+                let deltas = sample.stops.push(deltas);
                 sample.count(&deltas, 1);
+                if sample.stops.is_hit() {
+                    sample.ticket.cancel();
+                    if !deltas.is_empty() {
+                        self.ready.push_back(Output::Piece { sample: index, deltas, token: None });
+                    }
+                    return Ok(());
+                }
                 let token = (sample.telling != Telling::Nothing).then_some(TokenInfo {
                     id,
                     logprob,
@@ -171,6 +185,7 @@ impl Generation {
                 sample.is_done = true;
                 let mut deltas = sample.parser.push(&outcome.text);
                 deltas.extend(sample.parser.finish());
+                let deltas = sample.stops.finish(deltas);
                 sample.count(&deltas, 0);
                 let finish = sample.finish(&outcome);
                 let usage = sample.usage(&outcome);
@@ -258,6 +273,10 @@ impl Sample {
 
     fn finish(&self, outcome: &Outcome) -> Finish {
         match &outcome.stop {
+            _ if self.stops.is_hit() && !self.has_called => {
+                Finish::StopText(self.stops.hit_text().unwrap_or_default().to_owned())
+            }
+            StopReason::StopString(_) | StopReason::Cancelled if self.stops.is_hit() => Finish::ToolCalls,
             StopReason::EndOfSequence(_) if self.has_called => Finish::ToolCalls,
             StopReason::EndOfSequence(_) => Finish::EndOfTurn,
             StopReason::StopString(text) => Finish::StopText(text.clone()),
@@ -271,8 +290,10 @@ impl Sample {
         Usage {
             prompt_tokens: outcome.prompt_tokens,
             cached_tokens: outcome.cached_tokens,
-            completion_tokens: outcome.completion_tokens,
+            completion_tokens: self.stops.tokens_at_hit().unwrap_or(outcome.completion_tokens),
             reasoning_tokens: self.reasoning_tokens,
+            prefill: outcome.prefill,
+            decode: outcome.decode,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `/v1/chat/completions`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json as JsonAnswer;
@@ -9,8 +10,10 @@ use moeflux::chat;
 
 use super::chat_stream;
 use super::logprobs::chat_logprobs;
+use super::tools::custom_input;
 use super::types::{
-    AnswerMessage, ChatChoice, ChatCompletion, ChatCompletionRequest, FunctionCall, ToolCall, Usage,
+    AnswerMessage, ChatChoice, ChatCompletion, ChatCompletionRequest, CustomCall, FINGERPRINT, FunctionCall,
+    InputTokenCount, ToolCall, Usage,
 };
 use crate::app::App;
 use crate::body::Json;
@@ -37,7 +40,7 @@ pub async fn create(
     State(app): State<Arc<App>>,
     Json(request): Json<ChatCompletionRequest>,
 ) -> Result<Response, Failure> {
-    let options = request.stream_options.unwrap_or_default();
+    let include_usage = request.stream_options.as_ref().and_then(|options| options.include_usage);
     let streams = request.stream.unwrap_or(false);
     if request.stream_options.is_some() && !streams {
         return Err(Failure::field(
@@ -48,29 +51,60 @@ pub async fn create(
     let name = request.model.clone();
     let input = request.into_input()?;
     let model = app.model(name.as_deref()).await?;
+    let customs = input.customs.clone();
     let generation = generation::chat(model.clone(), &app.config().limits, input).await?;
     let id = unique("chatcmpl-");
     if streams {
-        let usage = options.include_usage.unwrap_or(false);
-        return Ok(chat_stream::respond(generation, id, usage, app.config().keep_alive));
+        let usage = include_usage.unwrap_or(false);
+        return Ok(chat_stream::respond(generation, id, usage, app.config().keep_alive, customs));
     }
     let answers = generation.collect().await?;
     let mut usage = Usage::default();
     let mut choices = Vec::with_capacity(answers.len());
     for (index, answer) in answers.iter().enumerate() {
         usage.add(&answer.usage, index == 0);
-        choices.push(choice(index, answer, &model)?);
+        choices.push(choice(index, answer, &model, &customs)?);
     }
     let (object, created, model) = ("chat.completion", unix_time(), model.name().to_owned());
-    Ok(JsonAnswer(ChatCompletion { id, object, created, model, choices, usage }).into_response())
+    let system_fingerprint = FINGERPRINT;
+    let completion = ChatCompletion { id, object, created, model, choices, usage, system_fingerprint };
+    Ok(JsonAnswer(completion).into_response())
 }
 
-fn choice(index: usize, answer: &Answer, model: &Lease) -> Result<ChatChoice, Failure> {
-    let call = |chat::ToolCall { name, arguments }| ToolCall {
-        index: None,
-        id: Some(unique("call_")),
-        kind: Some("function"),
-        function: FunctionCall { name: Some(name), arguments },
+/// Counts the tokens of a chat's prompt.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions/input_tokens",
+    tag = "OpenAI",
+    request_body = ChatCompletionRequest,
+    responses((status = 200, body = InputTokenCount), (status = "4XX", body = ErrorBody))
+)]
+pub async fn input_tokens(
+    State(app): State<Arc<App>>,
+    Json(request): Json<ChatCompletionRequest>,
+) -> Result<JsonAnswer<InputTokenCount>, Failure> {
+    let name = request.model.clone();
+    let input = request.into_input()?;
+    let model = app.model(name.as_deref()).await?;
+    let input_tokens = generation::count_tokens(model, input).await?;
+    Ok(JsonAnswer(InputTokenCount { object: "response.input_tokens", input_tokens }))
+}
+
+fn choice(
+    index: usize,
+    answer: &Answer,
+    model: &Lease,
+    customs: &BTreeSet<String>,
+) -> Result<ChatChoice, Failure> {
+    let call = |chat::ToolCall { name, arguments }| {
+        let is_custom = customs.contains(&name);
+        let (function, custom) = if is_custom {
+            (None, Some(CustomCall { name: Some(name), input: custom_input(&arguments) }))
+        } else {
+            (Some(FunctionCall { name: Some(name), arguments }), None)
+        };
+        let kind = Some(if is_custom { "custom" } else { "function" });
+        ToolCall { index: None, id: Some(unique("call_")), kind, function, custom }
     };
     let tool_calls: Vec<ToolCall> = answer.content.tool_calls().into_iter().map(call).collect();
     let text = answer.content.text();

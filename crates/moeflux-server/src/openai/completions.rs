@@ -18,7 +18,7 @@ use super::chat::finish_reason;
 use super::chat_stream::{done, failed};
 use super::logprobs::TextLogprobs;
 use super::request::response_format;
-use super::types::{CompletionRequest, Prompts, Usage};
+use super::types::{CompletionRequest, FINGERPRINT, Prompts, Usage};
 use crate::app::App;
 use crate::body::Json;
 use crate::clock::unix_time;
@@ -46,6 +46,8 @@ pub struct Completion {
     /// Token usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Name and version of the server.
+    pub system_fingerprint: &'static str,
 }
 
 /// One completion.
@@ -259,7 +261,15 @@ struct Frame {
 impl Frame {
     fn completion(&self, choices: Vec<TextChoice>, usage: Option<Usage>) -> Completion {
         let (id, model) = (self.id.clone(), self.model.name().to_owned());
-        Completion { id, object: "text_completion", created: self.created, model, choices, usage }
+        Completion {
+            id,
+            object: "text_completion",
+            created: self.created,
+            model,
+            choices,
+            usage,
+            system_fingerprint: FINGERPRINT,
+        }
     }
 }
 

@@ -13,13 +13,15 @@ use super::types::Prompts;
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, from_request, from_submit};
+use crate::fields::{NONE, Unknown};
+use crate::generation::Prompt;
+use crate::models::Lease;
 use crate::openapi::ErrorBody;
 use crate::work::{self, Size};
 use moeflux::engine::SubmitOptions;
 
 /// A request for embeddings.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct EmbeddingsRequest {
     /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
@@ -30,7 +32,12 @@ pub struct EmbeddingsRequest {
     /// Must equal the model's `hidden_size` if present.
     pub dimensions: Option<usize>,
     /// Accepted and ignored.
-    pub user: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub user: Option<serde_json::Value>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Encoding of an embedding.
@@ -103,17 +110,36 @@ pub async fn create(
     State(app): State<Arc<App>>,
     Json(request): Json<EmbeddingsRequest>,
 ) -> Result<JsonAnswer<Embeddings>, Failure> {
-    let inputs = request.input.into_list();
-    let most = app.config().limits.texts;
-    if inputs.is_empty() || inputs.len() > most {
-        return Err(Failure::field(
-            "input",
-            format!("input: expected 1 to {most} texts, found {}", inputs.len()),
-        ));
-    }
+    request.unknown.settle("", &[NONE])?;
     let model = app.model(request.model.as_deref()).await?;
-    let (mut data, mut tokens) = (Vec::new(), 0);
-    for (index, input) in inputs.into_iter().enumerate() {
+    let (vectors, tokens) =
+        embed(&model, app.config().limits.texts, request.input.into_list(), request.dimensions).await?;
+    let encoded = |values: Vec<f32>| match request.encoding_format.unwrap_or_default() {
+        EncodingFormat::Float => Vector::Float(values),
+        EncodingFormat::Base64 => {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            Vector::Base64(STANDARD.encode(bytes))
+        }
+    };
+    let object = |(index, values)| EmbeddingObject { object: "embedding", index, embedding: encoded(values) };
+    let data = vectors.into_iter().enumerate().map(object).collect();
+    let usage = EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens };
+    Ok(JsonAnswer(Embeddings { object: "list", data, model: model.name().to_owned(), usage }))
+}
+
+/// The embeddings of texts, each of length 1, and how many tokens the texts have.
+pub(crate) async fn embed(
+    model: &Lease,
+    most: usize,
+    inputs: Vec<Prompt>,
+    dimensions: Option<usize>,
+) -> Result<(Vec<Vec<f32>>, usize), Failure> {
+    if inputs.is_empty() || inputs.len() > most {
+        let message = format!("input: expected 1 to {most} texts, found {}", inputs.len());
+        return Err(Failure::field("input", message));
+    }
+    let (mut vectors, mut tokens) = (Vec::new(), 0);
+    for input in inputs {
         let asked = model.clone();
         let share = work::share();
         let pending = work::run(Size::OfBody, move |cancel| {
@@ -121,31 +147,20 @@ pub async fn create(
             if tokens.is_empty() {
                 return Err(Failure::field("input", "input: expected texts that are not empty"));
             }
-            asked
-                .handle()
-                .embed(tokens, SubmitOptions { share, ..SubmitOptions::default() })
-                .map_err(from_submit)
+            let options = SubmitOptions { share, ..SubmitOptions::default() };
+            asked.handle().embed(tokens, options).map_err(from_submit)
         })
         .await?;
         let found = pending.await.map_err(|error| from_request(&error))?;
-        if request.dimensions.is_some_and(|dimensions| dimensions != found.values.len()) {
+        if dimensions.is_some_and(|dimensions| dimensions != found.values.len()) {
             let message =
                 format!("dimensions: expected {}, the dimensions of this model", found.values.len());
             return Err(Failure::field("dimensions", message));
         }
         tokens += found.tokens;
-        let values = normalized(found.values);
-        let embedding = match request.encoding_format.unwrap_or_default() {
-            EncodingFormat::Float => Vector::Float(values),
-            EncodingFormat::Base64 => {
-                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                Vector::Base64(STANDARD.encode(bytes))
-            }
-        };
-        data.push(EmbeddingObject { object: "embedding", index, embedding });
+        vectors.push(normalized(found.values));
     }
-    let usage = EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens };
-    Ok(JsonAnswer(Embeddings { object: "list", data, model: model.name().to_owned(), usage }))
+    Ok((vectors, tokens))
 }
 
 /// The same direction, of length 1.

@@ -7,6 +7,7 @@ pub mod embeddings;
 mod logprobs;
 pub mod models;
 mod request;
+mod tools;
 pub mod types;
 
 use serde_json::{Value, json};
@@ -14,7 +15,9 @@ use serde_json::{Value, json};
 use crate::body::parse;
 use crate::error::{Failure, FailureKind};
 
-pub(crate) use request::{effort_thinks, messages, tool_choice, tools};
+pub(crate) use embeddings::embed;
+pub(crate) use request::{effort_thinks, messages, prefill};
+pub(crate) use tools::{Offered, custom_arguments, custom_input, is_service, tool_choice, tools};
 
 /// What it makes of a chat's body.
 pub(crate) fn check_chat(body: &[u8]) -> Result<(), Failure> {

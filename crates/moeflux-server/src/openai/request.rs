@@ -2,24 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use moeflux::chat::{ChatOptions, ToolChoice};
+use moeflux::chat::ChatOptions;
 use moeflux::sampling::Constraint;
 use moeflux::text::{Content, Message};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::types::{ChatCompletionRequest, CompletionRequest};
+use super::tools::{custom_arguments, tool_choice, tools};
+use super::types::{ChatCompletionRequest, CompletionRequest, StreamOptions};
 use crate::error::Failure;
-use crate::generation::{ChatInput, Controls};
+use crate::fields::{CHAT, NONE, SAMPLING, ignore};
+use crate::generation::{ChatInput, Controls, Prefill};
 
 /// Both requests name the fields about sampling alike.
 macro_rules! controls {
     ($request:expr) => {
         Controls {
             temperature: $request.temperature,
-            top_k: $request.top_k,
+            top_k: top_k($request.top_k)?,
             top_p: $request.top_p,
             min_p: $request.min_p,
-            repetition_penalty: $request.repetition_penalty,
+            repetition_penalty: $request.repetition_penalty.or($request.repeat_penalty),
             presence_penalty: $request.presence_penalty,
             frequency_penalty: $request.frequency_penalty,
             logit_bias: logit_bias($request.logit_bias.take())?,
@@ -37,8 +39,10 @@ macro_rules! controls {
 impl ChatCompletionRequest {
     /// What it asks for.
     pub(super) fn into_input(mut self) -> Result<ChatInput, Failure> {
+        self.unknown.settle("", &[SAMPLING, CHAT])?;
+        settle_stream_options(self.stream_options.as_ref())?;
         if self.store == Some(true) {
-            return Err(Failure::field("store", "store: expected false: answers are not stored"));
+            ignore("store");
         }
         if self.modalities.as_ref().is_some_and(|kinds| kinds.iter().any(|kind| kind != "text")) {
             return Err(Failure::field(
@@ -53,25 +57,34 @@ impl ChatCompletionRequest {
             }
             (asked, top) => asked.then(|| top.unwrap_or(0)),
         };
-        let max_tokens = self.max_completion_tokens.or(self.max_tokens);
+        let max_tokens = max_tokens(self.max_completion_tokens.or(self.max_tokens))?;
         if max_tokens == Some(0) {
             return Err(Failure::field("max_tokens", "max_tokens: expected at least 1, found 0"));
         }
         let controls = Controls { max_tokens, logprobs, ..controls!(self) };
-        let tools = tools(self.tools.unwrap_or_default())?;
-        let tool_choice = tool_choice(self.tool_choice, &tools)?;
-        let constraint = response_format(self.response_format)?;
+        let super::tools::Offered { functions: mut tools, customs } = tools(self.tools.unwrap_or_default())?;
+        let tool_choice = tool_choice(self.tool_choice, &mut tools)?;
+        let constraint = match response_format(self.response_format)? {
+            Some(constraint) => Some(constraint),
+            None => guided(&mut self.guided)?,
+        };
         let mut variables = self.chat_template_kwargs.unwrap_or_default();
         let mut enable_thinking = self.enable_thinking;
-        if let Some(effort) = self.reasoning_effort {
+        let (thinking, effort) = thinking(self.thinking.as_ref(), self.reasoning.as_ref())?;
+        enable_thinking = enable_thinking.or(thinking);
+        if let Some(effort) = self.reasoning_effort.or(effort) {
             let thinks = effort_thinks(&effort)?;
             enable_thinking = enable_thinking.or(Some(thinks));
             if thinks {
                 variables.entry("reasoning_effort").or_insert(Value::String(effort));
             }
         }
+        let mut messages = messages(self.messages)?;
+        let prefill = prefill(&mut messages, self.continue_final_message, self.add_generation_prompt)?;
         Ok(ChatInput {
-            messages: messages(self.messages)?,
+            messages,
+            customs,
+            prefill,
             options: ChatOptions {
                 tools,
                 tool_choice,
@@ -89,6 +102,8 @@ impl ChatCompletionRequest {
 impl CompletionRequest {
     /// How to choose tokens.
     pub(super) fn take_controls(&mut self) -> Result<Controls, Failure> {
+        self.unknown.settle("", &[SAMPLING])?;
+        settle_stream_options(self.stream_options.as_ref())?;
         if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
             return Err(Failure::field(
                 "best_of",
@@ -99,16 +114,179 @@ impl CompletionRequest {
             return Err(Failure::field("suffix", "suffix: expected none: insertion is not supported"));
         }
         Ok(Controls {
-            max_tokens: Some(self.max_tokens.unwrap_or(16)),
+            max_tokens: if self.max_tokens == Some(-1) {
+                None
+            } else {
+                max_tokens(self.max_tokens)?.or(Some(16))
+            },
             logprobs: self.logprobs,
             ..controls!(self)
         })
     }
 }
 
+/// Most tokens; -1 is as many as there may be, as local servers have it.
+pub(crate) fn max_tokens(tokens: Option<i64>) -> Result<Option<usize>, Failure> {
+    let Some(tokens) = tokens.filter(|&tokens| tokens != -1) else { return Ok(None) };
+    usize::try_from(tokens).map(Some).map_err(|_| {
+        Failure::field(
+            "max_tokens",
+            format!("max_tokens: expected at least 1, or -1 for no limit, found {tokens}"),
+        )
+    })
+}
+
+/// How many of the likeliest tokens; 0 and -1 are all.
+fn top_k(top_k: Option<i64>) -> Result<Option<usize>, Failure> {
+    let Some(top_k) = top_k else { return Ok(None) };
+    usize::try_from(if top_k == -1 { 0 } else { top_k }).map(Some).map_err(|_| {
+        Failure::field("top_k", format!("top_k: expected at least 0, or -1 for all tokens, found {top_k}"))
+    })
+}
+
+fn settle_stream_options(options: Option<&StreamOptions>) -> Result<(), Failure> {
+    options.map_or(Ok(()), |options| options.unknown.settle("stream_options.", &[NONE]))
+}
+
+/// What the fields `thinking` (GLM, DeepSeek, Kimi) and `reasoning` (OpenRouter) ask for: whether to think, and the effort.
+fn thinking(
+    thinking: Option<&Value>,
+    reasoning: Option<&Value>,
+) -> Result<(Option<bool>, Option<String>), Failure> {
+    let enabled = match thinking {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(enabled)) => Some(*enabled),
+        Some(thinking) => match thinking.get("type").and_then(Value::as_str) {
+            Some("enabled" | "adaptive" | "auto") => Some(true),
+            Some("disabled") => Some(false),
+            _ => {
+                let message = "thinking: expected {type: \"enabled\"} or {type: \"disabled\"}";
+                return Err(Failure::field("thinking", message));
+            }
+        },
+    };
+    let Some(reasoning) = reasoning.filter(|reasoning| !reasoning.is_null()) else {
+        return Ok((enabled, None));
+    };
+    let effort = match reasoning {
+        Value::String(effort) => Some(effort.clone()),
+        reasoning => reasoning.get("effort").and_then(Value::as_str).map(str::to_owned),
+    };
+    let asked = match reasoning {
+        Value::Bool(enabled) => Some(*enabled),
+        reasoning => reasoning.get("enabled").and_then(Value::as_bool),
+    };
+    for name in ["max_tokens", "exclude"] {
+        if reasoning.get(name).is_some_and(|value| crate::fields::asks(value, &[])) {
+            ignore(&format!("reasoning.{name}"));
+        }
+    }
+    Ok((enabled.or(asked), effort))
+}
+
+/// The beginning of the answer, taken from the end of the messages: an assistant's message without calls, unless the request
+/// says that the answer is to be a new one.
+pub(crate) fn prefill(
+    messages: &mut Vec<Message>,
+    continues: Option<bool>,
+    begins: Option<bool>,
+) -> Result<Option<Prefill>, Failure> {
+    let wrong = |field: &str, message: &str| Err(Failure::field(field, format!("{field}: {message}")));
+    if continues == Some(true) && begins == Some(true) {
+        return wrong("continue_final_message", "expected false together with `add_generation_prompt: true`");
+    }
+    let last = messages.last();
+    let is_open = last.is_some_and(|last| {
+        last.role == "assistant"
+            && last.tool_calls.is_empty()
+            && (last.content.is_some() || last.reasoning_content.is_some())
+    });
+    if !is_open {
+        return match continues {
+            Some(true) => wrong(
+                "continue_final_message",
+                "expected the last message to be the assistant's, without calls",
+            ),
+            _ if begins == Some(false) => {
+                wrong("add_generation_prompt", "expected true unless the last message is the assistant's")
+            }
+            _ => Ok(None),
+        };
+    }
+    let is_new = continues == Some(false) && begins != Some(false) || begins == Some(true);
+    let is_prefix = last.and_then(|last| last.extra.get("prefix")).and_then(Value::as_bool);
+    if is_new || is_prefix == Some(false) || !messages.iter().any(|message| message.role != "assistant") {
+        return Ok(None);
+    }
+    let Some(last) = messages.pop() else { return Ok(None) };
+    let text = match last.content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => {
+            let text =
+                |part: &Value| Some(part.get("text").or_else(|| part.get("refusal"))?.as_str()?.to_owned());
+            parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+        }
+        None => String::new(),
+    };
+    Ok(Some(Prefill { text, reasoning: last.reasoning_content.unwrap_or_default() }))
+}
+
+/// The constraint that the fields of vLLM and llama.cpp ask for.
+fn guided(guided: &mut super::types::Guided) -> Result<Option<Constraint>, Failure> {
+    let mut given: Vec<(String, Value)> = Vec::new();
+    let mut add = |name: &str, kind: &str, value: Option<Value>| {
+        if let Some(value) = value.filter(|value| !value.is_null()) {
+            given.push((name.to_owned(), json!({ kind: value })));
+        }
+    };
+    add("guided_json", "json", guided.guided_json.take());
+    add("guided_regex", "regex", guided.guided_regex.take());
+    add("guided_choice", "choice", guided.guided_choice.take());
+    add("json_schema", "json", guided.json_schema.take());
+    if let Some(Value::Object(fields)) = guided.structured_outputs.take() {
+        for (name, value) in fields {
+            match name.as_str() {
+                "json" | "regex" | "choice" => add(&format!("structured_outputs.{name}"), &name, Some(value)),
+                "json_object" if value == true => {
+                    add("structured_outputs.json_object", "object", Some(value))
+                }
+                "grammar" | "structural_tag" if crate::fields::asks(&value, &[]) => {
+                    let param = format!("structured_outputs.{name}");
+                    let message =
+                        format!("{param}: this notation is not supported; use json, regex or choice");
+                    return Err(Failure::field(param, message));
+                }
+                _ if crate::fields::asks(&value, &[]) => ignore(&format!("structured_outputs.{name}")),
+                _ => {}
+            }
+        }
+    }
+    if given.len() > 1 {
+        let message = format!("{}: expected alone, found together with {}", given[1].0, given[0].0);
+        return Err(Failure::field(given[1].0.as_str(), message));
+    }
+    let Some((name, given)) = given.pop() else { return Ok(None) };
+    let wrong = |expected: &str| Failure::field(name.as_str(), format!("{name}: {expected}"));
+    Ok(Some(match (given.get("json"), given.get("regex"), given.get("choice")) {
+        (Some(Value::String(text)), ..) => {
+            let schema =
+                serde_json::from_str(text).map_err(|error| wrong(&format!("expected JSON: {error}")))?;
+            Constraint::JsonSchema(schema)
+        }
+        (Some(schema @ Value::Object(_)), ..) => Constraint::JsonSchema(schema.clone()),
+        (_, Some(Value::String(regex)), _) => Constraint::Regex(regex.clone()),
+        (.., Some(Value::Array(choices))) if !choices.is_empty() && choices.iter().all(Value::is_string) => {
+            let choices = choices.iter().map(Value::to_string).collect::<Vec<_>>().join(" | ");
+            Constraint::Lark(format!("start: {choices}\n"))
+        }
+        _ if given.get("object").is_some() => Constraint::JsonObject,
+        _ => return Err(wrong("expected a JSON schema, a regular expression or a list of texts")),
+    }))
+}
+
 /// Whether so much effort is any.
 pub(crate) fn effort_thinks(effort: &str) -> Result<bool, Failure> {
-    const KNOWN: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
+    const KNOWN: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
     if KNOWN.contains(&effort) {
         return Ok(effort != "none");
     }
@@ -139,6 +317,8 @@ pub(crate) fn messages(mut messages: Vec<Message>) -> Result<Vec<Message>, Failu
             "system" | "user" | "assistant" | "tool" => {}
             // Templates know it by its older name.
             "developer" => "system".clone_into(&mut message.role),
+            // The older form of a tool's result.
+            "function" if message.name.is_some() => "tool".clone_into(&mut message.role),
             role => {
                 let expected = "expected system, developer, user, assistant or tool";
                 return Err(wrong("role", format!("{expected}, found {role:?}")));
@@ -155,10 +335,21 @@ pub(crate) fn messages(mut messages: Vec<Message>) -> Result<Vec<Message>, Failu
                     }
                 }
             }
-            None if message.role == "assistant" => {}
+            None if message.role == "assistant" => {
+                // A refusal is what the model wrote instead of content.
+                if let Some(Value::String(refusal)) = message.extra.remove("refusal") {
+                    message.content = Some(Content::Text(refusal));
+                }
+            }
+            None if message.role == "tool" => message.content = Some(Content::Text(String::new())),
             None => return Err(wrong("content", "expected a text, found none".to_owned())),
         }
-        for call in &message.tool_calls {
+        for call in &mut message.tool_calls {
+            if let Some(custom) = call.get("custom").filter(|_| call.get("function").is_none()) {
+                let text = |name: &str| custom.get(name).and_then(Value::as_str).unwrap_or_default();
+                let function = json!({ "name": text("name"), "arguments": custom_arguments(text("input")) });
+                *call = json!({ "id": call.get("id"), "type": "function", "function": function });
+            }
             let function = call.get("function");
             let name = function.and_then(|function| function.get("name")).is_some_and(Value::is_string);
             let arguments = match function.and_then(|function| function.get("arguments")) {
@@ -178,78 +369,18 @@ pub(crate) fn messages(mut messages: Vec<Message>) -> Result<Vec<Message>, Failu
     Ok(messages)
 }
 
-/// Most tools of a request.
-const TOOLS: usize = 128;
-
-/// Tools, each with a name of its own.
-pub(crate) fn tools(tools: Vec<Value>) -> Result<Vec<Value>, Failure> {
-    if tools.len() > TOOLS {
-        return Err(Failure::field(
-            "tools",
-            format!("tools: expected at most {TOOLS}, found {}", tools.len()),
-        ));
-    }
-    let mut names = Vec::new();
-    for (index, tool) in tools.iter().enumerate() {
-        let wrong = |expected: &str| {
-            let param = format!("tools[{index}]");
-            Failure::field(param.as_str(), format!("{param}: {expected}"))
-        };
-        let kind = tool.get("type").and_then(Value::as_str);
-        let function = tool.get("function").filter(|_| kind == Some("function"));
-        let name = function.and_then(|function| function.get("name")).and_then(Value::as_str);
-        let Some((function, name)) = function.zip(name) else {
-            return Err(wrong("expected {type: \"function\", function: {name, description, parameters}}"));
-        };
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
-            return Err(wrong("function.name: expected 1 to 64 letters, digits, `_`, `-` and `.`"));
-        }
-        if names.contains(&name) {
-            return Err(wrong("function.name: another tool has the same name"));
-        }
-        if function.get("parameters").is_some_and(|schema| !schema.is_object() && !schema.is_null()) {
-            return Err(wrong("function.parameters: expected a JSON schema"));
-        }
-        names.push(name);
-    }
-    Ok(tools)
-}
-
-/// Which tools may or must be called.
-pub(crate) fn tool_choice(choice: Option<Value>, tools: &[Value]) -> Result<ToolChoice, Failure> {
-    let wrong = |message: &str| Err(Failure::field("tool_choice", format!("tool_choice: {message}")));
-    let choice = match choice {
-        None | Some(Value::Null) => return Ok(ToolChoice::Auto),
-        Some(Value::String(choice)) => match choice.as_str() {
-            "auto" => return Ok(ToolChoice::Auto),
-            "none" => return Ok(ToolChoice::None),
-            "required" => ToolChoice::Required,
-            _ => return wrong("expected auto, none, required or {type: \"function\", function: {name}}"),
-        },
-        Some(Value::Object(choice)) => match choice.get("function").and_then(|function| function.get("name"))
-        {
-            Some(Value::String(name)) => ToolChoice::Named(name.clone()),
-            _ => return wrong("expected {type: \"function\", function: {name}}"),
-        },
-        Some(_) => return wrong("expected a text or an object"),
-    };
-    match &choice {
-        ToolChoice::Named(name) if !tools.iter().any(|tool| tool["function"]["name"] == name.as_str()) => {
-            wrong("`tools` has no tool of this name")
-        }
-        _ if tools.is_empty() => wrong("a call cannot be required without `tools`"),
-        _ => Ok(choice),
-    }
-}
-
 /// The constraint that a response format is.
 pub(crate) fn response_format(format: Option<Value>) -> Result<Option<Constraint>, Failure> {
     let wrong = |message: &str| Err(Failure::field("response_format", format!("response_format: {message}")));
     let Some(format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(Constraint::JsonObject)),
+        // With a schema it is llama.cpp's, Together's and LM Studio's form of `json_schema`.
+        Some("json_object") => match format.get("schema").filter(|schema| !schema.is_null()) {
+            Some(schema @ Value::Object(_)) => Ok(Some(Constraint::JsonSchema(schema.clone()))),
+            Some(_) => wrong("expected a JSON schema as schema"),
+            None => Ok(Some(Constraint::JsonObject)),
+        },
         Some("json_schema") => match format.get("json_schema").and_then(|named| named.get("schema")) {
             Some(schema @ Value::Object(_)) => Ok(Some(Constraint::JsonSchema(schema.clone()))),
             _ => wrong("expected a JSON schema as json_schema.schema"),

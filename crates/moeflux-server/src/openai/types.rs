@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::fields::Unknown;
+
 /// One text, or a list of texts.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -28,8 +30,7 @@ impl OneOrMany {
 }
 
 /// Options of a stream.
-#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub struct StreamOptions {
     /// Whether the last chunk has the token usage.
     #[serde(default)]
@@ -37,11 +38,34 @@ pub struct StreamOptions {
     /// Accepted and ignored.
     #[serde(default)]
     pub include_obfuscation: Option<bool>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
+}
+
+/// Constraints in the forms of vLLM and llama.cpp.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+pub struct Guided {
+    /// JSON schema of the answer.
+    #[schema(value_type = Option<Object>)]
+    pub guided_json: Option<Value>,
+    /// Regular expression that the answer matches.
+    #[schema(value_type = Option<String>)]
+    pub guided_regex: Option<Value>,
+    /// Texts of which the answer is one.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub guided_choice: Option<Value>,
+    /// JSON schema of the answer.
+    #[schema(value_type = Option<Object>)]
+    pub json_schema: Option<Value>,
+    /// Constraint of the answer: `json`, `regex`, `choice` or `json_object`.
+    #[schema(value_type = Option<Object>)]
+    pub structured_outputs: Option<Value>,
 }
 
 /// A chat completion request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ChatCompletionRequest {
     /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
@@ -60,7 +84,7 @@ pub struct ChatCompletionRequest {
     /// {schema}}`.
     #[schema(value_type = Option<Object>)]
     pub response_format: Option<Value>,
-    /// Reasoning effort: `none`, `minimal`, `low`, `medium`, `high` or `xhigh`. `none` disables reasoning. The others
+    /// Reasoning effort: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`. `none` disables reasoning. The others
     /// reach templates that use them.
     pub reasoning_effort: Option<String>,
     /// Whether the model reasons before it answers.
@@ -74,13 +98,15 @@ pub struct ChatCompletionRequest {
     pub temperature: Option<f32>,
     /// Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities add up to this.
     pub top_p: Option<f32>,
-    /// Sample from the N most likely tokens. 0 disables this.
-    pub top_k: Option<usize>,
+    /// Sample from the N most likely tokens. 0 or -1 disables this.
+    pub top_k: Option<i64>,
     /// Sample from tokens whose probability is at least this share of the most likely token's.
     pub min_p: Option<f32>,
     /// Divides the positive logits and multiplies the negative logits of tokens that occur in the prompt or the answer.
     /// 1 disables this.
     pub repetition_penalty: Option<f32>,
+    /// llama.cpp's name of `repetition_penalty`.
+    pub repeat_penalty: Option<f32>,
     /// Subtracted from the logits of tokens that occur in the answer.
     pub presence_penalty: Option<f32>,
     /// Subtracted from the logit of a token once for each time that it occurs in the answer.
@@ -91,10 +117,10 @@ pub struct ChatCompletionRequest {
     pub seed: Option<i64>,
     /// Texts that end the answer. They are not part of it.
     pub stop: Option<OneOrMany>,
-    /// Maximum number of tokens of the answer, reasoning included.
-    pub max_tokens: Option<usize>,
+    /// Maximum number of tokens of the answer, reasoning included. -1 is no limit but the server's.
+    pub max_tokens: Option<i64>,
     /// Newer name of `max_tokens`.
-    pub max_completion_tokens: Option<usize>,
+    pub max_completion_tokens: Option<i64>,
     /// Minimum number of tokens of the answer.
     pub min_tokens: Option<usize>,
     /// Whether to continue after the end-of-turn token.
@@ -113,7 +139,8 @@ pub struct ChatCompletionRequest {
     /// Options of the stream.
     pub stream_options: Option<StreamOptions>,
     /// Accepted and ignored.
-    pub user: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub user: Option<Value>,
     /// Accepted and ignored.
     pub safety_identifier: Option<String>,
     /// Accepted and ignored: common prefixes are found without it.
@@ -122,18 +149,34 @@ pub struct ChatCompletionRequest {
     pub service_tier: Option<String>,
     /// Accepted and ignored.
     pub verbosity: Option<String>,
-    /// Must be false if present: answers are not stored.
+    /// Accepted and ignored: answers are not stored.
     pub store: Option<bool>,
     /// Accepted and ignored.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
     /// Must be `["text"]` if present.
     pub modalities: Option<Vec<String>>,
+    /// Whether the answer continues the last message, which is the assistant's. By default it does.
+    pub continue_final_message: Option<bool>,
+    /// Whether the answer is a new message also after one of the assistant.
+    pub add_generation_prompt: Option<bool>,
+    /// Whether the model reasons: `{type: "enabled"}` or `{type: "disabled"}`.
+    #[schema(value_type = Option<Object>)]
+    pub thinking: Option<Value>,
+    /// Reasoning effort as `{effort, enabled}`.
+    #[schema(value_type = Option<Object>)]
+    pub reasoning: Option<Value>,
+    /// Constraints in other forms.
+    #[serde(flatten)]
+    pub guided: Guided,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// A text completion request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct CompletionRequest {
     /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
@@ -151,13 +194,15 @@ pub struct CompletionRequest {
     pub temperature: Option<f32>,
     /// Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities add up to this.
     pub top_p: Option<f32>,
-    /// Sample from the N most likely tokens. 0 disables this.
-    pub top_k: Option<usize>,
+    /// Sample from the N most likely tokens. 0 or -1 disables this.
+    pub top_k: Option<i64>,
     /// Sample from tokens whose probability is at least this share of the most likely token's.
     pub min_p: Option<f32>,
     /// Divides the positive logits and multiplies the negative logits of tokens that occur in the prompt or the answer.
     /// 1 disables this.
     pub repetition_penalty: Option<f32>,
+    /// llama.cpp's name of `repetition_penalty`.
+    pub repeat_penalty: Option<f32>,
     /// Subtracted from the logits of tokens that occur in the answer.
     pub presence_penalty: Option<f32>,
     /// Subtracted from the logit of a token once for each time that it occurs in the answer.
@@ -168,8 +213,8 @@ pub struct CompletionRequest {
     pub seed: Option<i64>,
     /// Texts that end the completion. They are not part of it.
     pub stop: Option<OneOrMany>,
-    /// Maximum number of new tokens. Default: 16.
-    pub max_tokens: Option<usize>,
+    /// Maximum number of new tokens. -1 is no limit but the server's. Default: 16.
+    pub max_tokens: Option<i64>,
     /// Minimum number of new tokens.
     pub min_tokens: Option<usize>,
     /// Whether to continue after the end-of-text token.
@@ -187,7 +232,12 @@ pub struct CompletionRequest {
     /// Options of the stream.
     pub stream_options: Option<StreamOptions>,
     /// Accepted and ignored.
-    pub user: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub user: Option<Value>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Prompts, as text or token ids.
@@ -261,6 +311,20 @@ pub struct ChatCompletion {
     pub choices: Vec<ChatChoice>,
     /// Token usage.
     pub usage: Usage,
+    /// Name and version of the server.
+    pub system_fingerprint: &'static str,
+}
+
+/// Name and version of the server: with the same model and seed, the same version gives the same answer.
+pub const FINGERPRINT: &str = concat!("moeflux-", env!("CARGO_PKG_VERSION"));
+
+/// Number of tokens of a prompt.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct InputTokenCount {
+    /// Always `response.input_tokens`.
+    pub object: &'static str,
+    /// Number of tokens.
+    pub input_tokens: usize,
 }
 
 /// One answer.
@@ -303,11 +367,25 @@ pub struct ToolCall {
     /// Id of the call. In a stream, only in its first part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Always `function`. In a stream, only in its first part.
+    /// `function` or `custom`. In a stream, only in its first part.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
     /// The called function.
-    pub function: FunctionCall,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionCall>,
+    /// The called custom tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomCall>,
+}
+
+/// A called custom tool.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CustomCall {
+    /// Name of the tool. In a stream, only in the first part of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Input of the tool.
+    pub input: String,
 }
 
 /// A called function.

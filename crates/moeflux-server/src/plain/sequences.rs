@@ -102,7 +102,7 @@ pub async fn save(
                 let input = ChatInput {
                     messages: messages(chat)?,
                     options: ChatOptions {
-                        tools: tools(request.tools.unwrap_or_default())?,
+                        tools: tools(request.tools.unwrap_or_default())?.functions,
                         enable_thinking: request.enable_thinking,
                         ..ChatOptions::default()
                     },

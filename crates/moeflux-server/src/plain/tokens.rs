@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use moeflux::chat::ChatOptions;
-use moeflux::text::Message;
+use moeflux::text::{ChatRequest, Message};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -13,19 +13,24 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body::Json;
 use crate::error::{Failure, from_error};
+use crate::fields::{CHAT, NONE, Unknown};
 use crate::generation::{ChatInput, Prompt, chat_prompt};
-use crate::openai::{messages, tools};
+use crate::openai::{messages, prefill, tools};
 use crate::openapi::ErrorBody;
 use crate::work::{self, Size};
 
 /// A text to tokenize.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct TokenizeRequest {
     /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
     /// The text. Names of special tokens in it become those tokens.
+    #[serde(alias = "content")]
     pub text: String,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Tokens of a text.
@@ -41,12 +46,15 @@ pub struct Tokens {
 
 /// Tokens to turn into text.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct DetokenizeRequest {
     /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
     /// Ids of the tokens.
     pub tokens: Vec<u32>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// A text.
@@ -58,7 +66,6 @@ pub struct Text {
 
 /// A chat to render.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ApplyTemplateRequest {
     /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
@@ -73,6 +80,14 @@ pub struct ApplyTemplateRequest {
     /// Additional variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// Whether the prompt ends with the start of the answer. Default: true.
+    pub add_generation_prompt: Option<bool>,
+    /// Whether the prompt ends within the last message, which is the assistant's. By default it does.
+    pub continue_final_message: Option<bool>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// A chat rendered by the chat template.
@@ -94,6 +109,7 @@ pub async fn tokenize(
     State(app): State<Arc<App>>,
     Json(request): Json<TokenizeRequest>,
 ) -> Result<JsonAnswer<Tokens>, Failure> {
+    request.unknown.settle("", &[NONE])?;
     let model = app.model(request.model.as_deref()).await?;
     work::run(Size::OfBody, move |cancel| {
         let tokens = Prompt::Text(request.text).tokens(&model, cancel)?;
@@ -114,6 +130,7 @@ pub async fn detokenize(
     State(app): State<Arc<App>>,
     Json(request): Json<DetokenizeRequest>,
 ) -> Result<JsonAnswer<Text>, Failure> {
+    request.unknown.settle("", &[NONE])?;
     let model = app.model(request.model.as_deref()).await?;
     work::run(Size::OfBody, move |_| {
         let text = model.tokenizer().decode(&request.tokens, false);
@@ -134,15 +151,35 @@ pub async fn apply_template(
     State(app): State<Arc<App>>,
     Json(request): Json<ApplyTemplateRequest>,
 ) -> Result<JsonAnswer<Rendered>, Failure> {
+    request.unknown.settle("", &[CHAT])?;
+    let mut messages = messages(request.messages)?;
+    let functions = tools(request.tools.unwrap_or_default())?.functions;
     let model = app.model(request.model.as_deref()).await?;
+    let is_closed =
+        request.add_generation_prompt == Some(false) && request.continue_final_message != Some(true);
+    if is_closed {
+        return work::run(Size::OfBody, move |_| {
+            let prompt = model.tokenizer().render_chat(&ChatRequest {
+                messages: &messages,
+                tools: (!functions.is_empty()).then_some(&functions),
+                enable_thinking: request.enable_thinking,
+                extra: request.chat_template_kwargs.unwrap_or_default(),
+                ..ChatRequest::default()
+            });
+            Ok(JsonAnswer(Rendered { prompt: prompt.map_err(|error| from_error(&error.into()))? }))
+        })
+        .await;
+    }
+    let prefill = prefill(&mut messages, request.continue_final_message, request.add_generation_prompt)?;
     let input = ChatInput {
-        messages: messages(request.messages)?,
+        messages,
         options: ChatOptions {
-            tools: tools(request.tools.unwrap_or_default())?,
+            tools: functions,
             enable_thinking: request.enable_thinking,
             template_variables: request.chat_template_kwargs.unwrap_or_default(),
             ..ChatOptions::default()
         },
+        prefill,
         ..ChatInput::default()
     };
     work::run(Size::OfBody, move |_| Ok(JsonAnswer(Rendered { prompt: chat_prompt(&model, &input)? }))).await

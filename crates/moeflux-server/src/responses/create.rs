@@ -5,17 +5,21 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::{Extension, Json as JsonAnswer};
+use moeflux::SamplingOptions;
 use moeflux::text::Message;
+use serde_json::Value;
 
-use super::items::{self, Items};
+use super::items::{self, Items, Style};
 use super::request::Asked;
 use super::stream;
-use super::types::{IncompleteDetails, InputTokens, OutputTokens, Response, ResponsesRequest, Usage};
+use super::types::{IncompleteDetails, InputTokens, Item, OutputTokens, Response, ResponsesRequest, Usage};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::Json;
+use crate::clock::unix_time;
 use crate::error::{Failure, FailureKind};
-use crate::generation::{self, Finish};
+use crate::generation::{self, Finish, Generation};
+use crate::openai::types::InputTokenCount;
 use crate::openapi::ErrorBody;
 
 /// Answers a conversation, at once or as events.
@@ -36,42 +40,101 @@ pub(crate) async fn create(
     Json(request): Json<ResponsesRequest>,
 ) -> Result<HttpResponse, Failure> {
     let streams = request.stream.unwrap_or(false);
+    let (temperature, top_p, name) = (request.temperature, request.top_p, request.model.clone());
+    let Asked { input, instructions, items, style, mut response } = asked(&app, caller, request)?;
+    let model = app.model(name.as_deref()).await?;
+    model.name().clone_into(&mut response.model);
+    let recommended = SamplingOptions::recommended(model.tokenizer().generation_defaults());
+    response.temperature = temperature.unwrap_or(recommended.temperature);
+    response.top_p = top_p.unwrap_or(recommended.top_p);
+    response.presence_penalty = recommended.presence_penalty;
+    response.frequency_penalty = recommended.frequency_penalty;
+    let messages = input.messages[instructions..].to_vec();
+    let generation = generation::chat(model, &app.config().limits, input).await?;
+    let mut running = Running { app, caller, messages, input: items, style, response };
+    if streams {
+        return Ok(stream::respond(generation, running));
+    }
+    if running.response.background {
+        return Ok(in_background(generation, running));
+    }
+    running.complete(generation).await?;
+    Ok(JsonAnswer(running.response).into_response())
+}
+
+/// Counts the tokens of a request's input.
+#[utoipa::path(
+    post,
+    path = "/v1/responses/input_tokens",
+    tag = "OpenAI",
+    request_body = ResponsesRequest,
+    responses((status = 200, body = InputTokenCount), (status = "4XX", body = ErrorBody))
+)]
+pub(crate) async fn input_tokens(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Json(request): Json<ResponsesRequest>,
+) -> Result<JsonAnswer<InputTokenCount>, Failure> {
+    let name = request.model.clone();
+    let Asked { input, .. } = asked(&app, caller, request)?;
+    let model = app.model(name.as_deref()).await?;
+    let input_tokens = generation::count_tokens(model, input).await?;
+    Ok(JsonAnswer(InputTokenCount { object: "response.input_tokens", input_tokens }))
+}
+
+/// What a request asks for, with what it names of earlier responses.
+pub(super) fn asked(app: &App, caller: Caller, request: ResponsesRequest) -> Result<Asked, Failure> {
     let earlier = match &request.previous_response_id {
         Some(id) => {
             app.responses().messages(id, caller).ok_or_else(|| not_found(id, "previous_response_id"))?
         }
         None => Vec::new(),
     };
-    let name = request.model.clone();
-    let Asked { input, instructions, mut response } = request.asked(earlier)?;
-    let model = app.model(name.as_deref()).await?;
-    model.name().clone_into(&mut response.model);
-    let messages = input.messages[instructions..].to_vec();
-    let generation = generation::chat(model, &app.config().limits, input).await?;
-    let mut running = Running { app, caller, messages, response };
-    if streams {
-        return Ok(stream::respond(generation, running));
-    }
-    let answer = generation.collect().await?.pop().ok_or_else(Failure::internal)?;
-    let mut items = Items::default();
-    for delta in answer.content.deltas {
-        items.push(delta);
-    }
-    items.end(answer.finish != Some(Finish::Length));
-    running.end(items, answer.finish.as_ref(), &answer.usage)?;
-    Ok(JsonAnswer(running.response).into_response())
+    request.asked(earlier, &|id| app.responses().item(id, caller))
+}
+
+/// Starts a task that makes the response, and returns what there is of it.
+fn in_background(generation: Generation, mut running: Running) -> HttpResponse {
+    running.response.status = "queued";
+    running.keep(&[]);
+    let answer = JsonAnswer(running.response.clone()).into_response();
+    let (app, id) = (Arc::clone(&running.app), running.response.id.clone());
+    running.response.status = "in_progress";
+    let task = tokio::spawn(async move {
+        if let Err(failure) = running.complete(generation).await {
+            running.fail(&failure);
+            running.keep(&[]);
+        }
+    });
+    app.responses().made_by(&id, task.abort_handle());
+    answer
 }
 
 /// A response on its way.
 pub(super) struct Running {
     pub(super) app: Arc<App>,
-    caller: Caller,
+    pub(super) caller: Caller,
     /// What was said before it.
-    messages: Vec<Message>,
+    pub(super) messages: Vec<Message>,
+    /// The items of its input.
+    pub(super) input: Vec<Value>,
+    /// How the items of its answer are written.
+    pub(super) style: Style,
     pub(super) response: Response,
 }
 
 impl Running {
+    /// Waits for the end of a generation.
+    async fn complete(&mut self, generation: Generation) -> Result<(), Failure> {
+        let answer = generation.collect().await?.pop().ok_or_else(Failure::internal)?;
+        let mut items = Items::new(self.style.clone());
+        for delta in answer.content.deltas {
+            items.push(delta);
+        }
+        items.end(answer.finish != Some(Finish::Length));
+        self.end(items, answer.finish.as_ref(), &answer.usage)
+    }
+
     /// Completes the response, and keeps it if that was asked for.
     pub(super) fn end(
         &mut self,
@@ -91,6 +154,7 @@ impl Running {
                 return Err(Failure::new(FailureKind::Unavailable, message));
             }
         };
+        response.completed_at = Some(unix_time());
         response.output = items.into_vec();
         response.usage = Some(Usage {
             input_tokens: usage.prompt_tokens,
@@ -101,9 +165,15 @@ impl Running {
         });
         if response.store {
             self.messages.push(items::message(&response.output));
-            self.app.responses().put(&response.id, self.caller, response, &self.messages);
+            self.keep(&self.response.output);
         }
         Ok(())
+    }
+
+    /// Keeps the response as it is now.
+    fn keep(&self, items: &[Item]) {
+        let Self { app, caller, messages, input, response, .. } = self;
+        app.responses().put(&response.id, *caller, response, items, messages, input);
     }
 }
 

@@ -1,6 +1,8 @@
 //! OpenAI's responses API: `/v1/responses` and what belongs to it.
 
+pub(crate) mod compact;
 pub(crate) mod create;
+mod input;
 mod items;
 mod request;
 mod store;
@@ -21,12 +23,16 @@ pub use store::Store;
 
 /// What it makes of a request's body.
 pub(crate) fn check(body: &[u8]) -> Result<(), Failure> {
-    parse::<types::ResponsesRequest>(body)?.asked(Vec::new()).map(drop)
+    parse::<types::ResponsesRequest>(body)?.asked(Vec::new(), &|_| None).map(drop)
 }
 
-/// The routes of this API.
+/// The routes of this API, without the `/v1` before them.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/responses", post(create::create))
-        .route("/v1/responses/{id}", get(stored::show).delete(stored::remove))
+        .route("/responses", post(create::create))
+        .route("/responses/input_tokens", post(create::input_tokens))
+        .route("/responses/compact", post(compact::compact))
+        .route("/responses/{id}", get(stored::show).delete(stored::remove))
+        .route("/responses/{id}/input_items", get(stored::input_items))
+        .route("/responses/{id}/cancel", post(stored::cancel))
 }

@@ -1,5 +1,7 @@
 //! A response as events.
 
+use std::time::Duration;
+
 use async_stream::stream;
 use axum::response::Response as HttpResponse;
 use axum::response::sse::Event;
@@ -7,8 +9,8 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::create::Running;
-use super::items::Items;
-use super::types::ResponseError;
+use super::items::{Items, replayed};
+use super::types::{Item, ResponseError};
 use crate::error::Failure;
 use crate::generation::{Finish, Generation, Output};
 use crate::sse;
@@ -21,7 +23,7 @@ pub(super) fn respond(mut generation: Generation, mut running: Running) -> HttpR
         for name in ["response.created", "response.in_progress"] {
             yield numbers.event(running.event(name));
         }
-        let mut items = Items::default();
+        let mut items = Items::new(running.style.clone());
         while let Some(output) = generation.next().await {
             match output {
                 Ok(Output::Prefill { .. }) => {}
@@ -61,13 +63,33 @@ impl Running {
     }
 
     /// Notes why the response failed, and returns the name of the event that says so.
-    fn fail(&mut self, failure: &Failure) -> &'static str {
+    pub(super) fn fail(&mut self, failure: &Failure) -> &'static str {
         let is_ours = failure.kind.status().is_server_error();
         let code = if is_ours { "server_error" } else { "invalid_prompt" };
         self.response.status = "failed";
         self.response.error = Some(ResponseError { code, message: failure.message.clone() });
         "response.failed"
     }
+}
+
+/// Streams a response that is kept, as if it were made now, from the event of a number on.
+pub(super) fn replay(response: Value, items: &[Item], from: u64, keep_alive: Duration) -> HttpResponse {
+    let mut begun = response.clone();
+    (begun["status"], begun["output"], begun["usage"]) = (json!("in_progress"), json!([]), Value::Null);
+    (begun["completed_at"], begun["incomplete_details"]) = (Value::Null, Value::Null);
+    let mut events: Vec<Value> = ["response.created", "response.in_progress"]
+        .into_iter()
+        .map(|name| json!({ "type": name, "response": begun }))
+        .collect();
+    events.extend(items.iter().enumerate().flat_map(|(index, item)| replayed(item, index)));
+    let status = response["status"].as_str().unwrap_or_default().to_owned();
+    if !matches!(status.as_str(), "queued" | "in_progress") {
+        events.push(json!({ "type": format!("response.{status}"), "response": response }));
+    }
+    let mut numbers = Numbers::default();
+    let events: Vec<Event> = events.into_iter().map(|event| numbers.event(event)).collect();
+    let from = usize::try_from(from).unwrap_or(usize::MAX);
+    sse::respond(futures_util::stream::iter(events.into_iter().skip(from)), keep_alive)
 }
 
 /// Numbers events.

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::fields::Unknown;
+
 /// A responses request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ResponsesRequest {
     /// Name of the model. Default: the server's first model.
     pub model: Option<String>,
@@ -30,7 +31,8 @@ pub struct ResponsesRequest {
     pub temperature: Option<f32>,
     /// Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities add up to this.
     pub top_p: Option<f32>,
-    /// Tools that the model may call: `{type: "function", name, description, parameters}`.
+    /// Tools that the model may call: `{type: "function", name, description, parameters}`, or `{type: "custom",
+    /// name, description, format}` for one that takes a text. Built-in tools are ignored.
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Vec<Value>>,
     /// Which tools the model may or must call: `none`, `auto`, `required`, or `{type: "function", name}`.
@@ -45,20 +47,31 @@ pub struct ResponsesRequest {
     /// Stored with the response.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
-    /// Must be `disabled` if present: an input that exceeds the context is refused.
+    /// `disabled` or `auto`. With either, an input that exceeds the context is refused.
     pub truncation: Option<String>,
-    /// Additional output. `reasoning.encrypted_content` is accepted and ignored: reasoning is not encrypted.
+    /// Additional output: `reasoning.encrypted_content` adds the reasoning in a form that later requests can return; it is encoded
+    /// and not encrypted. Others are ignored.
     pub include: Option<Vec<String>>,
-    /// Must be false if present.
+    /// Whether to answer at once and go on in the background: `GET /v1/responses/{id}` then shows the state, and
+    /// `POST /v1/responses/{id}/cancel` ends it. Requires `store`.
     pub background: Option<bool>,
+    /// Accepted and ignored: log-probabilities are returned by `/v1/chat/completions`.
+    pub top_logprobs: Option<usize>,
+    /// Accepted and ignored: it counts calls of built-in tools.
+    pub max_tool_calls: Option<usize>,
     /// Accepted and ignored: prefixes are always cached.
     pub prompt_cache_key: Option<String>,
     /// Accepted and ignored.
     pub safety_identifier: Option<String>,
     /// Accepted and ignored.
-    pub user: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub user: Option<Value>,
     /// Accepted and ignored.
     pub service_tier: Option<String>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Input of the model: a text, or a list of items.
@@ -67,29 +80,37 @@ pub struct ResponsesRequest {
 pub enum Input {
     /// A text of the user.
     Text(String),
-    /// Items, each with a `type`: `message`, `reasoning`, `function_call` or `function_call_output`.
+    /// Items, each with a `type`: `message`, `reasoning`, `function_call`, `function_call_output`, `custom_tool_call`,
+    /// `custom_tool_call_output` or `item_reference`.
     Items(Vec<Value>),
 }
 
 /// Format of the answer.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct TextOptions {
     /// `{type: "text"}`, `{type: "json_object"}` or `{type: "json_schema", name, schema}`.
     #[schema(value_type = Option<Object>)]
     pub format: Option<Value>,
     /// Verbosity, for templates that use it.
     pub verbosity: Option<String>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// Reasoning effort.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ReasoningOptions {
     /// `none`, `minimal`, `low`, `medium`, `high` or `xhigh`. `none` disables reasoning.
     pub effort: Option<String>,
-    /// Accepted and ignored: reasoning is returned unabridged.
+    /// `auto`, `concise` or `detailed`: the reasoning is returned, unabridged, as its summary.
+    #[serde(alias = "generate_summary")]
     pub summary: Option<String>,
+    /// All other fields.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub unknown: Unknown,
 }
 
 /// A response, complete or in progress.
@@ -101,9 +122,11 @@ pub struct Response {
     pub object: &'static str,
     /// Creation time, in Unix seconds.
     pub created_at: u64,
-    /// `in_progress`, `completed`, `incomplete` or `failed`.
+    /// Time of the end, in Unix seconds.
+    pub completed_at: Option<u64>,
+    /// `queued`, `in_progress`, `completed`, `incomplete`, `cancelled` or `failed`.
     pub status: &'static str,
-    /// Always false.
+    /// The value of the request.
     pub background: bool,
     /// Why the response failed.
     pub error: Option<ResponseError>,
@@ -129,8 +152,8 @@ pub struct Response {
     pub reasoning: Value,
     /// The value of the request.
     pub store: bool,
-    /// The value of the request.
-    pub temperature: Option<f32>,
+    /// The sampling temperature.
+    pub temperature: f32,
     /// The value of the request.
     #[schema(value_type = Object)]
     pub text: Value,
@@ -140,10 +163,27 @@ pub struct Response {
     /// The value of the request.
     #[schema(value_type = Vec<Object>)]
     pub tools: Vec<Value>,
+    /// The share of probability from which tokens were sampled.
+    pub top_p: f32,
+    /// The penalty of tokens that occur in the answer.
+    pub presence_penalty: f32,
+    /// The penalty of tokens, once for each time that they occur in the answer.
+    pub frequency_penalty: f32,
+    /// Always 0.
+    pub top_logprobs: usize,
     /// The value of the request.
-    pub top_p: Option<f32>,
-    /// Always `disabled`.
-    pub truncation: &'static str,
+    pub max_tool_calls: Option<usize>,
+    /// The value of the request.
+    pub truncation: String,
+    /// Always `default`.
+    pub service_tier: &'static str,
+    /// The value of the request.
+    pub safety_identifier: Option<String>,
+    /// The value of the request.
+    pub prompt_cache_key: Option<String>,
+    /// The value of the request.
+    #[schema(value_type = Option<String>)]
+    pub user: Option<Value>,
     /// Token usage. Null while the response is in progress.
     pub usage: Option<Usage>,
 }
@@ -172,11 +212,13 @@ pub enum Item {
     Reasoning {
         /// Id of the item.
         id: String,
-        /// Always empty: reasoning is returned unabridged.
-        #[schema(value_type = Vec<Object>)]
-        summary: Vec<Value>,
-        /// The reasoning.
+        /// The reasoning, if a summary was requested.
+        summary: Vec<Part>,
+        /// The reasoning, if no summary was requested.
         content: Vec<Part>,
+        /// The reasoning, encoded, if it was requested.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        encrypted_content: Option<String>,
         /// `in_progress`, `completed` or `incomplete`.
         status: &'static str,
     },
@@ -204,6 +246,19 @@ pub enum Item {
         /// `in_progress`, `completed` or `incomplete`.
         status: &'static str,
     },
+    /// A call of a custom tool.
+    CustomToolCall {
+        /// Id of the item.
+        id: String,
+        /// Id of the call, for its output.
+        call_id: String,
+        /// Name of the tool.
+        name: String,
+        /// Input of the tool: a text.
+        input: String,
+        /// `in_progress`, `completed` or `incomplete`.
+        status: &'static str,
+    },
 }
 
 /// A part of reasoning or of a message.
@@ -212,6 +267,11 @@ pub enum Item {
 pub enum Part {
     /// Reasoning.
     ReasoningText {
+        /// The text.
+        text: String,
+    },
+    /// Reasoning, as its own summary.
+    SummaryText {
         /// The text.
         text: String,
     },
@@ -267,4 +327,20 @@ pub struct Deleted {
     pub object: &'static str,
     /// Always true.
     pub deleted: bool,
+}
+
+/// The input of a stored response.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ItemList {
+    /// Always `list`.
+    pub object: &'static str,
+    /// The items.
+    #[schema(value_type = Vec<Object>)]
+    pub data: Vec<Value>,
+    /// Id of the first.
+    pub first_id: Option<String>,
+    /// Id of the last.
+    pub last_id: Option<String>,
+    /// Whether there are more.
+    pub has_more: bool,
 }

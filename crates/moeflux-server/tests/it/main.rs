@@ -3,17 +3,22 @@
 
 mod bad_input;
 mod chat;
+mod clients;
 mod common;
 mod completions;
 mod connections;
+mod fields;
 mod fuzz;
 mod hostile;
 mod load;
 mod messages;
 mod models;
+mod ollama;
 mod plain;
+mod playback;
 #[path = "../../../../tests/property.rs"]
 mod property;
 mod responses;
 mod security;
 mod tls;
+mod wire;

@@ -153,15 +153,11 @@ async fn a_clients_mistake_is_told_in_the_apis_shape() {
             "invalid_request_error",
         ),
         (json!({ "tools": [{ "name": "a" }] }), 400, "invalid_request_error"),
-        (
-            json!({ "tools": [{ "type": "web_search_20250305", "name": "web_search" }] }),
-            400,
-            "invalid_request_error",
-        ),
+        (json!({ "tools": [{ "type": "telepathy", "name": "a" }] }), 400, "invalid_request_error"),
         (json!({ "tool_choice": { "type": "any" } }), 400, "invalid_request_error"),
         (json!({ "thinking": { "type": "enabled", "budget_tokens": 100 } }), 400, "invalid_request_error"),
         (json!({ "thinking": { "type": "enabled", "budget_tokens": 0 } }), 400, "invalid_request_error"),
-        (json!({ "unknown": 1 }), 400, "invalid_request_error"),
+        (json!({ "stop_token_ids": [1] }), 400, "invalid_request_error"),
     ] {
         let answer = post(&server, MESSAGES, with(ask("Hello"), more.clone())).await;
         assert_eq!(

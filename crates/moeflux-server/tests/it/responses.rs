@@ -142,11 +142,11 @@ async fn a_response_is_its_keys_alone() {
 async fn a_clients_mistake_names_the_field() {
     let server = server();
     for (more, param) in [
-        (json!({ "background": true }), "background"),
+        (json!({ "background": true, "store": false }), "background"),
         (json!({ "max_output_tokens": 0 }), "max_output_tokens"),
-        (json!({ "truncation": "auto" }), "truncation"),
-        (json!({ "include": ["message.output_text.logprobs"] }), "include"),
-        (json!({ "tools": [{ "type": "web_search" }] }), "tools[0]"),
+        (json!({ "truncation": "middle" }), "truncation"),
+        (json!({ "tools": [{ "type": "telepathy" }] }), "tools[0]"),
+        (json!({ "tool_choice": { "type": "web_search" } }), "tool_choice"),
         (json!({ "tool_choice": "required" }), "tool_choice"),
         (json!({ "text": { "format": { "type": "json_schema", "name": "a" } } }), "text.format"),
         (json!({ "input": [{ "type": "item_reference", "id": "a" }] }), "input[0]"),

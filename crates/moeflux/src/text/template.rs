@@ -6,6 +6,7 @@ mod context;
 mod dialect;
 mod environment;
 mod files;
+mod history;
 mod json;
 mod methods;
 
@@ -24,10 +25,11 @@ use super::{Message, TextError};
 
 /// A checkpoint's chat template, compiled.
 ///
-/// Templates differ in the messages that they can take. What this one takes is found once by rendering two
-/// small conversations, and messages are brought into that form: text parts are joined to a string (with line
-/// feeds) or a string becomes a part, and the arguments of tool calls become objects, or JSON text where the
-/// template concatenates them.
+/// Templates differ in the messages that they can take. What this one takes is found once by rendering small conversations,
+/// and messages are brought into that form: text parts are joined to a string (with line feeds) or a string becomes a part;
+/// the arguments of tool calls become objects, or JSON text where the template concatenates them; a message without content
+/// gets null, an empty text or no content, whichever the template shows without a word for nothing; several calls become
+/// messages of one call each, and system messages are joined, where the template has no place for them.
 #[derive(Debug)]
 pub struct ChatTemplate {
     default: Variant,
@@ -88,8 +90,39 @@ impl ChatTemplate {
         };
         let now = request.now.unwrap_or_else(|| Utc::now().naive_utc());
         let messages = context::messages(request.messages, variant.capabilities)?;
-        render(&variant.environment, context::variables(request, messages, &self.special_tokens, now))
+        let variables =
+            |request: &ChatRequest| context::variables(request, messages.clone(), &self.special_tokens, now);
+        let rendered = render(&variant.environment, variables(request));
+        // A description is optional; some templates add it to a text.
+        if matches!(rendered, Err(TextError::TemplateRender { .. }))
+            && let Some(tools) = described(request.tools.unwrap_or_default())
+        {
+            return render(
+                &variant.environment,
+                variables(&ChatRequest { tools: Some(&tools), ..request.clone() }),
+            );
+        }
+        rendered
     }
+}
+
+/// The tools with a description of no characters for each that has none; `None` if all have one.
+fn described(tools: &[serde_json::Value]) -> Option<Vec<serde_json::Value>> {
+    let lacks = |tool: &serde_json::Value| {
+        let function = tool.get("function").unwrap_or(tool);
+        function.is_object() && function.get("description").is_none_or(serde_json::Value::is_null)
+    };
+    tools.iter().any(lacks).then(|| {
+        let described = |tool: &serde_json::Value| {
+            let mut tool = tool.clone();
+            if lacks(&tool) {
+                let function = if tool.get("function").is_some() { &mut tool["function"] } else { &mut tool };
+                function["description"] = serde_json::Value::from("");
+            }
+            tool
+        };
+        tools.iter().map(described).collect()
+    })
 }
 
 impl Variant {

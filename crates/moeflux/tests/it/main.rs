@@ -15,6 +15,7 @@ mod gguf;
 mod gguf_file;
 #[cfg(feature = "grammar")]
 mod grammar;
+mod history;
 mod invariance;
 mod mflx;
 mod mutations;

@@ -7,7 +7,7 @@ use minijinja::Value;
 use serde_json::{Map, Value as Json};
 
 use super::capabilities::{ArgumentsForm, Capabilities, ContentForm};
-use super::{ChatRequest, environment, json};
+use super::{ChatRequest, environment, history, json};
 use crate::text::{Content, Message, TextError};
 
 /// All variables of a request, with messages that [`messages`] has prepared.
@@ -35,13 +35,16 @@ pub(super) fn variables(
 
 /// The messages in the form that the template takes.
 pub(super) fn messages(messages: &[Message], capabilities: Capabilities) -> Result<Value, TextError> {
+    let messages = history::arranged(messages, capabilities);
     messages.iter().enumerate().map(|(index, message)| prepare(index, message, capabilities)).collect()
 }
 
 fn prepare(index: usize, message: &Message, capabilities: Capabilities) -> Result<Value, TextError> {
     let mut fields = Map::new();
     fields.insert("role".to_owned(), Json::from(message.role.as_str()));
-    fields.insert("content".to_owned(), content(index, message.content.as_ref(), capabilities.content)?);
+    if let Some(content) = content(index, message, capabilities)? {
+        fields.insert("content".to_owned(), content);
+    }
     if !message.tool_calls.is_empty() {
         let calls = message.tool_calls.iter().map(|call| tool_call(index, call, capabilities.arguments));
         fields.insert("tool_calls".to_owned(), Json::Array(calls.collect::<Result<_, _>>()?));
@@ -51,7 +54,8 @@ fn prepare(index: usize, message: &Message, capabilities: Capabilities) -> Resul
             fields.insert(name.to_owned(), Json::from(value.as_str()));
         }
     }
-    fields.extend(message.extra.clone());
+    // Null says nothing, and many templates would print it.
+    fields.extend(message.extra.clone().into_iter().filter(|(_, value)| !value.is_null()));
     // Templates read reasoning under one of two names, whatever the caller called it.
     let named = |name: &str| message.extra.get(name).filter(|value| !value.is_null()).cloned();
     let reasoning = message.reasoning_content.clone().map(Json::from);
@@ -62,24 +66,39 @@ fn prepare(index: usize, message: &Message, capabilities: Capabilities) -> Resul
     Ok(json::to_value(&Json::Object(fields)))
 }
 
-fn content(index: usize, content: Option<&Content>, form: ContentForm) -> Result<Json, TextError> {
-    match (content, form) {
-        (None, ContentForm::Parts) => Ok(Json::Array(Vec::new())),
-        (None, _) => Ok(Json::Null),
+/// The content of a message in the form that the template takes; `None` leaves it out.
+fn content(index: usize, message: &Message, capabilities: Capabilities) -> Result<Option<Json>, TextError> {
+    let form = capabilities.content;
+    let only_calls = !message.tool_calls.is_empty();
+    let content = match &message.content {
+        Some(Content::Text(text)) if only_calls && text.is_empty() && !capabilities.takes_blank => None,
+        content => content.as_ref(),
+    };
+    Ok(Some(match (content, form) {
+        (None, _) if only_calls => return Ok(capabilities.only_calls.value()),
+        (None, _) => return Ok(capabilities.no_content.value()),
         (Some(Content::Text(text)), ContentForm::Parts) => {
-            Ok(serde_json::json!([{"type": "text", "text": text}]))
+            serde_json::json!([{"type": "text", "text": text}])
         }
-        (Some(Content::Text(text)), _) => Ok(Json::from(text.as_str())),
+        (Some(Content::Text(text)), _) => Json::from(text.as_str()),
         (Some(Content::Parts(parts)), ContentForm::Text) => {
             let texts = parts.iter().map(|part| part_text(index, part)).collect::<Result<Vec<_>, _>>()?;
-            Ok(Json::from(texts.join("\n")))
+            Json::from(texts.join("\n"))
         }
-        (Some(Content::Parts(parts)), _) => Ok(Json::Array(parts.clone())),
+        (Some(Content::Parts(parts)), _) => Json::Array(parts.iter().map(text_of_refusal).collect()),
+    }))
+}
+
+/// A refusal is text that the model wrote; templates know text.
+fn text_of_refusal(part: &Json) -> Json {
+    match part.get("refusal") {
+        Some(text @ Json::String(_)) => serde_json::json!({"type": "text", "text": text}),
+        _ => part.clone(),
     }
 }
 
 fn part_text(index: usize, part: &Json) -> Result<&str, TextError> {
-    part.get("text").unwrap_or(part).as_str().ok_or_else(|| {
+    part.get("text").or_else(|| part.get("refusal")).unwrap_or(part).as_str().ok_or_else(|| {
         let kind = part.get("type").and_then(Json::as_str).unwrap_or("unknown");
         TextError::UnsupportedContent { message: index, kind: kind.to_owned() }
     })

@@ -1,0 +1,128 @@
+//! Conversations as clients play them back, on templates that differ in what they can take. Each template here stands for a
+//! kind of published ones.
+
+use moeflux::text::{ChatRequest, ChatTemplate, Message};
+use serde_json::{Value, json};
+
+fn messages(messages: Value) -> Vec<Message> {
+    serde_json::from_value(messages).unwrap()
+}
+
+fn rendered(source: &str, conversation: Value, tools: &[Value]) -> String {
+    let template = ChatTemplate::new(source).unwrap();
+    let messages = messages(conversation);
+    let tools = (!tools.is_empty()).then_some(tools);
+    template.render(&ChatRequest { messages: &messages, tools, ..ChatRequest::default() }).unwrap()
+}
+
+fn call(id: &str, name: &str) -> Value {
+    json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}})
+}
+
+const CALLS: &str = "{% for c in m.tool_calls or [] %}<{{ c.function.name }}>{% endfor %}";
+
+/// A loop over messages in which `body` writes the content.
+fn template(body: &str) -> String {
+    format!("{{% for m in messages %}}[{{{{ m.role }}}}]{body}{CALLS}{{% endfor %}}")
+}
+
+#[test]
+fn no_content_is_what_the_template_takes() {
+    // A search in the content, as Qwen3 and gpt-oss have it; a join, as Granite has it.
+    let contains = template("{% if '</think>' in m.content %}x{% else %}{{ m.content }}{% endif %}");
+    let joins = template("{{ '' + m.content }}");
+    // Printed as it is, as GLM-4.6 and MiniMax-M2 do.
+    let prints = template("{{ m.content }}");
+    // Calls only where there is no content, as DeepSeek-R1 has it.
+    let none = "{% for m in messages %}[{{ m.role }}]{% if m.content is none %}\
+                {% for c in m.tool_calls %}<{{ c.function.name }}>{% endfor %}{% else %}{{ m.content }}{% endif %}\
+                {% endfor %}";
+    // Parts alone.
+    let parts = template("{% for p in m.content %}{{ p.text }}{% endfor %}");
+    for source in [contains.as_str(), &joins, &prints, none, &parts] {
+        for said in [
+            json!({"role": "assistant", "content": null, "tool_calls": [call("a", "f")]}),
+            json!({"role": "assistant", "tool_calls": [call("a", "f")]}),
+            json!({"role": "assistant", "content": "", "tool_calls": [call("a", "f")]}),
+            json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": [call("a", "f")]}),
+        ] {
+            let conversation = json!([{"role": "user", "content": "W?"}, said, {"role": "tool", "tool_call_id": "a", "content": "ok"}]);
+            assert_eq!(rendered(source, conversation, &[]), "[user]W?[assistant]<f>[tool]ok", "{source}");
+        }
+    }
+    for source in [contains.as_str(), &joins, &prints, &parts] {
+        let conversation = json!([{"role": "user", "content": "W?"}, {"role": "assistant", "content": null}, {"role": "user", "content": "x"}]);
+        assert_eq!(rendered(source, conversation, &[]), "[user]W?[assistant][user]x", "{source}");
+    }
+}
+
+#[test]
+fn a_refusal_is_text() {
+    for body in [
+        "{{ m.content | trim }}",
+        "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}",
+    ] {
+        let said = json!({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]});
+        assert_eq!(rendered(&template(body), json!([said]), &[]), "[assistant]No.");
+    }
+}
+
+#[test]
+fn reasoning_and_content_beside_calls_are_joined_where_only_one_may_be() {
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.tool_calls %}{% if m.content and m.thinking %}\
+                  {{ raise_exception('one or the other') }}{% endif %}({{ m.thinking or m.content }}){% for c in m.tool_calls %}\
+                  <{{ c.function.name }}>{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let said = json!({"role": "assistant", "content": "I look.", "reasoning_content": "Hm.", "tool_calls": [call("a", "f")]});
+    let conversation = json!([{"role": "user", "content": "W?"}, said, {"role": "tool", "tool_call_id": "a", "content": "ok"}]);
+    assert_eq!(rendered(source, conversation, &[]), "[user]W?[assistant](Hm.\n\nI look.)<f>[tool]ok");
+}
+
+#[test]
+fn calls_come_one_by_one_where_the_template_shows_one() {
+    let first = "{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% if m.tool_calls %}\
+                 <{{ m.tool_calls[0].function.name }}>{% endif %}{% endfor %}";
+    let raises = "{% for m in messages %}{% if m.tool_calls and m.tool_calls | length > 1 %}{{ raise_exception('one') }}\
+                  {% endif %}[{{ m.role }}]{{ m.content or '' }}{% if m.tool_calls %}<{{ m.tool_calls[0].function.name }}>\
+                  {% endif %}{% endfor %}";
+    let conversation = json!([
+        {"role": "user", "content": "W?"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [call("a", "f"), call("b", "g")]},
+        {"role": "tool", "tool_call_id": "b", "content": "of g"},
+        {"role": "tool", "tool_call_id": "a", "content": "of f"},
+        {"role": "user", "content": "x"},
+    ]);
+    for source in [first, raises] {
+        let expected = "[user]W?[assistant]I look.<f>[tool]of f[assistant]<g>[tool]of g[user]x";
+        assert_eq!(rendered(source, conversation.clone(), &[]), expected, "{source}");
+    }
+    let all = template("{{ m.content or '' }}");
+    let expected = "[user]W?[assistant]I look.<f><g>[tool]of g[tool]of f[user]x";
+    assert_eq!(rendered(&all, conversation, &[]), expected);
+}
+
+#[test]
+fn system_messages_go_where_the_template_has_a_place_for_them() {
+    let anywhere = template("{{ m.content }}");
+    let first = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('first') }}{% endif %}\
+                 [{{ m.role }}]{{ m.content }}{% endfor %}";
+    // The first is shown, and later ones are left out.
+    let drops = "{% for m in messages %}{% if m.role != 'system' or loop.first %}[{{ m.role }}]{{ m.content }}{% endif %}{% endfor %}";
+    let conversation = json!([
+        {"role": "system", "content": "A"}, {"role": "system", "content": "B"}, {"role": "user", "content": "1"},
+        {"role": "assistant", "content": "2"}, {"role": "system", "content": "C"}, {"role": "user", "content": "3"},
+        {"role": "system", "content": "D"},
+    ]);
+    let expected = "[system]A[system]B[user]1[assistant]2[system]C[user]3[system]D";
+    assert_eq!(rendered(&anywhere, conversation.clone(), &[]), expected);
+    for source in [first, drops] {
+        let expected = "[system]A\n\nB[user]1[assistant]2[user]C\n\n3\n\nD";
+        assert_eq!(rendered(source, conversation.clone(), &[]), expected, "{source}");
+    }
+}
+
+#[test]
+fn a_description_may_be_left_out() {
+    let source = "{% for t in tools %}{{ '// ' + t.function.description + t.function.name }}{% endfor %}";
+    let tools = [json!({"type": "function", "function": {"name": "f"}})];
+    assert_eq!(rendered(source, json!([{"role": "user", "content": "x"}]), &tools), "// f");
+}
