@@ -7,6 +7,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::auth::{self, Keys, Rate};
@@ -107,6 +108,12 @@ impl App {
     }
 }
 
+/// Compresses answers for clients that accept it, but for streams, of which each piece is to leave at once.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let predicate = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson"));
+    CompressionLayer::new().quality(CompressionLevel::Precise(4)).compress_when(predicate)
+}
+
 /// All routes. The page and `/health` are for everyone; the rest asks for a key where there are any.
 ///
 /// Clients differ in whether the `/v1` belongs to the base URL or to the paths, so the APIs are served with it, without it, and
@@ -148,7 +155,7 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .layer(from_fn(observe::number))
-        .layer(CompressionLayer::new().quality(CompressionLevel::Precise(4)))
+        .layer(compression())
         .layer(from_fn_with_state(Arc::clone(&app), unread::settle))
         .with_state(app)
 }

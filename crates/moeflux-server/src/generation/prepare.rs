@@ -38,12 +38,17 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
         // The engine's text has thoughts and markup, in which stop texts mean nothing.
         let stop = std::mem::take(&mut request.stop);
         let min_tokens = request.min_tokens;
-        let has_begun = prefill.is_some_and(|prefill| !prefill.text.is_empty());
         let parser = || {
             let mut parser = options.parser(format, &prompt);
-            if has_begun && format == Format::Harmony {
-                // The header of the message that the prompt ends in.
-                drop(parser.push(FINAL));
+            // The header or marker of what the prompt ends in.
+            match &prefill {
+                Some(prefill) if format == Format::Harmony && !prefill.text.is_empty() => {
+                    drop(parser.push(FINAL))
+                }
+                Some(prefill) if format != Format::Harmony && prefill.text.is_empty() => {
+                    drop(parser.push("<think>\n"));
+                }
+                _ => {}
             }
             parser
         };

@@ -228,7 +228,9 @@ pub(crate) fn prefill(
         }
         None => String::new(),
     };
-    Ok(Some(Prefill { text, reasoning: last.reasoning_content.unwrap_or_default() }))
+    let prefill = Prefill { text, reasoning: last.reasoning_content.unwrap_or_default() };
+    // A message that says nothing is where a client shows the answer.
+    Ok(Some(prefill).filter(|prefill| *prefill != Prefill::default()))
 }
 
 /// The constraint that the fields of vLLM and llama.cpp ask for.

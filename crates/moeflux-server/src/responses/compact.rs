@@ -45,7 +45,7 @@ pub(crate) async fn compact(
     input.options.tool_choice = ToolChoice::None;
     input.options.enable_thinking = Some(false);
     input.constraint = None;
-    input.controls.max_tokens = Some(TOKENS);
+    input.controls.max_tokens = Some(input.controls.max_tokens.unwrap_or(TOKENS).min(TOKENS));
     let model = app.model(name.as_deref()).await?;
     let generation = generation::chat(model, &app.config().limits, input).await?;
     let answer = generation.collect().await?.pop().ok_or_else(Failure::internal)?;

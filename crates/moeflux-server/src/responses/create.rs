@@ -86,7 +86,15 @@ pub(crate) async fn input_tokens(
 pub(super) fn asked(app: &App, caller: Caller, request: ResponsesRequest) -> Result<Asked, Failure> {
     let earlier = match &request.previous_response_id {
         Some(id) => {
-            app.responses().messages(id, caller).ok_or_else(|| not_found(id, "previous_response_id"))?
+            let missing = || not_found(id, "previous_response_id");
+            let response = app.responses().response(id, caller).ok_or_else(missing)?;
+            if !matches!(response["status"].as_str(), Some("completed" | "incomplete")) {
+                let field = "previous_response_id";
+                let message =
+                    format!("{field}: the response {id:?} is not complete: it is {}", response["status"]);
+                return Err(Failure::field(field, message));
+            }
+            app.responses().messages(id, caller).ok_or_else(missing)?
         }
         None => Vec::new(),
     };

@@ -183,7 +183,7 @@ async fn many_tools_with_long_names() {
     let server = server();
     let tool = |name: String| json!({ "name": name, "input_schema": { "type": "object" } });
     let tools: Vec<Value> =
-        (0..150).map(|index| tool(format!("t{index}"))).chain([tool("n".repeat(128))]).collect();
+        (0..130).map(|index| tool(format!("t{index}"))).chain([tool("n".repeat(128))]).collect();
     let request = json!({ "model": "demo", "max_tokens": 2, "tools": tools,
         "messages": [{ "role": "user", "content": "Hello" }] });
     let answer = post(&server, "/v1/messages", request).await;

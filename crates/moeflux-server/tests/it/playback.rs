@@ -228,7 +228,7 @@ async fn stored_responses_can_be_read_in_every_way() {
     let missing = json!({ "model": "demo", "input": [{ "type": "item_reference", "id": "msg_0" }] });
     let missing = post(&server, "/v1/responses", missing).await;
     assert!(missing.status == 400 && missing.body.contains("msg_0"), "{}", missing.body);
-    let compact = json!({ "model": "demo", "input": [first, message] });
+    let compact = json!({ "model": "demo", "input": [first, message], "max_output_tokens": 20 });
     let compact = post(&server, "/v1/responses/compact", compact).await;
     assert_eq!(compact.status, 200, "{}", compact.body);
     let next = json!([compact.json()["output"][0], user("Go on.")]);

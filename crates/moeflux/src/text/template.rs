@@ -82,14 +82,25 @@ impl ChatTemplate {
         Ok(self)
     }
 
-    /// The prompt of a conversation.
+    /// The prompt of a conversation, as the template makes it of these messages: of several calls in one, some templates
+    /// render the first.
     pub fn render(&self, request: &ChatRequest) -> Result<String, TextError> {
+        self.rendered(request, history::Calls::AsTheyAre)
+    }
+
+    /// The prompt of a conversation, in which every call is shown: where the template renders one of a message, each call
+    /// becomes a message.
+    pub(super) fn render_all_calls(&self, request: &ChatRequest) -> Result<String, TextError> {
+        self.rendered(request, history::Calls::All)
+    }
+
+    fn rendered(&self, request: &ChatRequest, calls: history::Calls) -> Result<String, TextError> {
         let variant = match (&self.tool_use, request.tools) {
             (Some(tool_use), Some(_)) => tool_use,
             _ => &self.default,
         };
         let now = request.now.unwrap_or_else(|| Utc::now().naive_utc());
-        let messages = context::messages(request.messages, variant.capabilities)?;
+        let messages = context::messages(request.messages, variant.capabilities, calls)?;
         let variables =
             |request: &ChatRequest| context::variables(request, messages.clone(), &self.special_tokens, now);
         let rendered = render(&variant.environment, variables(request));

@@ -253,7 +253,7 @@ impl Tokenizer {
     /// The prompt of a conversation, or [`TextError::NoChatTemplate`].
     pub fn render_chat(&self, request: &ChatRequest) -> Result<String, TextError> {
         match &self.chat_template {
-            Some(template) => template.render(request),
+            Some(template) => template.render_all_calls(request),
             None => Err(TextError::NoChatTemplate { path: self.path.clone() }),
         }
     }

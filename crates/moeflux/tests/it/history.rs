@@ -78,29 +78,6 @@ fn reasoning_and_content_beside_calls_are_joined_where_only_one_may_be() {
 }
 
 #[test]
-fn calls_come_one_by_one_where_the_template_shows_one() {
-    let first = "{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% if m.tool_calls %}\
-                 <{{ m.tool_calls[0].function.name }}>{% endif %}{% endfor %}";
-    let raises = "{% for m in messages %}{% if m.tool_calls and m.tool_calls | length > 1 %}{{ raise_exception('one') }}\
-                  {% endif %}[{{ m.role }}]{{ m.content or '' }}{% if m.tool_calls %}<{{ m.tool_calls[0].function.name }}>\
-                  {% endif %}{% endfor %}";
-    let conversation = json!([
-        {"role": "user", "content": "W?"},
-        {"role": "assistant", "content": "I look.", "tool_calls": [call("a", "f"), call("b", "g")]},
-        {"role": "tool", "tool_call_id": "b", "content": "of g"},
-        {"role": "tool", "tool_call_id": "a", "content": "of f"},
-        {"role": "user", "content": "x"},
-    ]);
-    for source in [first, raises] {
-        let expected = "[user]W?[assistant]I look.<f>[tool]of f[assistant]<g>[tool]of g[user]x";
-        assert_eq!(rendered(source, conversation.clone(), &[]), expected, "{source}");
-    }
-    let all = template("{{ m.content or '' }}");
-    let expected = "[user]W?[assistant]I look.<f><g>[tool]of g[tool]of f[user]x";
-    assert_eq!(rendered(&all, conversation, &[]), expected);
-}
-
-#[test]
 fn system_messages_go_where_the_template_has_a_place_for_them() {
     let anywhere = template("{{ m.content }}");
     let first = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('first') }}{% endif %}\

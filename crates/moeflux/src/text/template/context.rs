@@ -34,8 +34,12 @@ pub(super) fn variables(
 }
 
 /// The messages in the form that the template takes.
-pub(super) fn messages(messages: &[Message], capabilities: Capabilities) -> Result<Value, TextError> {
-    let messages = history::arranged(messages, capabilities);
+pub(super) fn messages(
+    messages: &[Message],
+    capabilities: Capabilities,
+    calls: history::Calls,
+) -> Result<Value, TextError> {
+    let messages = history::arranged(messages, capabilities, calls);
     messages.iter().enumerate().map(|(index, message)| prepare(index, message, capabilities)).collect()
 }
 
@@ -72,6 +76,7 @@ fn content(index: usize, message: &Message, capabilities: Capabilities) -> Resul
     let only_calls = !message.tool_calls.is_empty();
     let content = match &message.content {
         Some(Content::Text(text)) if only_calls && text.is_empty() && !capabilities.takes_blank => None,
+        Some(Content::Parts(parts)) if only_calls && parts.is_empty() => None,
         content => content.as_ref(),
     };
     Ok(Some(match (content, form) {

@@ -9,13 +9,23 @@ use serde_json::{Value as Json, json};
 use super::capabilities::{Capabilities, Systems};
 use crate::text::{Content, Message};
 
+/// What becomes of several calls in one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calls {
+    /// They stay, and the template may render the first alone, or refuse them.
+    AsTheyAre,
+    /// Where it does, they become messages of one call each.
+    All,
+}
+
 /// The messages as the template can take them; the very messages where it takes those.
-pub(super) fn arranged(messages: &[Message], capabilities: Capabilities) -> Cow<'_, [Message]> {
+pub(super) fn arranged(messages: &[Message], capabilities: Capabilities, calls: Calls) -> Cow<'_, [Message]> {
     let mut messages = Cow::Borrowed(messages);
     if needs_systems_folded(&messages, capabilities.systems) {
         messages = Cow::Owned(systems_folded(&messages, capabilities.systems));
     }
-    if !capabilities.parallel_calls && messages.iter().any(|message| message.tool_calls.len() > 1) {
+    let one_by_one = calls == Calls::All && !capabilities.parallel_calls;
+    if one_by_one && messages.iter().any(|message| message.tool_calls.len() > 1) {
         messages = Cow::Owned(calls_in_turn(&messages));
     }
     if !capabilities.reasons_beside_content && messages.iter().any(has_all_three) {
@@ -160,4 +170,46 @@ fn reasoning_joined(message: &Message) -> Message {
     };
     let reasoning_content = Some(format!("{thoughts}\n\n{text}"));
     Message { content: None, reasoning_content, extra: unreasoned(message), ..message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
+    use super::super::{ChatRequest, ChatTemplate};
+    use super::*;
+
+    fn call(id: &str, name: &str) -> Json {
+        json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}})
+    }
+
+    fn rendered(source: &str, conversation: Json) -> String {
+        let messages: Vec<Message> = serde_json::from_value(conversation).unwrap();
+        let request = ChatRequest { messages: &messages, ..ChatRequest::default() };
+        ChatTemplate::new(source).unwrap().render_all_calls(&request).unwrap()
+    }
+
+    #[test]
+    fn calls_come_one_by_one_where_the_template_shows_one() {
+        let first = "{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% if m.tool_calls %}\
+                     <{{ m.tool_calls[0].function.name }}>{% endif %}{% endfor %}";
+        let raises = "{% for m in messages %}{% if m.tool_calls and m.tool_calls | length > 1 %}{{ raise_exception('one') }}\
+                      {% endif %}[{{ m.role }}]{{ m.content or '' }}{% if m.tool_calls %}<{{ m.tool_calls[0].function.name }}>\
+                      {% endif %}{% endfor %}";
+        let conversation = json!([
+            {"role": "user", "content": "W?"},
+            {"role": "assistant", "content": "I look.", "tool_calls": [call("a", "f"), call("b", "g")]},
+            {"role": "tool", "tool_call_id": "b", "content": "of g"},
+            {"role": "tool", "tool_call_id": "a", "content": "of f"},
+            {"role": "user", "content": "x"},
+        ]);
+        for source in [first, raises] {
+            let expected = "[user]W?[assistant]I look.<f>[tool]of f[assistant]<g>[tool]of g[user]x";
+            assert_eq!(rendered(source, conversation.clone()), expected, "{source}");
+        }
+        let all = "{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% for c in m.tool_calls or [] %}\
+                   <{{ c.function.name }}>{% endfor %}{% endfor %}";
+        let expected = "[user]W?[assistant]I look.<f><g>[tool]of g[tool]of f[user]x";
+        assert_eq!(rendered(all, conversation), expected);
+    }
 }
