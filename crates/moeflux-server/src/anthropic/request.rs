@@ -110,7 +110,6 @@ fn thinking(thinking: Option<Thinking>) -> Result<(bool, Option<usize>), Failure
 fn tools(tools: Vec<Tool>) -> Result<Vec<Value>, Failure> {
     let mut functions = Vec::new();
     for (index, tool) in tools.into_iter().enumerate() {
-        tool.unknown.settle("tools[].", &[NONE])?;
         if let Some(kind) = tool.kind.as_deref().filter(|kind| *kind != "custom") {
             if openai::is_service(kind) {
                 ignore(&format!("tools[].{kind}"));
@@ -121,6 +120,7 @@ fn tools(tools: Vec<Tool>) -> Result<Vec<Value>, Failure> {
                 format!("{param}: expected custom, found {kind:?}, which this server does not have");
             return Err(Failure::field(param, message));
         }
+        tool.unknown.settle("tools[].", &[NONE])?;
         let Some(schema) = tool.input_schema else {
             let param = format!("tools[{index}].input_schema");
             let message = format!("{param}: expected a JSON schema, found none");

@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
-use serde_json::{Value, json};
 
-use super::types::{EmbedRequest, EmbeddingRequest};
+use super::types::{EmbedRequest, Embedded, EmbeddedOne, EmbeddingRequest};
 use crate::app::App;
 use crate::body::Json;
 use crate::error::Failure;
@@ -21,12 +20,12 @@ use crate::openai;
     path = "/api/embed",
     tag = "Ollama",
     request_body = EmbedRequest,
-    responses((status = 200, body = Object))
+    responses((status = 200, body = Embedded))
 )]
 pub async fn embed(
     State(app): State<Arc<App>>,
     Json(request): Json<EmbedRequest>,
-) -> Result<JsonAnswer<Value>, Failure> {
+) -> Result<JsonAnswer<Embedded>, Failure> {
     request.unknown.settle("", &[NONE])?;
     let start = Instant::now();
     let model = app.model(request.model.as_deref()).await?;
@@ -35,13 +34,13 @@ pub async fn embed(
     let (embeddings, tokens) =
         openai::embed(&model, app.config().limits.texts, inputs, request.dimensions).await?;
     let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    Ok(JsonAnswer(json!({
-        "model": request.model.as_deref().unwrap_or(model.name()),
-        "embeddings": embeddings,
-        "total_duration": nanoseconds(start.elapsed()),
-        "load_duration": nanoseconds(load),
-        "prompt_eval_count": tokens,
-    })))
+    Ok(JsonAnswer(Embedded {
+        model: request.model.unwrap_or_else(|| model.name().to_owned()),
+        embeddings,
+        total_duration: nanoseconds(start.elapsed()),
+        load_duration: nanoseconds(load),
+        prompt_eval_count: tokens,
+    }))
 }
 
 /// Computes the embedding of one text.
@@ -50,14 +49,14 @@ pub async fn embed(
     path = "/api/embeddings",
     tag = "Ollama",
     request_body = EmbeddingRequest,
-    responses((status = 200, body = Object))
+    responses((status = 200, body = EmbeddedOne))
 )]
 pub async fn embeddings(
     State(app): State<Arc<App>>,
     Json(request): Json<EmbeddingRequest>,
-) -> Result<JsonAnswer<Value>, Failure> {
+) -> Result<JsonAnswer<EmbeddedOne>, Failure> {
     request.unknown.settle("", &[NONE])?;
     let model = app.model(request.model.as_deref()).await?;
     let (mut embeddings, _) = openai::embed(&model, 1, vec![Prompt::Text(request.prompt)], None).await?;
-    Ok(JsonAnswer(json!({ "embedding": embeddings.pop() })))
+    Ok(JsonAnswer(EmbeddedOne { embedding: embeddings.pop().unwrap_or_default() }))
 }

@@ -194,3 +194,25 @@ pub struct ModelRequest {
     #[schema(ignore)]
     pub unknown: Unknown,
 }
+
+/// Embeddings of texts.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Embedded {
+    /// Name of the model.
+    pub model: String,
+    /// One embedding of length 1 for each text.
+    pub embeddings: Vec<Vec<f32>>,
+    /// Nanoseconds that the request took.
+    pub total_duration: u64,
+    /// Nanoseconds until the model was in memory.
+    pub load_duration: u64,
+    /// Tokens of all texts.
+    pub prompt_eval_count: usize,
+}
+
+/// The embedding of one text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EmbeddedOne {
+    /// The embedding, of length 1.
+    pub embedding: Vec<f32>,
+}

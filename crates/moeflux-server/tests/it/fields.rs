@@ -153,13 +153,18 @@ async fn tools_of_services_are_left_out_and_custom_tools_take_text() {
         .filter_map(|event| event["choices"][0]["delta"]["tool_calls"][0]["custom"]["input"].as_str());
     assert_eq!(pieces.collect::<String>(), input);
     // The same through responses, and back.
-    let tool = json!({ "type": "custom", "name": "note", "description": "Writes a note." });
-    let request = json!({ "model": "demo", "temperature": 0, "input": "Write a note.", "max_output_tokens": 60,
+    let format = json!({ "type": "grammar", "syntax": "regex", "definition": "[a-z]{3}" });
+    let tool = json!({ "type": "custom", "name": "note", "description": "Writes a note.", "format": format });
+    let request = json!({ "model": "demo", "temperature": 0, "input": "Write a note.", "max_output_tokens": 100,
         "tools": [tool], "tool_choice": "required" });
     let answer = post(&server, "/v1/responses", request.clone()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let item = answer.json()["output"][0].clone();
-    assert_eq!(item["type"], "custom_tool_call", "{item}");
+    assert_eq!(
+        (&item["type"], &item["input"]),
+        (&json!("custom_tool_call"), &json!(call["custom"]["input"])),
+        "{item}"
+    );
     let streamed = post(&server, "/v1/responses", with(request.clone(), json!({ "stream": true }))).await;
     assert!(streamed.body.contains("response.custom_tool_call_input.done"), "{}", streamed.body);
     let output = json!({ "type": "custom_tool_call_output", "call_id": item["call_id"], "output": "Done." });
