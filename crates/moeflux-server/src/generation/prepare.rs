@@ -112,7 +112,7 @@ fn continued(mut prompt: String, format: Format, tokenizer: &Tokenizer, prefill:
     match format {
         Format::Harmony => {
             if !reasoning.is_empty() {
-                prompt += &format!("<|channel|>analysis<|message|>{reasoning}<|end|><|start|>assistant");
+                prompt.extend(["<|channel|>analysis<|message|>", reasoning.as_str(), "<|end|><|start|>assistant"]);
             }
             if !text.is_empty() {
                 prompt += FINAL;

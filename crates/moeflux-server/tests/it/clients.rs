@@ -116,9 +116,9 @@ async fn a_tool_loop_through_responses() {
                 let answer = post(&server, "/v1/responses", body).await;
                 assert_eq!(answer.status, 200, "{}", answer.body);
                 let output = answer.json()["output"].as_array().unwrap().clone();
-                input.extend(output.iter().map(|item| match by_reference {
-                    true => json!({ "type": "item_reference", "id": item["id"] }),
-                    false => item.clone(),
+                input.extend(output.iter().map(|item| {
+                    let reference = json!({ "type": "item_reference", "id": item["id"] });
+                    if by_reference { reference } else { item.clone() }
                 }));
                 let calls: Vec<&Value> =
                     output.iter().filter(|item| item["type"] == "function_call").collect();
