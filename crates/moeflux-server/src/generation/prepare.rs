@@ -43,7 +43,7 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
             // The header or marker of what the prompt ends in.
             match &prefill {
                 Some(prefill) if format == Format::Harmony && !prefill.text.is_empty() => {
-                    drop(parser.push(FINAL))
+                    drop(parser.push(FINAL));
                 }
                 Some(prefill) if format != Format::Harmony && prefill.text.is_empty() => {
                     drop(parser.push("<think>\n"));
@@ -112,7 +112,11 @@ fn continued(mut prompt: String, format: Format, tokenizer: &Tokenizer, prefill:
     match format {
         Format::Harmony => {
             if !reasoning.is_empty() {
-                prompt.extend(["<|channel|>analysis<|message|>", reasoning.as_str(), "<|end|><|start|>assistant"]);
+                prompt.extend([
+                    "<|channel|>analysis<|message|>",
+                    reasoning.as_str(),
+                    "<|end|><|start|>assistant",
+                ]);
             }
             if !text.is_empty() {
                 prompt += FINAL;

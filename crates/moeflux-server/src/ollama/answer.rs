@@ -150,6 +150,7 @@ async fn respond(
     Ok(response)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "an item of the body's stream")]
 fn line(value: &Value) -> Result<String, Infallible> {
     Ok(format!("{value}\n"))
 }

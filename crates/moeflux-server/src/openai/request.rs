@@ -250,7 +250,7 @@ fn guided(guided: &mut super::types::Guided) -> Result<Option<Constraint>, Failu
             match name.as_str() {
                 "json" | "regex" | "choice" => add(&format!("structured_outputs.{name}"), &name, Some(value)),
                 "json_object" if value == true => {
-                    add("structured_outputs.json_object", "object", Some(value))
+                    add("structured_outputs.json_object", "object", Some(value));
                 }
                 "grammar" | "structural_tag" if crate::fields::asks(&value, &[]) => {
                     let param = format!("structured_outputs.{name}");

@@ -338,7 +338,7 @@ impl Part {
         let mut part = self.clone();
         match &mut part {
             Self::ReasoningText { text } | Self::SummaryText { text } | Self::OutputText { text, .. } => {
-                text.clear()
+                text.clear();
             }
         }
         part
@@ -395,7 +395,7 @@ pub(super) fn message(items: &[Item]) -> Message {
         match item {
             Item::FunctionCall { call_id, name, arguments, .. } => call(call_id, name, arguments),
             Item::CustomToolCall { call_id, name, input, .. } => {
-                call(call_id, name, &custom_arguments(input))
+                call(call_id, name, &custom_arguments(input));
             }
             item => match item.part() {
                 Some(Part::ReasoningText { text } | Part::SummaryText { text }) => thoughts.push_str(text),

@@ -325,9 +325,10 @@ impl<'t> Grammar<'t> {
             let is_optional = !self.is_lazy && !tool.requires(key);
             arguments.push(if is_optional { format!("{rule}?") } else { rule });
         }
-        match self.is_lazy && !arguments.is_empty() {
-            true => format!("({})*", arguments.join(" | ")),
-            false => arguments.join(" "),
+        if self.is_lazy && !arguments.is_empty() {
+            format!("({})*", arguments.join(" | "))
+        } else {
+            arguments.join(" ")
         }
     }
 

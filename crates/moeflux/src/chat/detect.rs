@@ -27,7 +27,7 @@ pub(super) fn format(tokenizer: &Tokenizer) -> Format {
             return format;
         }
         if before.len() > told.len() {
-            told = before.to_owned();
+            before.clone_into(&mut told);
         }
     }
     of_marks(tokenizer, &told)

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::data;
-use moeflux::{Engine, EngineOptions, Model, ModelOptions, Numbers};
+use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensors, serialize};
 use serde_json::Value;
@@ -39,7 +39,7 @@ fn checkpoint(config: &Value, format: &Value) -> tempfile::TempDir {
 fn logprobs(folder: &Path, tokens: &[u32]) -> Vec<f64> {
     let model = Model::open(folder, &ModelOptions::default()).unwrap();
     let vocab_size = model.vocab_size();
-    let options = EngineOptions { numbers: Numbers::Exact, threads: 2, ..EngineOptions::default() };
+    let options = EngineOptions { precision: Precision::Exact, threads: 2, ..EngineOptions::default() };
     let mut engine = Engine::new(model, &options).unwrap();
     let mut sequence = engine.sequence();
     let logits = engine.eval_all(&mut sequence, tokens).unwrap();

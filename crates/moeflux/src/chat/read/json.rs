@@ -106,7 +106,7 @@ impl Reader {
                 self.state = State::ValueOrEnd;
             }
             (State::ValueOrEnd | State::After, ']') if self.open.last() == Some(&false) => {
-                self.close("]", out)
+                self.close("]", out);
             }
             (State::Key | State::After, '}') if self.open.last() == Some(&true) => self.close("}", out),
             (State::After, ',') => {
@@ -175,7 +175,7 @@ impl Reader {
         let has_escapes = quote != GEMMA_QUOTE;
         let first = quote.as_bytes()[0];
         let special = |&byte: &u8| byte == first || byte < 0x20 || byte == b'"' || byte == b'\\';
-        let plain = rest.as_bytes().iter().position(|byte| special(byte)).unwrap_or(rest.len());
+        let plain = rest.as_bytes().iter().position(special).unwrap_or(rest.len());
         out.push_str(&rest[..plain]);
         let text = &rest[plain..];
         let Some(c) = text.chars().next() else { return Read::Partly(plain) };

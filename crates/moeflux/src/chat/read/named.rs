@@ -61,18 +61,18 @@ impl Reader {
             let rest = &text[at..];
             match self.state {
                 State::Lead => match first(rest, &[self.spec.lead]) {
-                    Some(Some((place, mark))) => {
+                    First::At(place, mark) => {
                         at += place + mark.len();
                         self.state = State::Name;
                     }
-                    Some(None) => return (at, Step::More),
-                    None => return (at, Step::Broken),
+                    First::NotYet => return (at, Step::More),
+                    First::TooFar => return (at, Step::Broken),
                 },
                 State::Name => {
                     let (place, end) = match first(rest, self.spec.ends) {
-                        Some(Some(found)) => found,
-                        Some(None) => return (at, Step::More),
-                        None => return (at, Step::Broken),
+                        First::At(place, end) => (place, end),
+                        First::NotYet => return (at, Step::More),
+                        First::TooFar => return (at, Step::Broken),
                     };
                     if !found.call(&rest[..place], tools) {
                         return (at, Step::Broken);
@@ -83,12 +83,12 @@ impl Reader {
                     self.state = if has_id { State::Id } else { State::Gap };
                 }
                 State::Id => match first(rest, self.spec.id_end.as_slice()) {
-                    Some(Some((place, mark))) => {
+                    First::At(place, mark) => {
                         at += place + mark.len();
                         self.state = State::Gap;
                     }
-                    Some(None) => return (at, Step::More),
-                    None => return (at, Step::Broken),
+                    First::NotYet => return (at, Step::More),
+                    First::TooFar => return (at, Step::Broken),
                 },
                 State::Gap => {
                     at += rest.len() - rest.trim_start().len();
@@ -109,7 +109,7 @@ impl Reader {
                     }
                     if !rest.starts_with('{') {
                         // No arguments at all, if what follows is the call's end.
-                        found.arguments = "{}".to_owned();
+                        "{}".clone_into(&mut found.arguments);
                         let is_bare = self.spec.may_be_bare && !self.is_fenced;
                         return (at, if is_bare { Step::Done } else { Step::Broken });
                     }
@@ -137,12 +137,22 @@ impl Reader {
     }
 }
 
-/// The first of some marks and its place; `Some(None)` if it may still come, `None` if not within the length of a name.
-fn first<'m>(text: &str, marks: &[&'m str]) -> Option<Option<(usize, &'m str)>> {
+/// The first of some marks.
+enum First<'m> {
+    /// At this place it is this one.
+    At(usize, &'m str),
+    /// It may still come.
+    NotYet,
+    /// There is none within the length of a name.
+    TooFar,
+}
+
+fn first<'m>(text: &str, marks: &[&'m str]) -> First<'m> {
     let found = marks.iter().filter_map(|&mark| Some((text.find(mark)?, mark))).min_by_key(|found| found.0);
     let longest = marks.iter().map(|mark| mark.len()).max().unwrap_or(0);
     match found {
-        Some((place, mark)) => (place <= NAME_LENGTH).then_some(Some((place, mark))),
-        None => (text.len() < NAME_LENGTH + longest).then_some(None),
+        Some((place, mark)) if place <= NAME_LENGTH => First::At(place, mark),
+        None if text.len() < NAME_LENGTH + longest => First::NotYet,
+        _ => First::TooFar,
     }
 }

@@ -163,6 +163,7 @@ impl Reader {
         Ok((space + len, None))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what reads each state returns the same")]
     fn after_name(&mut self, rest: &str) -> Read {
         let space = rest.len() - rest.trim_start().len();
         let text = &rest[space..];
@@ -176,6 +177,7 @@ impl Reader {
     }
 
     /// Before a key or the end.
+    #[expect(clippy::unnecessary_wraps, reason = "what reads each state returns the same")]
     fn between(&mut self, rest: &str, is_end: bool, found: &mut Found) -> Read {
         let space = rest.len() - rest.trim_start().len();
         let text = &rest[space..];
@@ -237,6 +239,7 @@ impl Reader {
         Ok((usize::from(self.spec.on_lines && rest.starts_with('\n')), None))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what reads each state returns the same")]
     fn value(&mut self, rest: &str, is_end: bool, found: &mut Found, tools: &Tools) -> Read {
         let (content, len, has_ended, is_unclear) = match self.end(rest, is_end, found, tools) {
             End::At(content, tag) => (content, content + tag, true, false),
@@ -262,7 +265,9 @@ impl Reader {
         if let Some(last) = text.chars().next_back() {
             self.at_line = last == '\n';
         }
-        if !self.streams {
+        if self.streams {
+            text.chars().for_each(|c| push_escaped(c, arguments));
+        } else {
             self.buffer.push_str(text);
             let is_certain = !self.is_json && self.types.is_string_for_certain(&self.buffer);
             if has_ended {
@@ -276,8 +281,6 @@ impl Reader {
             arguments.push('"');
             self.buffer.chars().for_each(|c| push_escaped(c, arguments));
             self.buffer.clear();
-        } else {
-            text.chars().for_each(|c| push_escaped(c, arguments));
         }
         if has_ended {
             arguments.push('"');

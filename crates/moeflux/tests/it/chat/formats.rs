@@ -218,7 +218,7 @@ fn nothing_is_forced_where_nothing_is_asked() {
 /// Where the model chooses, text is free, and what begins like a call has to be one.
 #[test]
 fn a_call_of_the_models_choice_meets_its_schema() {
-    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let tokenizer = Tokenizer::open(demo()).unwrap();
     let options = ChatOptions { tools: tools(), ..ChatOptions::default() };
     for (format, weather, ping, _, between) in &CALLS[..2] {
         let free = options.constraint(&tokenizer, *format, "", None).unwrap().unwrap();
@@ -253,7 +253,7 @@ fn a_call_of_the_models_choice_meets_its_schema() {
 /// Tools and a form together: calls, or an answer that has the form.
 #[test]
 fn an_answer_calls_or_has_its_form() {
-    let tokenizer = Tokenizer::open(&demo()).unwrap();
+    let tokenizer = Tokenizer::open(demo()).unwrap();
     let options = ChatOptions { tools: tools(), ..ChatOptions::default() };
     let path = json!({ "type": "string", "format": "path" });
     let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" }, "p": path }, "required": ["n"] });
