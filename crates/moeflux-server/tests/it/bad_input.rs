@@ -101,7 +101,7 @@ async fn fields_that_make_no_sense() {
         (schema(json!({ "type": "string", "pattern": "(" })), "schema"),
         (schema(json!({ "$ref": "#/nowhere" })), "schema"),
         (schema(json!({ "type": "object", "dependentSchemas": { "a": {} } })), "schema"),
-        (json!({ "tools": [tool], "response_format": { "type": "json_object" } }), "format"),
+        (json!({ "tools": [tool], "guided_choice": ["yes", "no"] }), "grammar"),
     ];
     for (fields, words) in cases.drain(..) {
         let answer = post(&server, CHAT, with(question("Hello"), fields.clone())).await;
