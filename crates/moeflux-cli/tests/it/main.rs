@@ -9,3 +9,5 @@ mod property;
 mod pull;
 #[cfg(unix)]
 mod serve;
+#[cfg(unix)]
+mod signal;

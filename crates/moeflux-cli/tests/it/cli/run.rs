@@ -282,9 +282,9 @@ fn other_options_that_cannot_be() -> Result<()> {
 #[cfg(unix)]
 mod unix {
     use std::io::Read;
-    use std::process::Command;
 
     use crate::cli::{Result, command, finished};
+    use crate::signal::{self, Signal};
 
     const ENDLESS: [&str; 6] = ["run", "Tell me a story.", "--ignore-eos", "--stats", "-t", "0"];
 
@@ -293,7 +293,7 @@ mod unix {
         let mut child = command(&ENDLESS).spawn()?;
         let mut first = [0; 4];
         child.stdout.as_mut().ok_or("stdout is piped")?.read_exact(&mut first)?;
-        Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+        signal::send(Signal::INT, &child);
         let finished = finished(child.wait_with_output()?)?;
         assert_eq!(finished.code, Some(130), "{finished:?}");
         assert!(finished.stdout.ends_with('\n'), "{finished:?}");

@@ -1,9 +1,10 @@
 //! Pulls that are stopped in the middle, in every way a process can end.
 
 use crate::pull::{ANSWER, Bench, QUESTION, Result, demo};
+use crate::signal::{self, Signal};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,7 +100,7 @@ fn ctrl_c_keeps_what_is_there() -> Result<()> {
     bench.server.state().rate = Some(14_000_000);
     let mut child = bench.command(&["pull", "owner/Demo-48M"]).spawn()?;
     wait_for_bytes(&bench, &mut child, 2_000_000)?;
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
+    signal::send(Signal::INT, &child);
     let output = child.wait_with_output()?;
     assert_eq!(output.status.code(), Some(130));
     let stderr = String::from_utf8(output.stderr)?;

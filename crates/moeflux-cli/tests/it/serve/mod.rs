@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::command;
+use crate::signal::{self, Signal};
 
 /// A server on a port of its own, and what it says.
 struct Server {
@@ -37,8 +38,7 @@ impl Server {
 
     /// Sends SIGTERM.
     fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        signal::send(Signal::TERM, &self.child);
     }
 
     /// Exit code and log.
@@ -182,8 +182,7 @@ fn a_killed_server_comes_back_with_its_sequences() {
     let address = server.address.clone();
     let cut = thread::spawn(move || chat(&address, ",\"max_tokens\":2000,\"ignore_eos\":true"));
     thread::sleep(Duration::from_millis(300));
-    let killed = Command::new("kill").args(["-KILL", &server.child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
+    signal::send(Signal::KILL, &server.child);
     assert_eq!(server.end().0, None, "a signal ended it");
     assert!(!cut.join().unwrap().contains("finish_reason"));
 
