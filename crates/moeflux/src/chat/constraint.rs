@@ -10,6 +10,7 @@ use super::formats::{self, Row};
 use super::harmony::{CHANNEL, CONSTRAIN, END, FUNCTIONS, MESSAGE, START};
 use super::read::{Body, Dialect, KeyEnd, Tags};
 use super::schema::Types;
+use super::thoughts::Thoughts;
 use super::tools::{Tool, Tools};
 use super::{Format, Syntax, ToolChoice};
 
@@ -66,8 +67,8 @@ pub(super) fn calls_or_form(
     Some(grammar.finish(&start))
 }
 
-/// An answer in which calls are right wherever there are any: text is free up to the token that begins a call. `None` where
-/// the format has no such token.
+/// An answer in which calls are right wherever there are any: text is free up to the token that begins a call, and thoughts are
+/// free up to their end. `None` where the format has no such token.
 pub(super) fn lazy(format: Format, tokenizer: &Tokenizer, tools: &Tools, prompt: &str) -> Option<Constraint> {
     let Format::Tagged(syntax) = format else { return None };
     let row = formats::row(syntax);
@@ -78,20 +79,25 @@ pub(super) fn lazy(format: Format, tokenizer: &Tokenizer, tools: &Tools, prompt:
     let wanted: Vec<&Tool> = tools.iter().collect();
     let calls = grammar.calls(row, &wanted, true)?;
     let calls = grammar.rule(&calls);
-    let text = grammar.all_but(trigger);
-    let answer = grammar.rule(&format!("{text} ({calls} {text})*"));
-    let mut start = answer.clone();
-    for thoughts in row.thoughts {
-        let Some(close) = tokenizer.id(thoughts.close) else { continue };
-        let inside = grammar.all_but(close);
-        let rest = format!("{inside} (<[{close}]> {answer})?");
-        if thoughts.is_open_after(prompt) {
-            start = rest;
-            break;
+    let marks = |thoughts: &Thoughts| Some((tokenizer.id(thoughts.open), tokenizer.id(thoughts.close)?));
+    let thoughts: Vec<_> = row.thoughts.iter().filter_map(|of| Some((of, marks(of)?))).collect();
+    let begins: Vec<u32> = thoughts.iter().filter_map(|&(_, (open, _))| open).chain([trigger]).collect();
+    let text = grammar.all_but(&begins);
+    let (mut parts, mut cut) = (vec![calls], Vec::new());
+    for &(_, (open, close)) in &thoughts {
+        if let Some(open) = open {
+            let inside = grammar.all_but(&[close]);
+            parts.push(format!("<[{open}]> {inside} <[{close}]>"));
+            cut.push(format!("<[{open}]> {inside}"));
         }
-        if let Some(open) = tokenizer.id(thoughts.open) {
-            let _ = write!(start, " | <[{open}]> {rest}");
-        }
+    }
+    let mut answer = format!("{text} (({}) {text})*", parts.join(" | "));
+    if !cut.is_empty() {
+        let _ = write!(answer, " ({})?", cut.join(" | "));
+    }
+    let mut start = grammar.rule(&answer);
+    if let Some(&(_, (_, close))) = thoughts.iter().find(|(of, _)| of.is_open_after(prompt)) {
+        start = format!("{} (<[{close}]> {start})?", grammar.all_but(&[close]));
     }
     let constraint = grammar.finish(&start);
     if let Err(error) = constraint.measure(&ConstraintLimits::default()) {
@@ -286,11 +292,11 @@ impl<'t> Grammar<'t> {
         format!("%json {}", if self.is_lazy { lenient(schema) } else { schema })
     }
 
-    /// Any tokens but this one and those that end an answer.
-    fn all_but(&mut self, token: u32) -> String {
-        let mut ids = self.tokenizer.eos_ids().to_vec();
-        ids.push(token);
+    /// Any tokens but these and those that end an answer.
+    fn all_but(&mut self, tokens: &[u32]) -> String {
+        let mut ids = [self.tokenizer.eos_ids(), tokens].concat();
         ids.sort_unstable();
+        ids.dedup();
         let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
         self.rule(&format!("<[^{}]>*", ids.join(",")))
     }

@@ -371,7 +371,9 @@ impl Tagged {
         let next = row.body.begins();
         let is_begun = (has_close && close.starts_with(rest))
             || next.is_some_and(|next| !rest.starts_with(next) && next.starts_with(rest));
-        if (rest.is_empty() || is_begun) && !is_end {
+        let is_open_begun =
+            || self.opens().any(|open| open.text.len() > rest.len() && open.text.starts_with(rest));
+        if !is_end && (rest.is_empty() || is_begun || is_open_begun()) {
             self.state = State::Call(call);
             return false;
         }

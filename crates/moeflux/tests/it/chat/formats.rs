@@ -228,7 +228,9 @@ fn a_call_of_the_models_choice_meets_its_schema() {
         for text in [
             format!("Well:\n{weather}"),
             format!("{weather}{between}{ping}"),
-            format!("<think>\nHm.\n</think>\n{ping}"),
+            format!("<think>\nHm <tool_call>\n</think>\n{ping}"),
+            format!("{weather}<think>And <tool_call></think>{ping}"),
+            "<think>\nHm <tool_call>".to_owned(),
         ] {
             assert!(takes(&free, &tokenizer, &text), "{format:?}: {text}\n{free:?}");
         }
