@@ -349,7 +349,8 @@ impl Tagged {
                     if call.told.is_some() {
                         self.pending.clear();
                     }
-                    return self.give_up(&call, deltas);
+                    // The answer was cut off, which its stop reason says.
+                    return self.leave_as_text(&call, deltas);
                 }
                 Step::Broken => return self.give_up(&call, deltas),
             }
@@ -418,15 +419,22 @@ impl Tagged {
         call.told = Some((index, call.found.arguments.len()));
     }
 
-    /// There is no call: the marker is text, and what follows it is looked at anew. What has been told stays.
+    /// There is no call, and the log says so.
     fn give_up(&mut self, call: &Call, deltas: &mut Deltas) -> bool {
         if call.told.is_some() {
             tracing::warn!("the arguments of a tool call break off");
-            return true;
+        } else {
+            tracing::warn!("what begins like a tool call cannot be read as one, and stays text");
         }
-        tracing::warn!("what begins like a tool call cannot be read as one, and stays text");
-        self.pending.insert_str(0, &call.raw);
-        self.text(deltas);
+        self.leave_as_text(call, deltas)
+    }
+
+    /// The marker is text, and what follows it is looked at anew. What has been told stays.
+    fn leave_as_text(&mut self, call: &Call, deltas: &mut Deltas) -> bool {
+        if call.told.is_none() {
+            self.pending.insert_str(0, &call.raw);
+            self.text(deltas);
+        }
         true
     }
 

@@ -7,6 +7,7 @@ mod common;
 mod memory;
 mod soak;
 mod soak_requests;
+mod templates;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

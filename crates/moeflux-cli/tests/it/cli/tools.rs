@@ -215,7 +215,10 @@ fn tools_that_cannot_be_called() -> Result<()> {
     let file = tools_file(folder.path(), &json!([tool("ping", json!({}))]))?;
     let run = |args: &[&str]| moeflux(&[&["run", "Hi", "--tools", &file], args].concat());
     run(&["--tool-choice", "pong"])?.fails_with(&["tool_choice", "(ping)", "found pong"]);
-    run(&["--json-schema", "{}"])?.fails_with(&["cannot call tools"]);
+    let grammar = folder.path().join("grammar.lark");
+    fs::write(&grammar, "start: \"yes\" | \"no\"\n")?;
+    let grammar = grammar.to_str().ok_or("a path in UTF-8")?;
+    run(&["--grammar", grammar])?.fails_with(&["cannot call tools"]);
     run(&["--raw"])?.exits(2, &["--raw", "--tools"]);
     moeflux(&["run", "Hi", "--tool-choice", "auto"])?.exits(2, &["--tools"]);
     let file = tools_file(folder.path(), &json!([{ "name": 3 }]))?;
