@@ -22,7 +22,7 @@ const OUTPUT: u64 = 64 << 20;
 /// Bytes of a value.
 const VALUE: usize = 16 << 20;
 /// Bytes of all values that a rendering makes: the most memory that it can take.
-const MADE: u64 = 512 << 20;
+const MADE: u64 = 448 << 20;
 /// Items of a list that is kept.
 const ITEMS: usize = 1 << 20;
 /// Most characters that a format may pad to.
