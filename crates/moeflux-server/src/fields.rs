@@ -79,6 +79,12 @@ pub(crate) const RESPONSES: &[Refused] = &[
     refused("conversation", &[], "conversations are not supported; use previous_response_id"),
 ];
 
+/// Of Ollama's prompts.
+pub(crate) const GENERATE: &[Refused] = &[
+    refused("template", &[], "the model's own template is used"),
+    refused("context", &[], "conversations are continued by /api/chat"),
+];
+
 /// Of objects that have none.
 pub(crate) const NONE: &[Refused] = &[];
 

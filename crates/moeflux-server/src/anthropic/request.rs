@@ -283,8 +283,7 @@ fn assistant(
             Block::RedactedThinking {} => {}
             Block::ToolUse { id, name, input } => {
                 tools.insert(id.clone(), name.clone());
-                let function = json!({ "name": name, "arguments": input });
-                calls.push(json!({ "id": id, "type": "function", "function": function }));
+                calls.push(openai::call(&id, &name, input));
             }
             Block::ToolResult { .. }
             | Block::Document { .. }

@@ -14,14 +14,15 @@ use futures_util::StreamExt;
 use moeflux::chat::Delta;
 use serde_json::{Map, Value, json};
 
-use super::error_body;
 use super::request::unused;
 use super::types::{ChatRequest, GenerateRequest, Said};
+use super::{error_body, nanoseconds};
 use crate::app::App;
 use crate::body::Json;
 use crate::clock::{rfc3339, unix_time};
 use crate::error::{Failure, FailureKind};
 use crate::generation::{self, Finish, Generation, Output, Prompt, TextInput, Usage};
+use crate::models::Lease;
 
 /// Answers a chat, as a stream unless that is switched off.
 #[utoipa::path(
@@ -35,12 +36,11 @@ pub async fn chat(
     State(app): State<Arc<App>>,
     Json(request): Json<ChatRequest>,
 ) -> Result<Response, Failure> {
-    let form =
-        Form { is_chat: true, model: request.model.clone().unwrap_or_default(), start: Instant::now() };
+    let start = Instant::now();
     let streams = request.common.stream.unwrap_or(true);
     unused("keep_alive", request.common.keep_alive.as_ref());
     let model = app.model(request.model.as_deref()).await?;
-    let form = form.named(model.name());
+    let form = Form { is_chat: true, model: named(request.model.as_deref(), &model), start };
     if request.messages.is_empty() {
         return Ok(form.loaded());
     }
@@ -61,13 +61,12 @@ pub async fn generate(
     State(app): State<Arc<App>>,
     Json(request): Json<GenerateRequest>,
 ) -> Result<Response, Failure> {
-    let form =
-        Form { is_chat: false, model: request.model.clone().unwrap_or_default(), start: Instant::now() };
+    let start = Instant::now();
     let streams = request.common.stream.unwrap_or(true);
     unused("keep_alive", request.common.keep_alive.as_ref());
     request.settle()?;
     let model = app.model(request.model.as_deref()).await?;
-    let form = form.named(model.name());
+    let form = Form { is_chat: false, model: named(request.model.as_deref(), &model), start };
     if request.prompt.is_empty() {
         return Ok(form.loaded());
     }
@@ -85,6 +84,11 @@ pub async fn generate(
     respond(generation, form, load, streams).await
 }
 
+/// The model's name as the request has it, or its own.
+fn named(asked: Option<&str>, model: &Lease) -> String {
+    asked.filter(|name| !name.is_empty()).unwrap_or(model.name()).to_owned()
+}
+
 /// How the answer is written.
 struct Form {
     is_chat: bool,
@@ -100,7 +104,7 @@ async fn respond(
 ) -> Result<Response, Failure> {
     if !streams {
         let answer = generation.collect().await?.pop().ok_or_else(Failure::internal)?;
-        let mut said = Said { role: "assistant", ..Said::default() };
+        let mut said = Said::default();
         let mut calls = Calls::default();
         for delta in answer.content.deltas {
             calls.push(delta, &mut said);
@@ -115,7 +119,7 @@ async fn respond(
             let line = match output {
                 Ok(Output::Prefill { .. }) => continue,
                 Ok(Output::Piece { deltas, .. }) => {
-                    let mut said = Said { role: "assistant", ..Said::default() };
+                    let mut said = Said::default();
                     for delta in deltas {
                         calls.push(delta, &mut said);
                     }
@@ -125,10 +129,10 @@ async fn respond(
                     Ok(form.piece(said))
                 }
                 Ok(Output::Done { finish, usage, .. }) => {
-                    let mut said = Said { role: "assistant", ..Said::default() };
+                    let mut said = Said::default();
                     calls.end(&mut said);
                     if !said.tool_calls.is_empty() {
-                        yield line(&form.piece(std::mem::replace(&mut said, Said { role: "assistant", ..Said::default() })));
+                        yield line(&form.piece(std::mem::take(&mut said)));
                     }
                     form.last(said, Some(&finish), &usage, load)
                 }
@@ -191,13 +195,6 @@ impl Calls {
 }
 
 impl Form {
-    fn named(mut self, name: &str) -> Self {
-        if self.model.is_empty() {
-            name.clone_into(&mut self.model);
-        }
-        self
-    }
-
     fn piece(&self, said: Said) -> Value {
         let mut value = json!({ "model": self.model, "created_at": rfc3339(unix_time()), "done": false });
         if self.is_chat {
@@ -228,7 +225,6 @@ impl Form {
             }
         };
         let mut value = self.piece(said);
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         value["done"] = Value::from(true);
         value["done_reason"] = Value::from(reason);
         value["total_duration"] = Value::from(nanoseconds(self.start.elapsed()));
@@ -242,7 +238,7 @@ impl Form {
 
     /// The answer to a request that has the model loaded.
     fn loaded(&self) -> Response {
-        let mut value = self.piece(Said { role: "assistant", ..Said::default() });
+        let mut value = self.piece(Said::default());
         value["done"] = Value::from(true);
         value["done_reason"] = Value::from("load");
         JsonAnswer(value).into_response()

@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 
+use super::nanoseconds;
 use super::types::{EmbedRequest, Embedded, EmbeddedOne, EmbeddingRequest};
 use crate::app::App;
 use crate::body::Json;
@@ -33,7 +34,6 @@ pub async fn embed(
     let inputs = request.input.into_vec().into_iter().map(Prompt::Text).collect();
     let (embeddings, tokens) =
         openai::embed(&model, app.config().limits.texts, inputs, request.dimensions).await?;
-    let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     Ok(JsonAnswer(Embedded {
         model: request.model.unwrap_or_else(|| model.name().to_owned()),
         embeddings,

@@ -7,6 +7,7 @@ mod request;
 pub mod types;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -27,6 +28,11 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/show", post(models::show))
         .route("/api/version", get(models::version))
         .route("/api/pull", post(models::pull))
+}
+
+/// How it writes a time.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How it writes a failure.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::types::{ChatRequest, Common, GenerateRequest, InputMessage, Options};
 use crate::error::Failure;
-use crate::fields::{NONE, SAMPLING, asks, ignore};
+use crate::fields::{GENERATE, NONE, SAMPLING, asks, ignore};
 use crate::generation::{ChatInput, Controls};
 use crate::openai;
 
@@ -35,19 +35,10 @@ impl GenerateRequest {
 
     /// Refuses what this server does not do.
     pub(super) fn settle(&self) -> Result<(), Failure> {
-        let wrong = |field: &str, message: &str| Err(Failure::field(field, format!("{field}: {message}")));
-        for (name, message) in [
-            ("template", "the model's own template is used"),
-            ("context", "conversations are continued by /api/chat"),
-        ] {
-            if self.unknown.0.get(name).is_some_and(|value| asks(value, &[])) {
-                return wrong(name, message);
-            }
-        }
         if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
-            return wrong("suffix", "expected none: insertion is not supported");
+            return Err(Failure::field("suffix", "suffix: expected none: insertion is not supported"));
         }
-        self.unknown.settle("", &[SAMPLING])
+        self.unknown.settle("", &[SAMPLING, GENERATE])
     }
 }
 

@@ -129,7 +129,7 @@ pub struct InputMessage {
 }
 
 /// A message of the assistant, or in a stream a part of one.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = ollama::Said)]
 pub struct Said {
     /// Always `assistant`.
@@ -143,6 +143,12 @@ pub struct Said {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
     pub tool_calls: Vec<Value>,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Said { role: "assistant", content: String::new(), thinking: String::new(), tool_calls: Vec::new() }
+    }
 }
 
 /// A request for embeddings.

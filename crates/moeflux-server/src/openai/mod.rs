@@ -17,7 +17,7 @@ use crate::error::{Failure, FailureKind};
 
 pub(crate) use embeddings::embed;
 pub(crate) use request::{effort_thinks, messages, prefill};
-pub(crate) use tools::{Offered, custom_arguments, custom_input, is_service, tool_choice, tools};
+pub(crate) use tools::{Offered, call, custom_arguments, custom_input, is_service, tool_choice, tools};
 
 /// What it makes of a chat's body.
 pub(crate) fn check_chat(body: &[u8]) -> Result<(), Failure> {

@@ -145,6 +145,12 @@ fn custom(fields: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     Ok(function)
 }
 
+/// A call in the form of the chat API.
+pub(crate) fn call(id: &str, name: &str, arguments: impl Into<Value>) -> Value {
+    let function = json!({ "name": name, "arguments": arguments.into() });
+    json!({ "id": id, "type": "function", "function": function })
+}
+
 /// The arguments of a custom tool's function that has this input.
 pub(crate) fn custom_arguments(input: &str) -> String {
     json!({ INPUT: input }).to_string()

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::create::asked;
 use super::items::encoded;
-use super::types::ResponsesRequest;
+use super::types::{ResponsesRequest, Usage};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::Json;
@@ -51,18 +51,11 @@ pub(crate) async fn compact(
     let answer = generation.collect().await?.pop().ok_or_else(Failure::internal)?;
     let summary = format!("Summary of the conversation so far:\n\n{}", answer.content.text());
     let item = json!({ "type": "compaction", "id": unique("cmp_"), "encrypted_content": encoded(&summary) });
-    let usage = answer.usage;
     Ok(JsonAnswer(json!({
         "id": unique("resp_"),
         "object": "response.compaction",
         "created_at": unix_time(),
         "output": [item],
-        "usage": {
-            "input_tokens": usage.prompt_tokens,
-            "input_tokens_details": { "cached_tokens": usage.cached_tokens },
-            "output_tokens": usage.completion_tokens,
-            "output_tokens_details": { "reasoning_tokens": usage.reasoning_tokens },
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        },
+        "usage": Usage::from(&answer.usage),
     })))
 }

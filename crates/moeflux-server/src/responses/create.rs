@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::items::{self, Items, Style};
 use super::request::Asked;
 use super::stream;
-use super::types::{IncompleteDetails, InputTokens, Item, OutputTokens, Response, ResponsesRequest, Usage};
+use super::types::{IncompleteDetails, Item, Response, ResponsesRequest, Usage};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::Json;
@@ -164,13 +164,7 @@ impl Running {
         };
         response.completed_at = Some(unix_time());
         response.output = items.into_vec();
-        response.usage = Some(Usage {
-            input_tokens: usage.prompt_tokens,
-            input_tokens_details: InputTokens { cached_tokens: usage.cached_tokens },
-            output_tokens: usage.completion_tokens,
-            output_tokens_details: OutputTokens { reasoning_tokens: usage.reasoning_tokens },
-            total_tokens: usage.prompt_tokens + usage.completion_tokens,
-        });
+        response.usage = Some(Usage::from(usage));
         if response.store {
             self.messages.push(items::message(&response.output));
             self.keep(&self.response.output);

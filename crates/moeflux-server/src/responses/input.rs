@@ -8,7 +8,7 @@ use super::items::decoded;
 use crate::error::Failure;
 use crate::fields::ignore;
 use crate::ids::unique;
-use crate::openai::custom_arguments;
+use crate::openai::{self, custom_arguments};
 
 /// An item of a conversation.
 #[derive(Deserialize)]
@@ -142,8 +142,7 @@ pub(super) fn add(item: &Value, index: usize, said: &mut Vec<Message>) -> Result
 
 /// Adds a call to the message of the assistant, or as one of its own.
 fn call(said: &mut Vec<Message>, id: &str, name: &str, arguments: Value) {
-    let function = json!({ "name": name, "arguments": arguments });
-    let call = json!({ "id": id, "type": "function", "function": function });
+    let call = openai::call(id, name, arguments);
     match said.last_mut() {
         Some(last) if last.role == "assistant" => last.tool_calls.push(call),
         _ => said.push(Message { tool_calls: vec![call], content: None, ..Message::new("assistant", "") }),

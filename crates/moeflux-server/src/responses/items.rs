@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::types::{Item, Part};
 use crate::ids::unique;
-use crate::openai::{custom_arguments, custom_input};
+use crate::openai::{self, custom_arguments, custom_input};
 
 /// How items are written.
 #[derive(Clone, Debug, Default)]
@@ -388,8 +388,7 @@ impl Part {
 pub(super) fn message(items: &[Item]) -> Message {
     let (mut thoughts, mut text, mut tool_calls) = (String::new(), String::new(), Vec::new());
     let mut call = |call_id: &str, name: &str, arguments: &str| {
-        let function = json!({ "name": name, "arguments": arguments });
-        tool_calls.push(json!({ "id": call_id, "type": "function", "function": function }));
+        tool_calls.push(openai::call(call_id, name, arguments));
     };
     for item in items {
         match item {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::fields::Unknown;
+use crate::generation;
 
 /// A responses request.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -302,6 +303,18 @@ pub struct Usage {
     pub output_tokens_details: OutputTokens,
     /// Sum of input and output tokens.
     pub total_tokens: usize,
+}
+
+impl From<&generation::Usage> for Usage {
+    fn from(usage: &generation::Usage) -> Self {
+        Usage {
+            input_tokens: usage.prompt_tokens,
+            input_tokens_details: InputTokens { cached_tokens: usage.cached_tokens },
+            output_tokens: usage.completion_tokens,
+            output_tokens_details: OutputTokens { reasoning_tokens: usage.reasoning_tokens },
+            total_tokens: usage.prompt_tokens + usage.completion_tokens,
+        }
+    }
 }
 
 /// Details of the prompt tokens.
