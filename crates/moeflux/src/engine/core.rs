@@ -9,7 +9,7 @@ use super::prompt::Prompt;
 use super::request::GenerateRequest;
 use super::requests::{Request, RequestId, Requests, Sample, StepEvent};
 use super::runner::check_tokens;
-use super::scheduler::Limits;
+use super::scheduler::{Limits, StepSize};
 use super::speculate::Drafter;
 use super::{Engine, Speculate};
 use crate::cancel::CancelToken;
@@ -54,7 +54,7 @@ impl EngineCore {
             state_bytes: Some(state_bytes),
         };
         tracing::info!(max_running, mixed_tokens, state_bytes, "requests share an engine");
-        let requests = Requests::new(runner, limits, mixed_tokens, prefix_cache);
+        let requests = Requests::new(runner, limits, StepSize::new(mixed_tokens), prefix_cache);
         Ok(EngineCore { engine, requests, speculate: options.speculate, steps: 0, busy: Duration::ZERO })
     }
 

@@ -9,7 +9,7 @@ use super::event::{Event, Outcome};
 use super::handle::SubmitOptions;
 use super::request::GenerateRequest;
 use super::requests::{RequestId, Requests, StepEvent};
-use super::scheduler::Limits;
+use super::scheduler::{Limits, StepSize};
 use super::speculate::Drafter;
 use crate::error::Error;
 use crate::sequence::Sequence;
@@ -78,7 +78,7 @@ impl<'a> Samples<'a> {
             mixed_tokens: prefill_chunk,
             state_bytes,
         };
-        let mut requests = Requests::new(runner, limits, Some(prefill_chunk), false);
+        let mut requests = Requests::new(runner, limits, StepSize::new(Some(prefill_chunk)), false);
         let ids = request.ids();
         request.cancel_steps_by(&cancel);
         request.start_on(take(sequence), Drafter::new(speculate, runner));

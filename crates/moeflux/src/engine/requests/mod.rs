@@ -61,9 +61,8 @@ pub enum StepEvent {
 #[derive(Debug)]
 pub(super) struct Requests {
     requests: Vec<Request>,
+    /// Of which the step sizes are those of before any step was measured.
     limits: Limits,
-    /// Tokens of prompts in a step that others wait for; `None` is what a tenth of a second is enough for.
-    mixed_tokens: Option<usize>,
     step_size: StepSize,
     vocab_size: usize,
     context_length: usize,
@@ -84,18 +83,12 @@ const WORTH_A_MARK: usize = 64;
 const HEADROOM: usize = 256;
 
 impl Requests {
-    pub(super) fn new(
-        runner: &Runner,
-        limits: Limits,
-        mixed_tokens: Option<usize>,
-        keeps_prefixes: bool,
-    ) -> Self {
+    pub(super) fn new(runner: &Runner, limits: Limits, step_size: StepSize, keeps_prefixes: bool) -> Self {
         let model = runner.model();
         Requests {
             requests: Vec::new(),
             limits,
-            mixed_tokens,
-            step_size: StepSize::default(),
+            step_size,
             vocab_size: model.vocab_size(),
             context_length: model.context_length(),
             bytes: SequenceBytes::of(model.weights().states()).with(runner.kv_type()),
@@ -192,7 +185,7 @@ impl Requests {
     pub(super) fn schedule(&mut self, runner: &Runner, events: &mut Vec<StepEvent>) {
         self.finish_cancelled(events);
         let now = Instant::now();
-        let limits = self.step_size.limits(self.limits, self.mixed_tokens);
+        let limits = self.step_size.limits(self.limits);
         let view = |request: &Request| RequestView {
             needed_bytes: if limits.state_bytes.is_some() { self.needed_bytes(request) } else { 0 },
             ..request.view(now, limits.state_bytes.is_some())

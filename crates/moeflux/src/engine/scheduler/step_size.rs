@@ -14,13 +14,20 @@ const LEAST: usize = 64;
 const MEASURED: usize = 16;
 
 /// Measures steps with prompts and derives the sizes of the next ones.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct StepSize {
+    /// Tokens of a step after which a token is chosen, if they are set.
+    mixed: Option<usize>,
     /// Seconds that a token of a prompt takes, if that is known.
     token_seconds: Option<f64>,
 }
 
 impl StepSize {
+    /// Sizes that are still to be measured, but for the tokens of a step after which a token is chosen where they are set.
+    pub(in crate::engine) fn new(mixed: Option<usize>) -> Self {
+        StepSize { mixed, token_seconds: None }
+    }
+
     /// Notes that a step with prompts took so long for so many tokens in all.
     pub(in crate::engine) fn note(&mut self, tokens: usize, elapsed: Duration) {
         if tokens >= MEASURED {
@@ -30,13 +37,13 @@ impl StepSize {
         }
     }
 
-    /// The limits with sizes that take about [`MIXED_STEP`] and [`SHARED_STEP`], where the options leave them open.
-    pub(in crate::engine) fn limits(&self, limits: Limits, mixed: Option<usize>) -> Limits {
+    /// The limits with sizes that take about [`MIXED_STEP`] and [`SHARED_STEP`], where they are not set.
+    pub(in crate::engine) fn limits(&self, limits: Limits) -> Limits {
         let tokens = |seconds: f64| match self.token_seconds {
             Some(each) if each > 0.0 => ((seconds / each) as usize).max(LEAST),
             _ => LEAST,
         };
-        let mixed_tokens = mixed.unwrap_or_else(|| tokens(MIXED_STEP));
+        let mixed_tokens = self.mixed.unwrap_or_else(|| tokens(MIXED_STEP));
         Limits { mixed_tokens, shared_tokens: tokens(SHARED_STEP).max(mixed_tokens), ..limits }
     }
 }
@@ -50,9 +57,9 @@ mod tests {
 
     #[test]
     fn sizes_follow_what_steps_take() {
-        let mut size = StepSize::default();
+        let mut size = StepSize::new(None);
         let of = |size: StepSize, mixed| {
-            let Limits { shared_tokens, mixed_tokens, .. } = size.limits(LIMITS, mixed);
+            let Limits { shared_tokens, mixed_tokens, .. } = StepSize { mixed, ..size }.limits(LIMITS);
             (shared_tokens, mixed_tokens)
         };
         assert_eq!(of(size, None), (64, 64));
