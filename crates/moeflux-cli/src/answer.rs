@@ -164,7 +164,7 @@ impl<'a> AnswerReader<'a> {
         Ok(())
     }
 
-    /// Whether the last event has come.
+    /// Whether the answer is complete: its last event was applied.
     pub(crate) fn has_ended(&self) -> bool {
         self.outcome.is_some()
     }

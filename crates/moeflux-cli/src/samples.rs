@@ -21,7 +21,7 @@ struct Sample<'a> {
     state_bytes: usize,
 }
 
-/// What a caller does before and after it has each answer.
+/// Receiver of the answers, in the order of their seeds.
 pub(crate) trait Observer {
     /// An answer begins to be shown.
     fn begin(&mut self, index: usize);

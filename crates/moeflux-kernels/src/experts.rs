@@ -78,7 +78,7 @@ pub struct ExpertScratch {
 /// Experts that the threads work on together in [`experts`]: after each batch all wait for the last of them.
 pub const BATCH_EXPERTS: usize = 32;
 
-/// What a layer of experts reads. `X` is `&[f32]` and `I` `&[u32]`, or both are views of a device's memory.
+/// Inputs of a layer of experts. `X` is `&[f32]` and `I` `&[u32]`, or both are views of a device's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertsArgs<X, I> {
     /// `[n, hidden]`.
@@ -89,7 +89,7 @@ pub struct ExpertsArgs<X, I> {
     pub weights: X,
     /// Experts of a token.
     pub k: usize,
-    /// What an expert computes of its gate and up projections.
+    /// Activation that joins the gate and up projections of an expert.
     pub activation: Activation,
 }
 

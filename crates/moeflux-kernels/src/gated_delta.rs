@@ -85,7 +85,7 @@ impl DeltaShape {
     }
 }
 
-/// What [`gated_delta`] reads. `T` is `&[f32]`, or a view of a device's memory.
+/// Inputs of [`gated_delta`]. `T` is `&[f32]`, or a view of a device's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedDeltaArgs<'a, T> {
     /// Queries, `[n, key_heads, key_dim]`.

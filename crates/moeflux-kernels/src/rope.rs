@@ -13,7 +13,7 @@ pub enum RopeLayout {
     Interleaved,
 }
 
-/// What [`rope`] turns, and by which angles. `T` is `&[f32]`, or a view of a device's memory.
+/// Inputs of [`rope`]: the vectors to rotate and the angles. `T` is `&[f32]`, or a view of a device's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeArgs<T> {
     /// Queries or keys, `[n, heads, head_dim]`.

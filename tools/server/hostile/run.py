@@ -2,7 +2,7 @@
 """Attacks a server of the demo in a group with little memory, while a canary asks short questions.
 
     tools/server/hostile/run.py                    45 seconds of attacks
-    tools/server/hostile/run.py --seconds 180      three minutes, as in the checks
+    tools/server/hostile/run.py --seconds 180      three minutes, as `.ci/run hostile`
     tools/server/hostile/run.py --seconds 1800     by hand
     tools/server/hostile/run.py --worst            the worst inputs alone, one after the other: seconds, memory, status
     tools/server/hostile/run.py --streams          64 streams beside 16 that nobody reads: times to the first token

@@ -53,7 +53,7 @@ macro_rules! families {
                 }
             }
 
-            /// What every family has.
+            /// Fields that every family has.
             pub fn decoder(&self) -> &DecoderConfig {
                 match self {
                     $(ModelConfig::$variant(config) => &config.decoder,)*

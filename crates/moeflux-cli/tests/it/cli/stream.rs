@@ -138,7 +138,7 @@ fn small_35b_a3b(folder: &tempfile::TempDir, flags: &[&str]) -> Result<String> {
     Ok(model)
 }
 
-/// So many runs with random settings, times what `MOEFLUX_PROPERTY_CASES` says.
+/// Compares the bits of `runs` runs with random settings; `MOEFLUX_PROPERTY_CASES` multiplies their number.
 fn streaming_changes_no_bit(model: &str, runs: u32, seed: u64) -> Result<()> {
     let runs = (f64::from(runs) * property::multiplier()).ceil().max(40.0).to_string();
     let args = ["bench", "same-bits", model, "--runs", &runs, "--seed", &seed.to_string(), "--json"];
