@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::parser::{Deltas, partial_marker};
+use super::parser::{Deltas, Told, partial_marker};
 use super::read::{Dialect, Step, json};
 use super::tagged::HELD;
 use super::tools::Tools;
@@ -53,8 +53,7 @@ struct Call {
     arguments: String,
     /// The header and what was read, for when it is no call.
     raw: String,
-    /// How many bytes of the arguments have been told, and under which index; `None`: nothing has.
-    told: Option<(usize, usize)>,
+    told: Told,
     is_whole: bool,
 }
 
@@ -115,7 +114,7 @@ impl Harmony {
                 reader: json::Reader::object(Dialect::Json),
                 arguments: String::new(),
                 raw: header,
-                told: None,
+                told: Told::default(),
                 is_whole: false,
             })),
             Some((None, to)) => {
@@ -156,7 +155,7 @@ impl Harmony {
         let is_broken = step == Step::Broken || (call.is_whole && !rest.is_empty());
         let has_rest = !rest.is_empty();
         let text: String = self.pending.drain(..read).collect();
-        if call.told.is_none() {
+        if !call.told.is_begun() {
             call.raw.push_str(&text);
         }
         // A message without text is a call without arguments, if it was ended.
@@ -164,8 +163,8 @@ impl Harmony {
             (call.is_whole, call.arguments) = (true, "{}".to_owned());
         }
         let is_over = end.is_some() || is_end;
-        if call.told.is_some() || call.arguments.len() > HELD || (is_over && call.is_whole && !is_broken) {
-            self.tell(&mut call, deltas);
+        if call.told.is_begun() || call.arguments.len() > HELD || (is_over && call.is_whole && !is_broken) {
+            call.told.tell(&call.name, &call.arguments, &mut self.index, deltas);
         }
         if !is_over && !is_broken {
             self.state = State::Call(call);
@@ -179,7 +178,7 @@ impl Harmony {
             }
             return end.is_some();
         }
-        if call.told.is_some() {
+        if call.told.is_begun() {
             tracing::warn!(tool = call.name, "the arguments of a tool call break off");
             if is_end && end.is_none() && !is_broken {
                 self.pending.clear();
@@ -193,17 +192,6 @@ impl Harmony {
         }
         self.state = State::Message { channel: Channel::Answer, said: true };
         true
-    }
-
-    /// Tells what there is of a call that has not been told.
-    fn tell(&mut self, call: &mut Call, deltas: &mut Deltas) {
-        let (index, told) = *call.told.get_or_insert_with(|| {
-            deltas.call(self.index, &call.name);
-            self.index += 1;
-            (self.index - 1, 0)
-        });
-        deltas.arguments(index, &call.arguments[told..]);
-        call.told = Some((index, call.arguments.len()));
     }
 
     /// Where the message ends, and by what mark.

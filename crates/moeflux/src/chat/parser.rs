@@ -105,6 +105,29 @@ impl Deltas {
     }
 }
 
+/// How much of a call has been told: its index and bytes of its arguments, once there are any.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<(usize, usize)>);
+
+impl Told {
+    /// Whether anything has been told.
+    pub(super) fn is_begun(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Tells what there is of the arguments and has not been told, at first with the call, whose index is the number of those
+    /// before it.
+    pub(super) fn tell(&mut self, name: &str, arguments: &str, calls: &mut usize, deltas: &mut Deltas) {
+        let (index, told) = *self.0.get_or_insert_with(|| {
+            deltas.call(*calls, name);
+            *calls += 1;
+            (*calls - 1, 0)
+        });
+        deltas.arguments(index, &arguments[told..]);
+        self.0 = Some((index, arguments.len()));
+    }
+}
+
 /// Number of bytes at the end of `text` that could be the beginning of one of the markers.
 pub(super) fn partial_marker(text: &str, markers: &[&str]) -> usize {
     let longest = markers.iter().map(|marker| marker.len() - 1).max().unwrap_or(0);

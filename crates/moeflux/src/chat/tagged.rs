@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::formats::{self, Open, Row};
-use super::parser::{Deltas, partial_marker};
+use super::parser::{Deltas, Told, partial_marker};
 use super::read::{Found, Reader, Step};
 use super::thoughts::{self, Thoughts};
 use super::tools::Tools;
@@ -62,8 +62,7 @@ struct Call {
     stage: Stage,
     /// What was read of a call that has not been told, with the marker before it.
     raw: String,
-    /// How many bytes of the arguments have been told, and under which index; `None`: nothing has.
-    told: Option<(usize, usize)>,
+    told: Told,
     /// Whether the marker was the beginning of the call itself.
     is_kept: bool,
     /// Whether the call is all that an answer may have.
@@ -295,7 +294,7 @@ impl Tagged {
             found: Found::default(),
             stage: Stage::Lead,
             raw,
-            told: None,
+            told: Told::default(),
             is_kept: open.is_kept,
             is_alone: open.at_start,
         }));
@@ -332,11 +331,11 @@ impl Tagged {
         if call.stage == Stage::Body {
             let (len, step) = call.reader.read(&self.pending, is_end, &mut call.found, &self.tools);
             let read = self.take(len);
-            if call.told.is_none() {
+            if !call.told.is_begun() {
                 call.raw.push_str(&read);
             }
             let is_long = call.found.arguments.len() > HELD && call.found.name.is_some();
-            if call.told.is_some() || is_long {
+            if call.told.is_begun() || is_long {
                 self.tell(&mut call, deltas);
             }
             match step {
@@ -346,7 +345,7 @@ impl Tagged {
                     return false;
                 }
                 Step::More => {
-                    if call.told.is_some() {
+                    if call.told.is_begun() {
                         self.pending.clear();
                     }
                     // The answer was cut off, which its stop reason says.
@@ -392,13 +391,13 @@ impl Tagged {
             self.take(begin);
             call.reader = Reader::new(row.body, row.opens[0].text, row.close);
             call.found = Found::default();
-            (call.told, call.stage) = (None, Stage::Body);
+            (call.told, call.stage) = (Told::default(), Stage::Body);
             self.state = State::Call(call);
             return true;
         }
         // Calls without an end marker end where something else begins.
         let is_free = !call.is_alone && (call.is_kept || !has_close);
-        if is_free || call.told.is_some() || self.opens().any(|open| rest.starts_with(open.text)) {
+        if is_free || call.told.is_begun() || self.opens().any(|open| rest.starts_with(open.text)) {
             self.tell(&mut call, deltas);
             return true;
         }
@@ -407,21 +406,16 @@ impl Tagged {
 
     /// Tells what there is of a call that has not been told.
     fn tell(&mut self, call: &mut Call, deltas: &mut Deltas) {
-        let (index, told) = *call.told.get_or_insert_with(|| {
-            self.held.clear();
-            self.is_start = false;
-            call.raw.clear();
-            deltas.call(self.index, call.found.name.as_deref().unwrap_or_default());
-            self.index += 1;
-            (self.index - 1, 0)
-        });
-        deltas.arguments(index, &call.found.arguments[told..]);
-        call.told = Some((index, call.found.arguments.len()));
+        self.held.clear();
+        self.is_start = false;
+        call.raw.clear();
+        let name = call.found.name.as_deref().unwrap_or_default();
+        call.told.tell(name, &call.found.arguments, &mut self.index, deltas);
     }
 
     /// There is no call, and the log says so.
     fn give_up(&mut self, call: &Call, deltas: &mut Deltas) -> bool {
-        if call.told.is_some() {
+        if call.told.is_begun() {
             tracing::warn!("the arguments of a tool call break off");
         } else {
             tracing::warn!("what begins like a tool call cannot be read as one, and stays text");
@@ -431,7 +425,7 @@ impl Tagged {
 
     /// The marker is text, and what follows it is looked at anew. What has been told stays.
     fn leave_as_text(&mut self, call: &Call, deltas: &mut Deltas) -> bool {
-        if call.told.is_none() {
+        if !call.told.is_begun() {
             self.pending.insert_str(0, &call.raw);
             self.text(deltas);
         }

@@ -14,6 +14,10 @@ pub(super) use self::json::Dialect;
 pub(super) use self::named::Named;
 pub(super) use self::tags::{KeyEnd, Tags};
 
+use std::fmt::Write;
+
+use serde_json::Value;
+
 use super::tools::Tools;
 
 /// Longest name, key or id.
@@ -52,6 +56,8 @@ pub(super) struct Found {
     pub(super) name: Option<String>,
     /// JSON text: an object, or its beginning.
     pub(super) arguments: String,
+    /// Keys of the arguments, where these come one by one.
+    keys: Vec<String>,
 }
 
 /// Reader of one call.
@@ -68,6 +74,23 @@ impl Found {
     fn call(&mut self, name: &str, tools: &Tools) -> bool {
         self.name = tools.resolve(name).map(|tool| tool.name.clone());
         self.name.is_some()
+    }
+
+    /// Whether there is an argument of this key.
+    fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|known| known == key)
+    }
+
+    /// Begins an argument; false if there is one of this key.
+    fn argument(&mut self, key: &str) -> bool {
+        if self.has(key) {
+            return false;
+        }
+        let between = if self.keys.is_empty() { "" } else { ", " };
+        // Writing to a string does not fail.
+        let _ = write!(self.arguments, "{between}{}: ", Value::from(key));
+        self.keys.push(key.to_owned());
+        true
     }
 }
 

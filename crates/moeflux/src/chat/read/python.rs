@@ -3,13 +3,11 @@
 use super::json::{self, Dialect};
 use super::{Found, NAME_LENGTH, Step};
 use crate::chat::tools::Tools;
-use serde_json::Value;
 
 /// Reader of one such call.
 #[derive(Debug)]
 pub(in crate::chat) struct Reader {
     state: State,
-    keys: Vec<String>,
     value: json::Reader,
 }
 
@@ -25,7 +23,7 @@ enum State {
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self { state: State::Name, keys: Vec::new(), value: json::Reader::value(Dialect::Python) }
+        Self { state: State::Name, value: json::Reader::value(Dialect::Python) }
     }
 
     pub(super) fn read(&mut self, text: &str, found: &mut Found, tools: &Tools) -> (usize, Step) {
@@ -57,14 +55,8 @@ impl Reader {
                         }
                         Some(_) if self.state == State::After => return (at, Step::Broken),
                         Some(_) => match word(rest, '=') {
-                            Word::Whole(key) if !self.keys.iter().any(|known| known == key.trim()) => {
+                            Word::Whole(key) if found.argument(key.trim()) => {
                                 at += key.len() + 1;
-                                let between = if self.keys.is_empty() { "" } else { ", " };
-                                let key = key.trim().to_owned();
-                                found.arguments.push_str(between);
-                                found.arguments.push_str(&Value::from(key.as_str()).to_string());
-                                found.arguments.push_str(": ");
-                                self.keys.push(key);
                                 self.value = json::Reader::value(Dialect::Python);
                                 self.state = State::Value;
                             }

@@ -1,6 +1,5 @@
 //! Calls whose arguments are bare text between tags.
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::json::push_escaped;
@@ -45,7 +44,6 @@ pub(in crate::chat) struct Reader {
     opens: &'static str,
     closes: &'static str,
     state: State,
-    keys: Vec<String>,
     types: Types,
     /// Whether the value was said to be no string.
     is_json: bool,
@@ -94,7 +92,6 @@ impl Reader {
             opens,
             closes,
             state: State::Name,
-            keys: Vec::new(),
             types: Types::ANY,
             is_json: false,
             buffer: String::new(),
@@ -205,7 +202,7 @@ impl Reader {
     fn key(&mut self, rest: &str, found: &mut Found, tools: &Tools) -> Read {
         let Some((key, attributes, len)) = tag_end(rest, self.spec.key_end)? else { return MORE };
         let key = key.trim();
-        if key.is_empty() || self.keys.iter().any(|known| known == key) {
+        if key.is_empty() || !found.argument(key) {
             return Err(());
         }
         let tool = found.name.as_ref().and_then(|name| tools.get(name));
@@ -218,12 +215,6 @@ impl Reader {
         } else if says("string=\"false\"") || says("type=\"") {
             self.is_json = true;
         }
-        if !self.keys.is_empty() {
-            found.arguments.push_str(", ");
-        }
-        found.arguments.push_str(&Value::from(key).to_string());
-        found.arguments.push_str(": ");
-        self.keys.push(key.to_owned());
         self.buffer.clear();
         self.streams = false;
         self.at_line = true;
@@ -323,7 +314,7 @@ impl Reader {
                     Ok(Some((key, ..))) => {
                         let tool = found.name.as_ref().and_then(|name| tools.get(name));
                         let key = key.trim();
-                        let is_open = !self.keys.iter().any(|known| known == key);
+                        let is_open = !found.has(key);
                         match tool.filter(|tool| is_open && tool.parameter(key).is_some()) {
                             Some(tool) if tool.requires(key) => return End::At(place, 0),
                             Some(_) => return End::Unclear(self.before(text, place)),
