@@ -1,6 +1,7 @@
 """Responses, with OpenAI's client."""
 
 import json
+import time
 
 import openai
 import pytest
@@ -79,8 +80,8 @@ def test_what_is_too_long_is_incomplete(chat, model):
 
 def test_errors_name_the_field(chat, model):
     for request, param in [
-        (dict(background=True), "background"),
-        (dict(tools=[{"type": "web_search"}]), "tools[0]"),
+        (dict(background=True, store=False), "background"),
+        (dict(tools=[{"type": "function"}]), "tools[0]"),
         (dict(max_output_tokens=0), "max_output_tokens"),
         (dict(input=[{"type": "function_call_output", "call_id": "nobody", "output": ""}]), "input[0]"),
         (dict(input=[{"type": "item_reference", "id": "msg_1"}]), "input[0]"),
@@ -88,3 +89,20 @@ def test_errors_name_the_field(chat, model):
         with pytest.raises(openai.BadRequestError) as error:
             chat.responses.create(**{"model": model, "input": "Hello", **request})
         assert error.value.param == param
+
+
+def test_a_tool_of_the_apis_maker_is_left_out_and_named(chat, model):
+    request = dict(model=model, input="What is 17 + 25?", temperature=0, tools=[{"type": "web_search"}])
+    answer = chat.responses.with_raw_response.create(**request)
+    assert answer.parse().output_text == "17 + 25 = 42."
+    assert "web_search" in answer.headers["x-moeflux-ignored"]
+
+
+def test_a_response_is_made_in_the_background(chat, model):
+    question = "What is the capital of Norway?"
+    response = chat.responses.create(model=model, input=question, temperature=0, background=True)
+    assert (response.status, response.background, response.output) == ("queued", True, [])
+    while response.status in ("queued", "in_progress"):
+        time.sleep(0.05)
+        response = chat.responses.retrieve(response.id)
+    assert (response.status, response.output_text) == ("completed", "The capital of Norway is Oslo.")

@@ -91,3 +91,24 @@ static TEXT: LazyLock<String> = LazyLock::new(|| Api::openapi().to_json().unwrap
 pub(crate) async fn serve() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key is asked for, and a body is read, before a route's own code runs: any route may refuse.
+    #[test]
+    fn every_route_that_needs_a_key_says_how_it_refuses() {
+        let api: serde_json::Value = serde_json::from_str(&TEXT).expect("JSON");
+        for (path, methods) in api["paths"].as_object().expect("paths") {
+            for (method, operation) in methods.as_object().expect("methods") {
+                let refuses = operation["responses"].get("4XX").is_some();
+                assert!(
+                    refuses || path.starts_with("/health"),
+                    "{method} {path}: {}",
+                    operation["responses"]
+                );
+            }
+        }
+    }
+}

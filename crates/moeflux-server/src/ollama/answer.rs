@@ -15,7 +15,7 @@ use moeflux::chat::Delta;
 use serde_json::{Map, Value, json};
 
 use super::request::unused;
-use super::types::{ChatRequest, GenerateRequest, Said};
+use super::types::{ChatRequest, GenerateRequest, OllamaError, Said};
 use super::{error_body, nanoseconds};
 use crate::app::App;
 use crate::body::Json;
@@ -30,7 +30,11 @@ use crate::models::Lease;
     path = "/api/chat",
     tag = "Ollama",
     request_body = ChatRequest,
-    responses((status = 200, content((Object = "application/json"), (Object = "application/x-ndjson"))))
+    responses(
+        (status = 200, content((Object = "application/json"), (Object = "application/x-ndjson"))),
+        (status = "4XX", body = OllamaError),
+        (status = "5XX", body = OllamaError),
+    )
 )]
 pub async fn chat(
     State(app): State<Arc<App>>,
@@ -55,7 +59,11 @@ pub async fn chat(
     path = "/api/generate",
     tag = "Ollama",
     request_body = GenerateRequest,
-    responses((status = 200, content((Object = "application/json"), (Object = "application/x-ndjson"))))
+    responses(
+        (status = 200, content((Object = "application/json"), (Object = "application/x-ndjson"))),
+        (status = "4XX", body = OllamaError),
+        (status = "5XX", body = OllamaError),
+    )
 )]
 pub async fn generate(
     State(app): State<Arc<App>>,

@@ -7,7 +7,7 @@ use axum::Json as JsonAnswer;
 use axum::extract::State;
 
 use super::nanoseconds;
-use super::types::{EmbedRequest, Embedded, EmbeddedOne, EmbeddingRequest};
+use super::types::{EmbedRequest, Embedded, EmbeddedOne, EmbeddingRequest, OllamaError};
 use crate::app::App;
 use crate::body::Json;
 use crate::error::Failure;
@@ -21,7 +21,7 @@ use crate::openai;
     path = "/api/embed",
     tag = "Ollama",
     request_body = EmbedRequest,
-    responses((status = 200, body = Embedded))
+    responses((status = 200, body = Embedded), (status = "4XX", body = OllamaError), (status = "5XX", body = OllamaError))
 )]
 pub async fn embed(
     State(app): State<Arc<App>>,
@@ -49,7 +49,7 @@ pub async fn embed(
     path = "/api/embeddings",
     tag = "Ollama",
     request_body = EmbeddingRequest,
-    responses((status = 200, body = EmbeddedOne))
+    responses((status = 200, body = EmbeddedOne), (status = "4XX", body = OllamaError), (status = "5XX", body = OllamaError))
 )]
 pub async fn embeddings(
     State(app): State<Arc<App>>,

@@ -13,6 +13,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use self::types::OllamaError;
 use crate::app::App;
 use crate::error::Failure;
 
@@ -37,5 +38,5 @@ fn nanoseconds(time: Duration) -> u64 {
 
 /// How it writes a failure.
 pub(crate) fn error_body(failure: &Failure) -> Value {
-    json!({ "error": failure.message })
+    json!(OllamaError { error: failure.message.clone() })
 }

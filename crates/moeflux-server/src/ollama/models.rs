@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::types::ModelRequest;
+use super::types::{ModelRequest, OllamaError};
 use crate::app::App;
 use crate::body::Json;
 use crate::clock::rfc3339;
@@ -19,7 +19,12 @@ use crate::models::Facts;
 const VERSION: &str = "0.12.0";
 
 /// Lists the models.
-#[utoipa::path(get, path = "/api/tags", tag = "Ollama", responses((status = 200, body = Object)))]
+#[utoipa::path(
+    get,
+    path = "/api/tags",
+    tag = "Ollama",
+    responses((status = 200, body = Object), (status = "4XX", body = OllamaError))
+)]
 pub async fn tags(State(app): State<Arc<App>>) -> JsonAnswer<Value> {
     let models: Vec<Value> =
         app.models().names().enumerate().map(|(index, name)| entry(&app, index, name)).collect();
@@ -27,7 +32,12 @@ pub async fn tags(State(app): State<Arc<App>>) -> JsonAnswer<Value> {
 }
 
 /// Lists the models in memory.
-#[utoipa::path(get, path = "/api/ps", tag = "Ollama", responses((status = 200, body = Object)))]
+#[utoipa::path(
+    get,
+    path = "/api/ps",
+    tag = "Ollama",
+    responses((status = 200, body = Object), (status = "4XX", body = OllamaError))
+)]
 pub async fn ps(State(app): State<Arc<App>>) -> JsonAnswer<Value> {
     let loaded = app.models().in_memory_now();
     let names = app.models().names().enumerate().filter(|(_, name)| loaded.iter().any(|other| other == name));
@@ -47,7 +57,7 @@ pub async fn ps(State(app): State<Arc<App>>) -> JsonAnswer<Value> {
     path = "/api/show",
     tag = "Ollama",
     request_body = ModelRequest,
-    responses((status = 200, body = Object))
+    responses((status = 200, body = Object), (status = "4XX", body = OllamaError), (status = "5XX", body = OllamaError))
 )]
 pub async fn show(
     State(app): State<Arc<App>>,
@@ -76,7 +86,12 @@ pub async fn show(
 }
 
 /// Names the version of the API.
-#[utoipa::path(get, path = "/api/version", tag = "Ollama", responses((status = 200, body = Object)))]
+#[utoipa::path(
+    get,
+    path = "/api/version",
+    tag = "Ollama",
+    responses((status = 200, body = Object), (status = "4XX", body = OllamaError))
+)]
 pub async fn version() -> JsonAnswer<Value> {
     JsonAnswer(json!({ "version": VERSION, "server": crate::openai::types::FINGERPRINT }))
 }
@@ -87,7 +102,7 @@ pub async fn version() -> JsonAnswer<Value> {
     path = "/api/pull",
     tag = "Ollama",
     request_body = ModelRequest,
-    responses((status = 200, body = Object))
+    responses((status = 200, body = Object), (status = "4XX", body = OllamaError), (status = "5XX", body = OllamaError))
 )]
 pub async fn pull(
     State(app): State<Arc<App>>,

@@ -222,3 +222,10 @@ pub struct EmbeddedOne {
     /// The embedding, of length 1.
     pub embedding: Vec<f32>,
 }
+
+/// What a failed request gets.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OllamaError {
+    /// Message for people.
+    pub error: String,
+}

@@ -26,7 +26,10 @@ use crate::openapi::ErrorBody;
         ("stream" = Option<bool>, Query, description = "Whether to return it as events"),
         ("starting_after" = Option<u64>, Query, description = "Number of the event after which to start"),
     ),
-    responses((status = 200, body = Response), (status = "4XX", body = ErrorBody))
+    responses(
+        (status = 200, content((Response = "application/json"), (serde_json::Value = "text/event-stream"))),
+        (status = "4XX", body = ErrorBody),
+    )
 )]
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
