@@ -40,7 +40,7 @@ impl ConstraintArgs {
 /// A schema is an object, and no file is called that way.
 fn json_schema(argument: &str) -> Result<Constraint> {
     let schema = if argument.trim_start().starts_with('{') {
-        serde_json::from_str(argument).context("--json-schema")?
+        serde_json::from_str(argument).context("--json-schema: the text is not JSON")?
     } else {
         let named = || format!("reading a JSON schema from {argument}");
         serde_json::from_str(&fs::read_to_string(argument).with_context(named)?).with_context(named)?

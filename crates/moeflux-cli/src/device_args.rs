@@ -59,8 +59,9 @@ impl fmt::Display for DeviceArg {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct DeviceArgs {
-    /// Device that computes: cpu, gpu (the first device of `moeflux devices`), gpu:N, or auto (the device that is expected to
-    /// be the fastest; `moeflux plan` compares them)
+    /// Device that computes: cpu, gpu (the first device of `moeflux devices`), gpu:N, or auto: the device that is expected to be
+    /// the fastest (`moeflux plan` compares them), but the CPU if --memory or --expert-budget is given, and the first GPU
+    /// if --gpu-memory is given
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceArg,
     /// GPU memory for weights, experts and states: a size such as 24G, or slots for a share of the experts such as 25%

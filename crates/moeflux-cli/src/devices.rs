@@ -104,6 +104,10 @@ impl JsonDevice {
         let unknown = || "unknown".to_owned();
         let memory = self.memory_bytes.map_or_else(unknown, |bytes| Bytes(bytes).to_string());
         let free = self.free_bytes.map_or_else(String::new, |bytes| format!(" ({} free)", Bytes(bytes)));
+        let subgroup = match self.subgroup {
+            (least, most) if least == most => most.to_string(),
+            (least, most) => format!("{least} to {most}"),
+        };
         let rate = |rate: f64| format!("{}/s", Bytes(rate as u64));
         let bandwidth = self.bandwidth_bytes_per_second.map_or_else(unknown, rate);
         let link = self.host_read_bytes_per_second.zip(self.host_copy_bytes_per_second);
@@ -111,14 +115,13 @@ impl JsonDevice {
             format!("\n       the host's memory read at {}, copied at {}", rate(read), rate(copied))
         });
         format!(
-            "{}  {} ({}, {}{what})\n       memory {memory}{free}, read at {bandwidth}, a binding of {} at most, subgroups of {} to {}{link}\n",
+            "{}  {} ({}, {}{what})\n       memory {memory}{free}, read at {bandwidth}, largest buffer binding {}, subgroup size {}{link}\n",
             self.device,
             self.name,
             self.api,
             self.driver,
             Bytes(self.binding_limit_bytes),
-            self.subgroup.0,
-            self.subgroup.1
+            subgroup
         )
     }
 }

@@ -20,9 +20,9 @@ const SCORED_AT_ONCE: usize = 64;
 #[derive(Args)]
 #[command(override_usage = "moeflux eval [OPTIONS] [MODEL] FILE")]
 pub(crate) struct EvalArgs {
-    /// The text, in UTF-8, after the model (a folder, a GGUF file or a name) if it is not the demo. Special tokens in
-    /// the text are recognised; none is added
-    #[arg(value_names = ["MODEL", "FILE"], num_args = 1..=2, required = true)]
+    /// Text, in UTF-8. A model (a folder, a GGUF file or a name) may stand before it [default: the demo in models/demo].
+    /// Special tokens in the text are recognised; none is added
+    #[arg(value_name = "[MODEL] FILE", num_args = 1..=2, required = true)]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
@@ -104,6 +104,12 @@ fn table(score: &Score) -> String {
 }
 
 fn read_tokens(path: &Path, engine: &Engine) -> Result<Vec<u32>> {
+    if path.is_dir() {
+        let path = path.display();
+        bail!(
+            "{path} is a folder: name a text, after the model if there is one, as in `moeflux eval {path} text.txt`"
+        );
+    }
     let text = fs::read_to_string(path).with_context(|| format!("reading the text {}", path.display()))?;
     let tokens = engine.model().tokenizer().encode(&text)?;
     if tokens.len() < 2 {

@@ -25,7 +25,7 @@ pub(crate) struct LogArgs {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Send spans of requests to the OpenTelemetry collector at this address, such as http://localhost:4318 (OTLP over
-    /// HTTP). Only for programs built with `--features otel`
+    /// HTTP). A program that was built without the default feature `otel` refuses it
     #[arg(long, global = true, value_name = "URL")]
     otel_endpoint: Option<String>,
 }

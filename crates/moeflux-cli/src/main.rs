@@ -127,8 +127,8 @@ Examples:
     Convert(convert::ConvertArgs),
     /// Check a model's files: a pack's checksums, other models' shards and known hashes
     #[command(after_help = "\
-In a folder from a hub, every shard must contain the tensors of the index and be as long as its header says, and each file
-must have the hash that a download recorded.
+In a folder from a hub, every shard must contain the tensors of the index and be as long as its header says, and each \
+file must have the hash that a download recorded.
 
 Examples:
   moeflux verify path/to/model
@@ -137,7 +137,7 @@ Examples:
     Verify(verify::VerifyArgs),
     /// Predict whether and how fast a model will run here, and what would help
     #[command(after_help = "\
-Measures disk and memory for about two seconds, and computes the expected speed from that.
+Runs each kind of operation on the model's weights a few times, measures the disk, and computes the expected speed from that.
 
 Examples:
   moeflux plan path/to/model
@@ -150,7 +150,7 @@ Examples:
     /// Measure speed, and check that streaming changes no bit
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Serve models over HTTP: OpenAI's and Anthropic's APIs, and a web page
+    /// Serve models over HTTP: OpenAI's, Anthropic's and Ollama's APIs, and a web page
     #[command(after_help = "\
 Examples:
   moeflux serve                                       the demo, at http://127.0.0.1:8080/
@@ -179,12 +179,15 @@ An interrupted download continues when the same command runs again. Set HF_TOKEN
 Examples:
   moeflux completions bash > ~/.local/share/bash-completion/completions/moeflux
   moeflux completions zsh > ~/.zfunc/_moeflux
-  moeflux completions fish > ~/.config/fish/completions/moeflux.fish")]
+  moeflux completions fish > ~/.config/fish/completions/moeflux.fish
+
+The folder of such a file must exist.")]
     Completions(completions::CompletionsArgs),
 }
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    without_desktop();
     moeflux::checkpoint::report_bus_errors();
     let run = |cli: Cli| {
         // A server that says nothing of its requests can't be run.
@@ -199,6 +202,16 @@ fn main() -> ExitCode {
             note(one_line(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Mesa's layer that orders GPUs asks the desktop which one it prefers, and complains on stderr where there is no desktop.
+/// Without it the order is ours, which does not look at the desktop.
+fn without_desktop() {
+    let is_set = |name| std::env::var_os(name).is_some();
+    if cfg!(unix) && !is_set("XDG_RUNTIME_DIR") && !is_set("MESA_VK_DEVICE_SELECT") {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct PlanArgs {
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Assume that experts are used as in this heat file, which `--warm` writes, instead of all alike
+    /// Assume that experts are used as in this heat file, which `--warm` writes, instead of equally often
     #[arg(long, value_name = "FILE", help_heading = "Memory")]
     heat: Option<PathBuf>,
     /// Print one JSON object
@@ -160,8 +160,8 @@ impl Plan {
             } = expected;
             writeln!(
                 text,
-                "{name:<9} {tokens_per_second:.2} tokens/s expected: a step of {tokens} computes {compute_seconds:.3} s, reads {} \
-                 in {read_seconds:.3} s, takes {seconds:.3} s",
+                "{name:<9} {tokens_per_second:.2} tokens/s expected: a step of {tokens} takes {seconds:.3} s, computing {compute_seconds:.3} s, \
+                 reading {} from the disk or host {read_seconds:.3} s",
                 Bytes(*read_bytes as u64)
             )?;
         }
@@ -179,7 +179,7 @@ impl Plan {
             let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
             writeln!(
                 text,
-                "{label:<9} {device}{name}: {decode_tokens_per_second:.2} tokens/s decoded, {prefill_tokens_per_second:.1} read, \
+                "{label:<9} {device}{name}: {decode_tokens_per_second:.2} tokens/s decode, {prefill_tokens_per_second:.1} tokens/s prefill, \
                  {:.0} % of the experts in its memory",
                 100.0 * expert_share
             )?;

@@ -35,6 +35,11 @@ impl PromptArgs {
         let (model, prompt) = match (self.first.as_deref(), self.second.as_deref()) {
             (Some(first), None) if !model.is_named() && self.is_model(first, model)? => (Some(first), None),
             (Some(first), None) => (None, Some(first)),
+            (Some(first), Some(_)) if model.locate(Path::new(first))?.is_none() => bail!(
+                "{} is neither a folder nor a GGUF file, and no pulled model: put a prompt of several words in quotes, \
+                 or name a model of `moeflux list`; `moeflux pull OWNER/NAME` downloads one",
+                first.display()
+            ),
             (model, prompt) => (model, prompt),
         };
         let text = self.text(prompt)?;

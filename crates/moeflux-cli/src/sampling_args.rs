@@ -59,7 +59,7 @@ pub(crate) struct SamplingArgs {
     /// Add VALUE to the logit of token ID; may be repeated
     #[arg(long, value_name = "ID=VALUE", value_parser = parse_logit_bias)]
     logit_bias: Vec<(u32, f32)>,
-    /// Seed of the sampler: the same seed gives the same text [default: random; --stats and --json print it]
+    /// Seed of the sampler: the same seed gives the same text [default: random; --stats prints it]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }

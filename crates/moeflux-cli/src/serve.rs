@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use moeflux::engine::{SchedulerOptions, Speculate};
-use moeflux_server::{App, Config, Limits, ModelSource, Server, TlsFiles};
+use moeflux_server::{App, Config, Limits, ModelSource, ServeError, Server, TlsFiles};
 
 pub(crate) use self::config_file::arguments;
 use crate::allocator;
@@ -178,11 +178,15 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         .build()
         .context("starting the threads for connections")?;
     let served = runtime.block_on(async {
+        // Before a model is read, which may take a while: the address may be another program's.
+        let server = Server::bind(Arc::clone(&app)).map_err(|error| match &error {
+            ServeError::Listen { .. } => anyhow!("{error}; --listen selects another address"),
+            _ => error.into(),
+        })?;
         // Nobody is to find out by asking that the one model can't be had.
         if only_one && let Err(failure) = app.model(None).await {
             bail!("{}", failure.message);
         }
-        let server = Server::bind(Arc::clone(&app))?;
         if !args.listen.ip().is_loopback() && args.api_key.is_empty() && args.api_keys_file.is_none() {
             note("warning: everyone who can reach this address can use the server; --api-keys-file requires a key");
         }

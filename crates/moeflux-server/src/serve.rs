@@ -39,7 +39,7 @@ pub struct Server {
 #[non_exhaustive]
 pub enum ServeError {
     /// The address can't be listened to.
-    #[error("cannot listen to {address}: {source}")]
+    #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
