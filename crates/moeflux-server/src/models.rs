@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use moeflux::Engine;
-use moeflux::chat::Format;
+use moeflux::chat::{ChatOptions, Format};
 use moeflux::experts::Counters;
 use moeflux::placement::needs;
-use moeflux::text::Tokenizer;
+use moeflux::text::{Message, Tokenizer};
+use serde_json::json;
 
 use crate::clock::unix_time;
 use crate::error::{Failure, FailureKind, shutting_down};
@@ -332,7 +333,13 @@ impl Models {
         let needs = needs(handle.model(), 1, 0).map_err(|error| unavailable(&error))?;
         let weights = needs.dense + if handle.experts().is_some() { 0 } else { needs.experts };
         let format = Format::of(handle.model().tokenizer());
-        facts.get_or_init(|| Facts::of(&handle, format, needs.dense + needs.experts));
+        let facts = facts.get_or_init(|| Facts::of(&handle, format, needs.dense + needs.experts));
+        if !facts.calls_tools && shows_tools(handle.model().tokenizer()) {
+            tracing::warn!(
+                model = source.name,
+                "how the model writes tool calls is not known: a call is part of the answer's text"
+            );
+        }
         tracing::info!(model = source.name, seconds = start.elapsed().as_secs_f64(), "model loaded");
         Ok(Loaded {
             name: source.name.clone(),
@@ -357,6 +364,14 @@ impl Models {
             }
         }
     }
+}
+
+/// Whether the model's template shows it the tools of a request.
+fn shows_tools(tokenizer: &Tokenizer) -> bool {
+    const NAME: &str = "tool_of_nobody";
+    let tool = json!({ "type": "function", "function": { "name": NAME, "description": "", "parameters": { "type": "object" } } });
+    let options = ChatOptions { tools: vec![tool], ..ChatOptions::default() };
+    options.prompt(tokenizer, &[Message::new("user", "Hello")]).is_ok_and(|prompt| prompt.contains(NAME))
 }
 
 impl Facts {
