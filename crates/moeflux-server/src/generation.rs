@@ -29,19 +29,8 @@ pub struct ChatInput {
     pub constraint: Option<Constraint>,
     /// Most tokens of thoughts.
     pub reasoning_budget: Option<usize>,
-    /// The beginning of the answer, which the model continues.
-    pub prefill: Option<Prefill>,
     /// How to choose tokens, how many, and what to tell of them.
     pub controls: Controls,
-}
-
-/// The beginning of an answer, from a conversation whose last message is the assistant's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Prefill {
-    /// Its text.
-    pub text: String,
-    /// The thoughts before it; empty if there are none.
-    pub reasoning: String,
 }
 
 /// A text to go on with.

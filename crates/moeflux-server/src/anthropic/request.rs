@@ -78,10 +78,10 @@ impl CountTokensRequest {
                 parallel_tool_calls,
                 enable_thinking: Some(enable_thinking),
                 template_variables,
+                prefill,
             },
             constraint: format.map(|OutputFormat::JsonSchema { schema }| Constraint::JsonSchema(schema)),
             reasoning_budget,
-            prefill,
             ..ChatInput::default()
         })
     }

@@ -2,13 +2,13 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use moeflux::chat::{ChatError, ChatOptions, Format, Parser};
+use moeflux::chat::{ChatError, Format, Parser};
 use moeflux::text::Tokenizer;
 use moeflux::{CancelToken, GenerateRequest, SamplingOptions};
 
 use super::run::{Generation, Telling};
 use super::stops::Stops;
-use super::{ChatInput, Controls, Prefill, Prompt, TextInput};
+use super::{ChatInput, Controls, Prompt, TextInput};
 use crate::error::{Failure, from_chat, from_error, from_submit};
 use crate::limits::Limits;
 use crate::models::Lease;
@@ -21,13 +21,14 @@ const MARKS: usize = 4;
 /// Starts a chat.
 pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Generation, Failure> {
     let limits = limits.clone();
-    let is_constrained = input.constraint.is_some() || input.options.tool_choice.is_required();
+    // Calls meet their tools' schemas wherever there may be any.
+    let is_constrained = input.constraint.is_some() || input.options.offers_tools();
     let size = if is_constrained { Size::Slow } else { Size::OfBody };
     let share = work::share();
     work::run(size, move |cancel| {
         let prompt = chat_prompt(&model, &input)?;
         let tokens = encode(&model, &prompt, cancel)?;
-        let ChatInput { options, constraint, controls, reasoning_budget, prefill, .. } = input;
+        let ChatInput { options, constraint, controls, reasoning_budget, .. } = input;
         let format = model.format();
         let constraint = options
             .constraint(model.tokenizer(), format, &prompt, constraint)
@@ -38,22 +39,10 @@ pub async fn chat(model: Lease, limits: &Limits, input: ChatInput) -> Result<Gen
         // The engine's text has thoughts and markup, in which stop texts mean nothing.
         let stop = std::mem::take(&mut request.stop);
         let min_tokens = request.min_tokens;
-        let parser = || {
-            let mut parser = options.parser(format, &prompt);
-            // The header or marker of what the prompt ends in.
-            match &prefill {
-                Some(prefill) if format == Format::Harmony && !prefill.text.is_empty() => {
-                    drop(parser.push(FINAL));
-                }
-                Some(prefill) if format != Format::Harmony && prefill.text.is_empty() => {
-                    drop(parser.push("<think>\n"));
-                }
-                _ => {}
-            }
-            parser
-        };
         let stops = || Stops::new(stop.clone(), min_tokens);
-        submit(model, request, &controls, share, &limits, Telling::Text, &|| (parser(), stops()))
+        submit(model, request, &controls, share, &limits, Telling::Text, &|| {
+            (options.parser(format, &prompt), stops())
+        })
     })
     .await
 }
@@ -84,62 +73,11 @@ pub async fn text(model: Lease, limits: &Limits, input: TextInput) -> Result<Gen
 
 /// The prompt that the model's template makes of a chat. It takes a while: not for a thread that serves connections.
 pub fn chat_prompt(model: &Lease, input: &ChatInput) -> Result<String, Failure> {
-    let (options, tokenizer) = (&input.options, model.tokenizer());
-    let rendered = match &input.prefill {
-        None => options.prompt(tokenizer, &input.messages),
-        Some(prefill) => {
-            // The answer has begun: thinking is over, unless the thoughts are what has begun.
-            let enable_thinking = Some(!prefill.reasoning.is_empty());
-            let options = ChatOptions { enable_thinking, ..options.clone() };
-            let rendered = options.prompt(tokenizer, &input.messages);
-            rendered.map(|prompt| continued(prompt, model.format(), tokenizer, prefill))
-        }
-    };
+    let rendered = input.options.prompt(model.tokenizer(), &input.messages);
     rendered.map_err(|error| match &error {
         ChatError::Engine(error) => Failure { param: Some("messages".to_owned()), ..from_error(error) },
         error => from_chat(error),
     })
-}
-
-/// Header of the message of gpt-oss that has the answer.
-const FINAL: &str = "<|channel|>final<|message|>";
-
-/// The prompt with the beginning of the answer.
-fn continued(mut prompt: String, format: Format, tokenizer: &Tokenizer, prefill: &Prefill) -> String {
-    const OPEN: &str = "<think>";
-    const CLOSE: &str = "\n</think>\n\n";
-    let Prefill { text, reasoning } = prefill;
-    match format {
-        Format::Harmony => {
-            if !reasoning.is_empty() {
-                prompt.extend([
-                    "<|channel|>analysis<|message|>",
-                    reasoning.as_str(),
-                    "<|end|><|start|>assistant",
-                ]);
-            }
-            if !text.is_empty() {
-                prompt += FINAL;
-            }
-        }
-        Format::Plain => {}
-        _ => {
-            let is_open = prompt.trim_end().ends_with(OPEN);
-            if !reasoning.is_empty() && (is_open || tokenizer.id(OPEN).is_some()) {
-                if !is_open {
-                    prompt += "<think>\n";
-                }
-                prompt += reasoning;
-                if !text.is_empty() {
-                    prompt += CLOSE;
-                }
-            } else if is_open && !text.is_empty() {
-                prompt.truncate(prompt.trim_end().len());
-                prompt += CLOSE;
-            }
-        }
-    }
-    prompt + text
 }
 
 /// The tokens of a text, unless there are more than the model's context holds.

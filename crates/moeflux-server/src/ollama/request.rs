@@ -97,11 +97,11 @@ impl Asked {
                 tools,
                 enable_thinking: self.enable_thinking,
                 template_variables: self.variables,
+                prefill,
                 ..ChatOptions::default()
             },
             constraint: self.constraint,
             controls: self.controls,
-            prefill,
             ..ChatInput::default()
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeflux::chat::ChatOptions;
+use moeflux::chat::{ChatOptions, Prefill};
 use moeflux::sampling::Constraint;
 use moeflux::text::{Content, Message};
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use super::tools::{custom_arguments, tool_choice, tools};
 use super::types::{ChatCompletionRequest, CompletionRequest, StreamOptions};
 use crate::error::Failure;
 use crate::fields::{CHAT, NONE, SAMPLING, ignore};
-use crate::generation::{ChatInput, Controls, Prefill};
+use crate::generation::{ChatInput, Controls};
 
 /// Both requests name the fields about sampling alike.
 macro_rules! controls {
@@ -84,13 +84,13 @@ impl ChatCompletionRequest {
         Ok(ChatInput {
             messages,
             customs,
-            prefill,
             options: ChatOptions {
                 tools,
                 tool_choice,
                 parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
                 enable_thinking,
                 template_variables: variables,
+                prefill,
             },
             constraint,
             reasoning_budget: self.reasoning_budget,

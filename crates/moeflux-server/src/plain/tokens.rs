@@ -177,9 +177,9 @@ pub async fn apply_template(
             tools: functions,
             enable_thinking: request.enable_thinking,
             template_variables: request.chat_template_kwargs.unwrap_or_default(),
+            prefill,
             ..ChatOptions::default()
         },
-        prefill,
         ..ChatInput::default()
     };
     work::run(Size::OfBody, move |_| Ok(JsonAnswer(Rendered { prompt: chat_prompt(&model, &input)? }))).await

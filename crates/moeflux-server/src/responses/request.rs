@@ -77,6 +77,7 @@ impl ResponsesRequest {
                 parallel_tool_calls,
                 enable_thinking,
                 template_variables: variables,
+                ..ChatOptions::default()
             },
             constraint,
             customs: customs.clone(),

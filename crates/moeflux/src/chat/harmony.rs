@@ -12,6 +12,8 @@ pub(super) const CHANNEL: &str = "<|channel|>";
 pub(super) const CONSTRAIN: &str = "<|constrain|>";
 pub(super) const MESSAGE: &str = "<|message|>";
 pub(super) const END: &str = "<|end|>";
+/// The header of the message that has the answer.
+pub(super) const FINAL: &str = "<|channel|>final<|message|>";
 /// What ends a message. That another begins ends it too.
 const ENDS: [&str; 5] = [END, "<|call|>", "<|return|>", START, CHANNEL];
 /// How a header begins, after the prompt or after another message.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::tools::{self, Tools};
-use super::{ChatError, Format, Parser, constraint};
+use super::{ChatError, Format, Parser, Prefill, constraint};
 use crate::sampling::Constraint;
 use crate::text::{ChatRequest, Message, Tokenizer};
 
@@ -20,6 +20,8 @@ pub struct ChatOptions {
     pub enable_thinking: Option<bool>,
     /// More variables for the template, such as `reasoning_effort`.
     pub template_variables: Map<String, Value>,
+    /// The beginning of the answer, which the model continues. It decides whether to think: not after its text has begun.
+    pub prefill: Option<Prefill>,
 }
 
 /// Which tools may or must be called.
@@ -45,12 +47,13 @@ impl Default for ChatOptions {
             parallel_tool_calls: true,
             enable_thinking: None,
             template_variables: Map::new(),
+            prefill: None,
         }
     }
 }
 
 impl ChatOptions {
-    /// The prompt that a model's chat template makes of a conversation, up to where the answer begins.
+    /// The prompt that a model's chat template makes of a conversation, up to where the answer begins or is to be continued.
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<String, ChatError> {
         if messages.is_empty() {
             return Err(ChatError::NoMessages);
@@ -59,14 +62,19 @@ impl ChatOptions {
         if let Some(index) = tools.iter().position(|tool| tools::name(tool).is_none()) {
             return Err(ChatError::Tool { index, found: tools[index].to_string() });
         }
-        Ok(tokenizer.render_chat(&ChatRequest {
+        let thinks = self.prefill.as_ref().map(|prefill| !prefill.reasoning.is_empty());
+        let prompt = tokenizer.render_chat(&ChatRequest {
             messages,
             tools: (!tools.is_empty()).then_some(tools),
             add_generation_prompt: true,
-            enable_thinking: self.enable_thinking,
+            enable_thinking: thinks.or(self.enable_thinking),
             extra: self.template_variables.clone(),
             now: None,
-        })?)
+        })?;
+        Ok(match &self.prefill {
+            None => prompt,
+            Some(prefill) => prefill.append(prompt, Format::of(tokenizer), tokenizer),
+        })
     }
 
     /// The constraint of the answer to `prompt`: the calls that `tool_choice` requires, in the model's format, else calls or
@@ -109,7 +117,17 @@ impl ChatOptions {
 
     /// A parser of the answer to a prompt of [`prompt`](Self::prompt).
     pub fn parser(&self, format: Format, prompt: &str) -> Parser {
-        Parser::new(format, self.offered(), prompt)
+        let mut parser = Parser::new(format, self.offered(), prompt);
+        if let Some(prefill) = &self.prefill {
+            // It belongs to what has begun: it is no part of the continuation.
+            drop(parser.push(&prefill.header(format, prompt)));
+        }
+        parser
+    }
+
+    /// Whether an answer may call a tool.
+    pub fn offers_tools(&self) -> bool {
+        !self.offered().is_empty()
     }
 
     /// The tools that the model is shown.

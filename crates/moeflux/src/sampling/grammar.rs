@@ -46,11 +46,11 @@ const AT_ONCE: usize = 2;
 /// Compiled constraints that are kept.
 const KEPT: usize = 32;
 /// Time that compiling may take.
-const TIME: Duration = Duration::from_secs(10);
+pub(super) const TIME: Duration = Duration::from_secs(10);
 /// How often to look whether whoever asked has gone.
 const LOOK: Duration = Duration::from_millis(10);
 /// Stack of a compilation. What passes the [limits](ConstraintLimits) needs a twentieth of it.
-const STACK: usize = 64 << 20;
+pub(super) const STACK: usize = 64 << 20;
 
 impl fmt::Debug for GrammarCompiler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -342,33 +342,6 @@ fn with_whitespace(schema: Value) -> Result<Value, String> {
     };
     schema.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": WHITESPACE }));
     Ok(Value::Object(schema))
-}
-
-/// Whether each of these schemas can be compiled.
-pub(crate) fn can_compile(schemas: Vec<Value>) -> Vec<bool> {
-    let count = schemas.len();
-    let (reply, answer) = mpsc::sync_channel(1);
-    let check = move || {
-        let environment = ApproximateTokEnv::single_byte_env();
-        let Ok(mut factory) = ParserFactory::new_simple(&environment) else { return };
-        factory.quiet();
-        let compiles = |schema: Value| {
-            let limits = ConstraintLimits::default();
-            Constraint::JsonSchema(schema.clone()).measure(&limits).is_ok()
-                && catch_unwind(AssertUnwindSafe(|| {
-                    let grammar = TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema));
-                    factory.create_parser(grammar).is_ok()
-                }))
-                .unwrap_or(false)
-        };
-        // Who has waited too long is gone.
-        drop(reply.send(schemas.into_iter().map(compiles).collect()));
-    };
-    let answer = match background::spawn("moeflux-schemas", STACK, check) {
-        Ok(_) => answer.recv_timeout(TIME).ok(),
-        Err(_) => None,
-    };
-    answer.unwrap_or_else(|| vec![false; count])
 }
 
 /// What llguidance knows of a tokenizer.

@@ -13,6 +13,8 @@
 //!
 //! Log-probabilities are of the model's own distribution, before all of that.
 
+#[cfg(feature = "grammar")]
+mod compilable;
 mod constraint;
 mod cost;
 mod dry;
@@ -31,9 +33,12 @@ mod sampler;
 mod token_set;
 mod truncation;
 
+#[cfg(feature = "grammar")]
+pub(crate) use compilable::can_compile;
 pub use constraint::{Constraint, ConstraintError};
 pub use cost::ConstraintLimits;
 pub use error::{RolesError, SamplingError};
+#[cfg(not(feature = "grammar"))]
 pub(crate) use grammar::can_compile;
 pub use grammar::{Grammar, GrammarCompiler};
 pub use log_softmax::{LogSoftmax, MAX_TOP_LOGPROBS, TokenLogprob};

@@ -1,30 +1,12 @@
 //! Which format a model has, told from its template, and the grammars that force calls in it: what a grammar lets through
 //! the parser reads, and nothing else gets through.
 
-use std::path::PathBuf;
-
 use moeflux::chat::{ChatOptions, Delta, Format, Parser, Syntax, ToolChoice};
 use moeflux::sampling::{Constraint, GrammarCompiler};
 use moeflux::text::Tokenizer;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::common::root;
-
-fn demo() -> PathBuf {
-    root().join("models/demo")
-}
-
-/// The demo's tokenizer with another template.
-fn with_template(template: &str) -> (TempDir, Tokenizer) {
-    let folder = tempfile::tempdir().unwrap();
-    for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
-        std::fs::copy(demo().join(file), folder.path().join(file)).unwrap();
-    }
-    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
-    let tokenizer = Tokenizer::open(folder.path()).unwrap();
-    (folder, tokenizer)
-}
+use super::{demo, with_template};
 
 /// A template that writes calls as given, where `name` and `arguments` are those of a call.
 fn template(before: &str, call: &str, after: &str) -> String {
