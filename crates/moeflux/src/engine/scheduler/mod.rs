@@ -94,6 +94,8 @@ pub(super) struct Plan {
 
 /// Time that a sequence runs before another that waits may take its place.
 const TIME_SLICE: Duration = Duration::from_millis(400);
+/// The same where the other has not begun, and the sequence has its first token: a first token is waited for most.
+const FIRST_SLICE: Duration = Duration::from_millis(100);
 /// A waiting request counts as one of a higher priority after each such time, so that none waits for ever.
 const AGING: Duration = Duration::from_secs(10);
 
@@ -267,8 +269,9 @@ impl Planner<'_> {
             let (time, steps) = request.slice;
             let (running, running_of_other) = (running_of(request.share), running_of(other.share));
             let is_equal = request.share == other.share || running == running_of_other;
+            let gives_way = request.stage == Stage::Decode && other.preempted.is_none();
             steps > 0
-                && time >= TIME_SLICE
+                && time >= if gives_way { FIRST_SLICE } else { TIME_SLICE }
                 && request.can_preempt
                 && (running > running_of_other || is_equal && request.rank() <= other.rank())
         });

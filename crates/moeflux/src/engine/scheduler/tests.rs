@@ -67,7 +67,7 @@ fn callers_get_equal_shares() {
 fn a_time_slice_makes_place() {
     let after =
         |millis, steps| RequestView { slice: (Duration::from_millis(millis), steps), ..view(Stage::Decode) };
-    let waiting = view(Stage::Waiting);
+    let waiting = RequestView { preempted: Some(Duration::from_secs(1)), ..view(Stage::Waiting) };
     // Neither before the slice is over nor before a step was made.
     for running in [after(399, 9), after(900, 0)] {
         let plan = schedule(&[running, running, waiting], &LIMITS);
@@ -76,6 +76,12 @@ fn a_time_slice_makes_place() {
     let plan = schedule(&[after(500, 9), after(600, 9), waiting], &LIMITS);
     assert_eq!((plan.preempt, plan.admit, plan.sliced), (vec![1], vec![2], 1));
     assert_eq!(plan.rows, [1, 0, 64]);
+    // One that has not begun waits less, but not for one whose prompt is still read.
+    let new = view(Stage::Waiting);
+    assert_eq!(schedule(&[after(99, 9), after(99, 9), new], &LIMITS).preempt, [0; 0]);
+    assert_eq!(schedule(&[after(100, 9), after(101, 9), new], &LIMITS).preempt, [1]);
+    let reading = RequestView { stage: Stage::Prefill, prompt_left: 100, ..after(399, 9) };
+    assert_eq!(schedule(&[reading, reading, new], &LIMITS).preempt, [0; 0]);
     // A higher priority keeps its place, but not against a caller that has nothing.
     let high = RequestView { priority: 9, ..after(500, 9) };
     assert_eq!(schedule(&[high, high, waiting], &LIMITS).preempt, [0; 0]);
