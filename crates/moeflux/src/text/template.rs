@@ -6,6 +6,7 @@ mod context;
 mod dialect;
 mod environment;
 mod files;
+mod filters;
 mod history;
 mod json;
 mod methods;

@@ -295,6 +295,11 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<(), Error> {
         }
         _ => bytes,
     };
+    sized(bytes)
+}
+
+/// Checks the size of a value that is about to be made.
+pub(super) fn sized(bytes: usize) -> Result<(), Error> {
     if bytes > VALUE { Err(exceeded("bytes of a value", VALUE as u64)) } else { made(bytes as u64) }
 }
 

@@ -4,6 +4,8 @@
 //!   same output, scope and whitespace control.
 //! - What grows is checked: see [`bounds`](super::bounds). What `set` keeps and what a slice takes goes through a filter, and so
 //!   do both sides of `~`, `+` and `*`, the left side of comparisons and the right side of `in`; a loop begins with a call.
+//! - `{% set _ = a.b.append(x) %}` and `{% set x = a.b.pop(0) %}` of a namespace's list set the list anew, because lists do not
+//!   change here. Other calls that change something are errors, as they are in the sandbox of `transformers`.
 //! - Slices with a step, `x[a:b:c]`, become calls of the method [`SLICE`], because the engine's own go wrong
 //!   where they run backwards to index 0, and panic on empty strings.
 
@@ -21,6 +23,10 @@ pub(super) fn translate(source: &str) -> String {
         result.push_str(text);
         let (tag, after) = tag.split_at(tag_length(tag));
         rest = after;
+        if let Some(changed) = changed_list(tag) {
+            result.push_str(&translate(&changed));
+            continue;
+        }
         match words(tag)[..] {
             ["generation"] => result.push_str(&tag.replace("generation", "with")),
             ["endgeneration"] => result.push_str(&tag.replace("endgeneration", "endwith")),
@@ -54,6 +60,32 @@ pub(super) fn translate(source: &str) -> String {
 fn words(tag: &str) -> Vec<&str> {
     let inner = tag.strip_prefix("{%").and_then(|tag| tag.strip_suffix("%}")).unwrap_or("");
     inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).split_whitespace().collect()
+}
+
+/// The tags that change a namespace's list as this one would: `append`, or `pop` of the first or last item.
+fn changed_list(tag: &str) -> Option<String> {
+    let open = if tag.starts_with("{%-") || tag.starts_with("{%+") { 3 } else { 2 };
+    let close = tag.len() - end_length(tag);
+    let (target, call) = tag.get(open..close)?.trim().strip_prefix("set ")?.split_once('=')?;
+    let (target, call) = (target.trim(), call.trim());
+    let at = call.find('(')?;
+    let (list, method) = call[..at].rsplit_once('.')?;
+    let (space, name) = list.split_once('.')?;
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(is_of_word);
+    if !is_name(space) || !is_name(name) || group_end(call, at) != Some(call.len()) {
+        return None;
+    }
+    let argument = call[at + 1..call.len() - 1].trim();
+    let (open, close) = (&tag[..open], &tag[close..]);
+    let (item, others) = match (method, argument) {
+        ("append", _) if target == "_" => {
+            return Some(format!("{open} set {list} = {list} + [{argument}] {close}"));
+        }
+        ("pop", "0") => ("[0]", "[1:]"),
+        ("pop", "" | "-1") => ("[-1]", "[:-1]"),
+        _ => return None,
+    };
+    Some(format!("{open} set {target} = {list}{item} %}}{{% set {list} = {list}{others} {close}"))
 }
 
 /// Length of the comment, expression or block at the start of `source`, or 1 if the brace opens none.
@@ -154,7 +186,7 @@ fn bound_operators(tag: &str, is_loop: bool) -> String {
         let left = tag[..at].trim_end();
         let right = |length: usize| operand_end(tag, at + length, end);
         match character {
-            '~' | '+' if ends_a_value(left) => {
+            '~' | '+' if ends_a_value(left) && !is_in_number(&tag[..at], next) => {
                 let name = if character == '~' { bounds::JOINED } else { bounds::ADDED };
                 let Some(right) = right(1) else { continue };
                 filters.extend([(left.len(), name), (right, name)]);
@@ -218,6 +250,37 @@ fn is_of_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
+/// Whether a sign between these belongs to a number, such as that of `1e+7`.
+fn is_in_number(before: &str, next: Option<char>) -> bool {
+    let number =
+        &before[before.trim_end_matches(|character: char| is_of_word(character) || character == '.').len()..];
+    let digits = number.strip_suffix(['e', 'E']).unwrap_or_default();
+    digits.starts_with(|character: char| character.is_ascii_digit())
+        && digits.chars().all(|character| character.is_ascii_digit() || matches!(character, '.' | '_'))
+        && next.is_some_and(|character| character.is_ascii_digit())
+}
+
+/// Where the number ends that begins here, with its fraction and exponent.
+fn number_end(tag: &str, start: usize) -> usize {
+    let digits = |at: usize| {
+        at + tag[at..]
+            .find(|character: char| !character.is_ascii_digit() && character != '_')
+            .unwrap_or(tag.len() - at)
+    };
+    let begins = |at: usize| tag[at..].starts_with(|character: char| character.is_ascii_digit());
+    let mut end = digits(start);
+    if tag[end..].starts_with('.') && begins(end + 1) {
+        end = digits(end + 1);
+    }
+    if tag[end..].starts_with(['e', 'E']) {
+        let sign = usize::from(tag[end + 1..].starts_with(['+', '-']));
+        if begins(end + 1 + sign) {
+            end = digits(end + 1 + sign);
+        }
+    }
+    end
+}
+
 /// Whether a value ends here, and not a word after which an operator has one operand.
 fn ends_a_value(before: &str) -> bool {
     if before.ends_with([')', ']', '}', '\'', '"']) {
@@ -241,6 +304,7 @@ fn operand_end(tag: &str, start: usize, end: usize) -> Option<usize> {
     at = match inner[at..].chars().next()? {
         '(' | '[' | '{' => group_end(inner, at)?,
         quote @ ('\'' | '"') => text_end(inner, at, quote)?,
+        character if character.is_ascii_digit() => word(at).max(number_end(inner, at)),
         character if is_of_word(character) => word(at),
         _ => return None,
     };

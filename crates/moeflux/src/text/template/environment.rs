@@ -1,9 +1,11 @@
 //! The template engine, set up to behave as Jinja2 does under `transformers`.
 //!
-//! Known differences that are errors here: `'%s' % x` (the filter `format` is there), `+x`,
-//! and the filters and methods that chat templates have no use for (`wordcount`, `str.center`, `str.encode`).
+//! Known differences that are errors here: `'%s' % x` (the filter `format` is there), `+x`, tuples without parentheses,
+//! `varargs` and `kwargs` of macros, `cycler`, `joiner`, methods that change a list or a dictionary (but for those of
+//! [`dialect`]), and the filters and methods that chat templates have no use for (`striptags`, `str.encode`).
 //! Differences in the text: floats with an exponent inside a list that is printed as a whole (`1e-7` for
-//! `1e-07`), and looping over none, which is an error in Jinja2 and no iteration here.
+//! `1e-07`) or joined with `~` (`0.0000001`), `safe` makes nothing escape what is added to it, and looping over none, which is
+//! an error in Jinja2 and no iteration here.
 
 use std::fmt::Write;
 
@@ -12,7 +14,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
-use super::{bounds, dialect, json, methods};
+use super::{bounds, dialect, filters, json, methods};
 
 /// The name under which [`compile`] stores the template.
 pub(super) const NAME: &str = "chat_template";
@@ -36,12 +38,14 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, Error> {
         }
     });
     bounds::install(&mut environment);
+    filters::install(&mut environment);
     environment.add_filter("tojson", to_json);
     environment.add_filter("string", to_string);
     environment.add_filter("length", length);
     environment.add_filter("count", length);
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_iterable);
+    environment.add_test("callable", is_callable);
     environment.add_function("raise_exception", raise_exception);
     environment.add_template_owned(NAME, dialect::translate(source))?;
     Ok(environment)
@@ -108,7 +112,8 @@ fn separators(pair: Vec<String>) -> Result<(String, String), Error> {
     Ok((item, key))
 }
 
-fn to_string(value: &Value) -> Result<String, Error> {
+/// A value as text, as Python writes it.
+pub(super) fn to_string(value: &Value) -> Result<String, Error> {
     bounds::written(value)?;
     Ok(json::float(value).map_or_else(|| value.to_string(), json::float_repr))
 }
@@ -121,6 +126,11 @@ fn length(value: &Value) -> Result<usize, Error> {
 /// The engine iterates over none as if it were empty, which Python does not.
 fn is_iterable(value: &Value) -> bool {
     !value.is_none() && value.try_iter().is_ok()
+}
+
+/// Functions and macros; Jinja2's undefined value is one too.
+fn is_callable(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Undefined | ValueKind::Plain)
 }
 
 /// In Python strings and dictionaries have a length and items too, which is what Jinja2 asks for.

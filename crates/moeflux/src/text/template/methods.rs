@@ -75,10 +75,72 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
             let fill = String::from(fill.unwrap_or(' ')).repeat(padding(text, width)?);
             Value::from(if method == "ljust" { format!("{text}{fill}") } else { format!("{fill}{text}") })
         }
-        "index" => {
-            let (what,): (&str,) = from_args(args)?;
-            let at = text.find(what).ok_or_else(not_found)?;
-            Value::from(text[..at].chars().count())
+        "center" => {
+            let (wanted, fill): (usize, Option<char>) = from_args(args)?;
+            Value::from(centered(text, width(wanted)?, fill.unwrap_or(' ')))
+        }
+        "find" | "rfind" | "index" | "rindex" => {
+            let (what, from, to): (&str, Option<i64>, Option<i64>) = from_args(args)?;
+            let (before, part) = within(text, from, to);
+            let at = if method.starts_with('r') { part.rfind(what) } else { part.find(what) };
+            match at {
+                Some(at) => Value::from(before + part[..at].chars().count()),
+                None if method.ends_with("find") => Value::from(-1),
+                None => return Err(not_found()),
+            }
+        }
+        "count" => {
+            let (what, from, to): (&str, Option<i64>, Option<i64>) = from_args(args)?;
+            Value::from(within(text, from, to).1.matches(what).count())
+        }
+        "startswith" | "endswith" if args.len() > 1 => {
+            let (what, from, to): (&Value, Option<i64>, Option<i64>) = from_args(args)?;
+            let part = within(text, from, to).1;
+            let fits = |what: &str| {
+                if method == "startswith" { part.starts_with(what) } else { part.ends_with(what) }
+            };
+            Value::from(match what.as_str() {
+                Some(what) => fits(what),
+                None => what.try_iter()?.any(|what| what.as_str().is_some_and(fits)),
+            })
+        }
+        "casefold" => {
+            let () = from_args(args)?;
+            Value::from(text.to_lowercase().replace('ß', "ss"))
+        }
+        "swapcase" => {
+            let () = from_args(args)?;
+            let mut swapped = String::with_capacity(text.len());
+            for character in text.chars() {
+                if character.is_uppercase() {
+                    swapped.extend(character.to_lowercase());
+                } else {
+                    swapped.extend(character.to_uppercase());
+                }
+            }
+            Value::from(swapped)
+        }
+        "expandtabs" => {
+            let (size,): (Option<usize>,) = from_args(args)?;
+            let size = width(size.unwrap_or(8))?;
+            bounds::sized(text.matches('\t').count().saturating_mul(size).saturating_add(text.len()))?;
+            Value::from(expanded(text, size))
+        }
+        "splitlines" => {
+            let (with_ends, named): (Option<bool>, Kwargs) = from_args(args)?;
+            let with_ends = with_ends.or(named.get("keepends")?).unwrap_or(false);
+            named.assert_all_used()?;
+            lines(text, with_ends).into_iter().map(Value::from).collect()
+        }
+        "istitle" => {
+            let () = from_args(args)?;
+            Value::from(text.chars().any(char::is_alphabetic) && title(text) == text)
+        }
+        "isidentifier" => {
+            let () = from_args(args)?;
+            let is_of_name = |character: char| character.is_alphanumeric() || character == '_';
+            let begins = text.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_');
+            Value::from(begins && text.chars().all(is_of_name))
         }
         "isdecimal" => {
             let () = from_args(args)?;
@@ -197,12 +259,90 @@ fn title(text: &str) -> String {
     result
 }
 
-/// How many characters are missing to `width`, which is bounded because templates come from files.
-fn padding(text: &str, width: usize) -> Result<usize, Error> {
-    if width > 100_000 {
-        return Err(Error::new(ErrorKind::InvalidOperation, format!("a width of {width} is over 100000")));
+/// How many characters are missing to this width.
+fn padding(text: &str, wanted: usize) -> Result<usize, Error> {
+    Ok(width(wanted)?.saturating_sub(text.chars().count()))
+}
+
+/// A width, which is bounded because templates come from files.
+pub(super) fn width(wanted: usize) -> Result<usize, Error> {
+    if wanted > 100_000 {
+        return Err(Error::new(ErrorKind::InvalidOperation, format!("a width of {wanted} is over 100000")));
     }
-    Ok(width.saturating_sub(text.chars().count()))
+    Ok(wanted)
+}
+
+/// A text in the middle of so many characters. Of an odd number of missing ones, Python puts the greater half on the left if
+/// the width is odd too.
+pub(super) fn centered(text: &str, width: usize, fill: char) -> String {
+    let missing = width.saturating_sub(text.chars().count());
+    let left = missing / 2 + (missing & width & 1);
+    let fill = |count: usize| String::from(fill).repeat(count);
+    format!("{}{text}{}", fill(left), fill(missing - left))
+}
+
+/// The lines of a text, at each of the characters that end lines in Python.
+pub(super) fn lines(text: &str, with_ends: bool) -> Vec<&str> {
+    let ends_line = |character: char| {
+        matches!(
+            character,
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
+    };
+    let mut found = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let Some((at, end)) = rest.char_indices().find(|&(_, character)| ends_line(character)) else {
+            found.push(rest);
+            break;
+        };
+        let length = if rest[at..].starts_with("\r\n") { 2 } else { end.len_utf8() };
+        let (line, after) = rest.split_at(at + length);
+        found.push(if with_ends { line } else { &line[..at] });
+        rest = after;
+    }
+    found
+}
+
+/// The part of a text between two numbers of characters, which count from the end if they are negative, and how many
+/// characters are before it.
+fn within(text: &str, from: Option<i64>, to: Option<i64>) -> (usize, &str) {
+    if from.is_none() && to.is_none() {
+        return (0, text);
+    }
+    let length = text.chars().count();
+    let place = |bound: i64| {
+        let distance = usize::try_from(bound.unsigned_abs()).unwrap_or(usize::MAX);
+        if bound < 0 { length.saturating_sub(distance) } else { distance.min(length) }
+    };
+    let from = from.map_or(0, place);
+    let to = to.map_or(length, place).max(from);
+    let byte = |place: usize| text.char_indices().nth(place).map_or(text.len(), |(at, _)| at);
+    (from, &text[byte(from)..byte(to)])
+}
+
+/// Tabs as spaces up to the next multiple of `size` in their line.
+fn expanded(text: &str, size: usize) -> String {
+    let mut expanded = String::with_capacity(text.len());
+    let mut column = 0;
+    for character in text.chars() {
+        match character {
+            '\t' => {
+                let spaces = if size == 0 { 0 } else { size - column % size };
+                expanded.extend(std::iter::repeat_n(' ', spaces));
+                column += spaces;
+            }
+            '\n' | '\r' => {
+                expanded.push(character);
+                column = 0;
+            }
+            character => {
+                expanded.push(character);
+                column += 1;
+            }
+        }
+    }
+    expanded
 }
 
 fn not_found() -> Error {
