@@ -103,3 +103,70 @@ fn a_description_may_be_left_out() {
     let tools = [json!({"type": "function", "function": {"name": "f"}})];
     assert_eq!(rendered(source, json!([{"role": "user", "content": "x"}]), &tools), "// f");
 }
+
+#[test]
+fn no_content_is_what_earlier_turns_take_too() {
+    // The last message is written in another way than one before, as QwQ has it.
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' and not loop.last %}\
+                  {{ m.content.split('</think>')[-1] }}{% elif m.content %}{{ m.content }}{% endif %}\
+                  {% for c in m.tool_calls or [] %}<{{ c.function.name }}>{% endfor %}{% endfor %}";
+    let said = json!({"role": "assistant", "content": null, "tool_calls": [call("a", "f")]});
+    let user = json!({"role": "user", "content": "W?"});
+    let short = json!([user, said]);
+    let long = json!([user, said, {"role": "tool", "tool_call_id": "a", "content": "ok"}, user]);
+    assert_eq!(rendered(source, short, &[]), "[user]W?[assistant]<f>");
+    assert_eq!(rendered(source, long, &[]), "[user]W?[assistant]<f>[tool]ok[user]W?");
+}
+
+#[test]
+fn content_is_a_message_before_calls_that_it_would_hide() {
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.content is none %}{% for c in m.tool_calls %}\
+                  <{{ c.function.name }}>{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let said = json!({"role": "assistant", "content": "I look.", "tool_calls": [call("a", "f")]});
+    let conversation = json!([{"role": "user", "content": "W?"}, said, {"role": "tool", "tool_call_id": "a", "content": "ok"}]);
+    assert_eq!(rendered(source, conversation, &[]), "[user]W?[assistant]I look.[assistant]<f>[tool]ok");
+}
+
+#[test]
+fn content_is_a_part_of_reasoning_that_would_hide_it() {
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.tool_calls %}({{ m.reasoning_content or m.content }})\
+                  {% for c in m.tool_calls %}<{{ c.function.name }}>{% endfor %}{% else %}{{ m.content }}{% endif %}\
+                  {% endfor %}";
+    let said = json!({"role": "assistant", "content": "I look.", "reasoning_content": "Hm.", "tool_calls": [call("a", "f")]});
+    assert_eq!(
+        rendered(source, json!([{"role": "user", "content": "W?"}, said]), &[]),
+        "[user]W?[assistant](Hm.\n\nI look.)<f>",
+    );
+}
+
+#[test]
+fn parts_are_joined_for_roles_whose_contents_are_texts() {
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    // Results are printed as they are, or by their first part.
+    for result in ["{{ m.content }}", "{{ m.content if m.content is string else m.content[0].text }}"] {
+        let source = format!(
+            "{{% for m in messages %}}[{{{{ m.role }}}}]{{% if m.role == 'tool' %}}{result}{{% elif m.content is string %}}\
+             {{{{ m.content }}}}{{% else %}}{{% for p in m.content or [] %}}{{{{ p.text }}}};{{% endfor %}}{{% endif %}}{CALLS}{{% endfor %}}",
+        );
+        let conversation = json!([
+            {"role": "user", "content": parts}, {"role": "assistant", "content": null, "tool_calls": [call("a", "f")]},
+            {"role": "tool", "tool_call_id": "a", "content": parts},
+        ]);
+        assert_eq!(rendered(&source, conversation, &[]), "[user]a;b;[assistant]<f>[tool]a\nb", "{source}");
+    }
+}
+
+#[test]
+fn system_messages_that_would_be_left_out_are_of_the_next_turn() {
+    let source = "{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}\n{% elif m.role == 'assistant' %}\
+                  A: {{ m.content }}\n{% endif %}{% endfor %}";
+    let conversation = json!([
+        {"role": "system", "content": "A"}, {"role": "system", "content": "B"}, {"role": "user", "content": "1"},
+        {"role": "assistant", "content": "2"}, {"role": "system", "content": "C"}, {"role": "user", "content": "3"},
+    ]);
+    assert_eq!(rendered(source, conversation, &[]), "Q: A\n\nB\n\n1\nA: 2\nQ: C\n\n3\n");
+    let refuses = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}{% endfor %}";
+    let messages = messages(json!([{"role": "system", "content": "A"}, {"role": "user", "content": "1"}]));
+    let request = ChatRequest { messages: &messages, ..ChatRequest::default() };
+    assert!(ChatTemplate::new(refuses).unwrap().render(&request).is_err());
+}

@@ -1,5 +1,6 @@
 //! What form of messages a template can take, found by trying.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use chrono::NaiveDateTime;
@@ -17,7 +18,7 @@ const OTHER: &str = "q7other7q";
 /// The forms that a template wants messages in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Capabilities {
-    pub(super) content: ContentForm,
+    pub(super) contents: Contents,
     pub(super) arguments: ArgumentsForm,
     /// The content of an assistant's message that has none.
     pub(super) no_content: EmptyForm,
@@ -27,8 +28,10 @@ pub(super) struct Capabilities {
     pub(super) takes_blank: bool,
     /// Whether one message may have several calls; otherwise each call gets a message, followed by its result.
     pub(super) parallel_calls: bool,
-    /// Whether a message with calls may have both reasoning and content; otherwise the content is part of the reasoning.
+    /// Whether the content of a message with calls is shown beside reasoning; otherwise it is part of the reasoning.
     pub(super) reasons_beside_content: bool,
+    /// Whether calls are shown in a message that has content; otherwise the content is a message before them.
+    pub(super) calls_beside_content: bool,
     pub(super) systems: Systems,
 }
 
@@ -50,10 +53,33 @@ pub(super) enum EmptyForm {
 pub(super) struct Systems {
     /// Whether the template has a place for a system message at all.
     pub(super) one: bool,
+    /// Whether it leaves system messages out without a word.
+    pub(super) dropped: bool,
     /// Whether there may be several in front.
     pub(super) several: bool,
     /// Whether they may stand between other messages.
     pub(super) between: bool,
+}
+
+/// How the contents of messages are handed over, by their roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) system: ContentForm,
+    pub(super) user: ContentForm,
+    pub(super) assistant: ContentForm,
+    pub(super) tool: ContentForm,
+}
+
+impl Contents {
+    /// The form of a role; that of users for roles that are not known.
+    pub(super) fn of(self, role: &str) -> ContentForm {
+        match role {
+            "system" => self.system,
+            "assistant" => self.assistant,
+            "tool" => self.tool,
+            _ => self.user,
+        }
+    }
 }
 
 /// How the content of a message is handed over.
@@ -83,24 +109,40 @@ impl Capabilities {
         if let Err(error @ TextError::TemplateLimit { .. }) = first {
             return Err(error);
         }
-        let (content, arguments) = (content_form(environment), arguments_form(environment));
-        let calls = CallProbe { environment, form: content, arguments };
+        let user = content_form(
+            environment,
+            ContentForm::Text,
+            |content| json!([{"role": "user", "content": content}]),
+        );
+        let asks = json!({"role": "user", "content": in_form(user, "probe")});
+        let system =
+            content_form(environment, user, |content| json!([{"role": "system", "content": content}, asks]));
+        let assistant = content_form(
+            environment,
+            user,
+            |content| json!([asks, {"role": "assistant", "content": content}, asks]),
+        );
+        let contents = Contents { system, user, assistant, tool: ContentForm::Text };
+        let calls = CallProbe { environment, contents, arguments: arguments_form(environment) };
         let only_calls = calls.empty_form();
+        let tool = content_form(environment, user, |content| calls.with_result(only_calls, &content));
+        let contents = Contents { tool, ..contents };
+        let calls = CallProbe { contents, ..calls };
         let blank =
-            if content == ContentForm::Parts { json!([{"type": "text", "text": ""}]) } else { json!("") };
+            if assistant == ContentForm::Parts { json!([{"type": "text", "text": ""}]) } else { json!("") };
         Ok(Self {
-            content,
-            arguments,
-            no_content: empty_form(content, |empty| {
+            contents,
+            arguments: calls.arguments,
+            no_content: empty_form(assistant, |empty| {
                 let said = with_field(json!({"role": "assistant"}), empty.value());
-                let user = json!({"role": "user", "content": in_form(content, "probe")});
-                try_render(environment, &json!([user, said, user]))
+                try_render(environment, &json!([asks, said, asks])).into_iter().collect()
             }),
             only_calls,
-            takes_blank: calls.shown(Some(blank)).is_some() || calls.shown(only_calls.value()).is_none(),
+            takes_blank: calls.shown(Some(blank)).len() >= calls.shown(only_calls.value()).len(),
             parallel_calls: calls.parallel(only_calls),
-            reasons_beside_content: calls.reasons_beside_content(),
-            systems: systems(environment, content),
+            reasons_beside_content: calls.reasons_beside_content(only_calls),
+            calls_beside_content: calls.calls_beside_content(only_calls),
+            systems: systems(environment, contents),
         })
     }
 }
@@ -118,41 +160,49 @@ impl EmptyForm {
 }
 
 /// Conversations with tool calls.
+#[derive(Clone, Copy)]
 struct CallProbe<'e> {
     environment: &'e Environment<'static>,
-    form: ContentForm,
+    contents: Contents,
     arguments: ArgumentsForm,
 }
 
 impl CallProbe<'_> {
-    /// The prompt of a conversation in which a message calls [`NEEDLE`] and has this content, if the call is in it.
-    fn shown(&self, content: Option<Json>) -> Option<String> {
+    /// The prompts of conversations in which a message calls [`NEEDLE`] and has this content, as far as the call is in them:
+    /// templates write the last message in another way than one before.
+    fn shown(&self, content: Option<Json>) -> Vec<String> {
         let said = json!({"role": "assistant", "tool_calls": [self.call(NEEDLE, "probe0000")]});
         let said = with_field(said, content);
-        let user = json!({"role": "user", "content": in_form(self.form, "probe")});
-        let short = json!([user, said]);
-        let long = json!([user, said, result(NEEDLE, "probe0000")]);
-        let prompts =
-            [short, long].into_iter().filter_map(|messages| try_render(self.environment, &messages));
-        prompts.into_iter().find(|prompt| prompt.contains(NEEDLE))
+        let (asks, result) = (self.asks(), self.result(NEEDLE, "probe0000"));
+        let conversations =
+            [json!([asks, said]), json!([asks, said, result]), json!([asks, said, result, asks])];
+        let prompts = conversations.iter().filter_map(|messages| try_render(self.environment, messages));
+        prompts.filter(|prompt| prompt.contains(NEEDLE)).collect()
     }
 
-    /// The form of no content beside a call: the first that shows the call and adds no word for nothing.
+    /// The form of no content beside a call: of those that show the call in most conversations, the first that adds no word
+    /// for nothing.
     fn empty_form(&self) -> EmptyForm {
-        empty_form(self.form, |empty| self.shown(empty.value()))
+        empty_form(self.contents.assistant, |empty| self.shown(empty.value()))
+    }
+
+    /// A conversation in which a call's result has this content.
+    fn with_result(&self, empty: EmptyForm, content: &Json) -> Json {
+        let calls = json!({"role": "assistant", "tool_calls": [self.call("probe", "probe0000")]});
+        let result =
+            json!({"role": "tool", "content": content, "tool_call_id": "probe0000", "name": "probe"});
+        json!([self.asks(), with_field(calls, empty.value()), result])
     }
 
     /// Whether a message's second call is shown, or calls in turn are not shown either.
     fn parallel(&self, empty: EmptyForm) -> bool {
-        let user = json!({"role": "user", "content": in_form(self.form, "probe")});
+        let user = self.asks();
         let (first, second) = (self.call(NEEDLE, "probe0000"), self.call(OTHER, "probe0001"));
         let says = |calls: Json| with_field(json!({"role": "assistant", "tool_calls": calls}), empty.value());
-        let shows_both = |messages: Json| {
-            let prompt = try_render(self.environment, &messages);
-            prompt.is_some_and(|prompt| prompt.contains(NEEDLE) && prompt.contains(OTHER))
-        };
+        let shows_both = |messages: Json| self.shows_both(&messages);
         // Results without names, which could be mistaken for those of the calls.
-        let result = |id: &str| json!({"role": "tool", "content": "probe", "tool_call_id": id});
+        let content = in_form(self.contents.tool, "probe");
+        let result = |id: &str| json!({"role": "tool", "content": content, "tool_call_id": id});
         let (one, two) = (result("probe0000"), result("probe0001"));
         let both = says(json!([first, second]));
         shows_both(json!([user, both]))
@@ -160,18 +210,43 @@ impl CallProbe<'_> {
             || !shows_both(json!([user, says(json!([first])), one, says(json!([second])), two]))
     }
 
-    /// Whether a message with calls that has content and reasoning is rendered where one without reasoning is.
-    fn reasons_beside_content(&self) -> bool {
-        let (content, calls) = (in_form(self.form, "probe"), [self.call(NEEDLE, "probe0000")]);
-        let said = json!({"role": "assistant", "content": content, "tool_calls": calls});
-        let user = json!({"role": "user", "content": content});
-        let renders = |said: &Json| {
-            try_render(self.environment, &json!([user, said, result(NEEDLE, "probe0000")])).is_some()
+    /// Whether content beside calls is shown where there is reasoning too, or is not shown as a part of it either.
+    fn reasons_beside_content(&self, empty: EmptyForm) -> bool {
+        let shows = |content: Option<Json>, reasoning: &str| {
+            let said = json!({
+                "role": "assistant", "reasoning_content": reasoning, "thinking": reasoning,
+                "tool_calls": [self.call(NEEDLE, "probe0000")],
+            });
+            let said = with_field(said, content);
+            self.shows_both(&json!([self.asks(), said, self.result(NEEDLE, "probe0000")]))
         };
-        let mut reasoned = said.clone();
-        reasoned["reasoning_content"] = json!("probe");
-        reasoned["thinking"] = json!("probe");
-        renders(&reasoned) || !renders(&said)
+        shows(Some(in_form(self.contents.assistant, OTHER)), "probe") || !shows(empty.value(), OTHER)
+    }
+
+    /// Whether a call is shown beside content, or is not shown in a message after it either.
+    fn calls_beside_content(&self, empty: EmptyForm) -> bool {
+        let content = in_form(self.contents.assistant, OTHER);
+        let calls = json!({"role": "assistant", "tool_calls": [self.call(NEEDLE, "probe0000")]});
+        let (asks, result) = (self.asks(), self.result(NEEDLE, "probe0000"));
+        let apart = json!([
+            asks, {"role": "assistant", "content": content}, with_field(calls, empty.value()), result,
+        ]);
+        !self.shown(Some(content.clone())).is_empty() || !self.shows_both(&apart)
+    }
+
+    /// Whether a conversation is rendered with both words.
+    fn shows_both(&self, messages: &Json) -> bool {
+        let prompt = try_render(self.environment, messages);
+        prompt.is_some_and(|prompt| prompt.contains(NEEDLE) && prompt.contains(OTHER))
+    }
+
+    fn asks(&self) -> Json {
+        json!({"role": "user", "content": in_form(self.contents.user, "probe")})
+    }
+
+    fn result(&self, name: &str, id: &str) -> Json {
+        let content = in_form(self.contents.tool, "probe");
+        json!({"role": "tool", "content": content, "tool_call_id": id, "name": name})
     }
 
     fn call(&self, name: &str, id: &str) -> Json {
@@ -183,35 +258,36 @@ impl CallProbe<'_> {
     }
 }
 
-fn result(name: &str, id: &str) -> Json {
-    json!({"role": "tool", "content": "probe", "tool_call_id": id, "name": name})
-}
-
-/// The first form whose prompt has no more words for nothing (`None`, `null`) than that of any other form.
-fn empty_form(content: ContentForm, prompt: impl Fn(EmptyForm) -> Option<String>) -> EmptyForm {
+/// The form with the most prompts, and of those the first with the fewest words for nothing (`None`, `null`).
+fn empty_form(content: ContentForm, prompts: impl Fn(EmptyForm) -> Vec<String>) -> EmptyForm {
     let forms: &[EmptyForm] = match content {
         ContentForm::Parts => &[EmptyForm::Parts, EmptyForm::Text, EmptyForm::Null, EmptyForm::Absent],
         _ => &[EmptyForm::Null, EmptyForm::Text, EmptyForm::Absent],
     };
     let words =
-        |prompt: &str| ["None", "null"].iter().map(|word| prompt.matches(word).count()).sum::<usize>();
-    let counted: Vec<(usize, EmptyForm)> =
-        forms.iter().filter_map(|&form| Some((words(&prompt(form)?), form))).collect();
+        |prompt: &String| ["None", "null"].iter().map(|word| prompt.matches(word).count()).sum::<usize>();
+    let tried = forms.iter().map(|&form| (prompts(form), form)).filter(|(prompts, _)| !prompts.is_empty());
+    let counted: Vec<_> = tried
+        .map(|(prompts, form)| (Reverse(prompts.len()), prompts.iter().map(words).sum::<usize>(), form))
+        .collect();
     // The minimum that comes first.
-    counted.iter().min_by_key(|(count, _)| *count).map_or(EmptyForm::Text, |&(_, form)| form)
+    let best = counted.iter().min_by_key(|&&(prompts, words, _)| (prompts, words));
+    best.map_or(EmptyForm::Text, |&(_, _, form)| form)
 }
 
 /// Which system messages the template shows.
-fn systems(environment: &Environment, form: ContentForm) -> Systems {
-    let message = |role: &str, text: &str| json!({"role": role, "content": in_form(form, text)});
+fn systems(environment: &Environment, contents: Contents) -> Systems {
+    let message = |role: &str, text: &str| json!({"role": role, "content": in_form(contents.of(role), text)});
     let shows = |messages: Json, needles: &[&str]| {
         let prompt = try_render(environment, &messages);
         prompt.is_some_and(|prompt| needles.iter().all(|needle| prompt.contains(needle)))
     };
     let (first, second) = (message("system", NEEDLE), message("system", OTHER));
     let (user, said) = (message("user", "probe"), message("assistant", "probe"));
+    let one = shows(json!([first, user]), &[NEEDLE]);
     Systems {
-        one: shows(json!([first, user]), &[NEEDLE]),
+        one,
+        dropped: !one && shows(json!([first, message("user", OTHER)]), &[OTHER]),
         several: shows(json!([first, second, user]), &[NEEDLE, OTHER]),
         between: shows(json!([first, user, said, second, user]), &[NEEDLE, OTHER]),
     }
@@ -229,17 +305,30 @@ fn with_field(mut message: Json, content: Option<Json>) -> Json {
     message
 }
 
-fn content_form(environment: &Environment) -> ContentForm {
-    let shows = |content: Json| {
-        let prompt = try_render(environment, &json!([{"role": "user", "content": content}]));
-        // A template that prints the list as a whole shows the word in quotes.
-        prompt.is_some_and(|prompt| prompt.contains(NEEDLE) && !is_quoted(&prompt))
-    };
-    match (shows(json!(NEEDLE)), shows(json!([{"type": "text", "text": NEEDLE}]))) {
+/// The form of the content that a conversation is made of; `otherwise` if it is shown in none.
+fn content_form(
+    environment: &Environment,
+    otherwise: ContentForm,
+    conversation: impl Fn(Json) -> Json,
+) -> ContentForm {
+    let prompt = |content: Json| try_render(environment, &conversation(content));
+    let takes_text = prompt(json!(NEEDLE)).is_some_and(|prompt| prompt.contains(NEEDLE));
+    // Some templates take the first part alone, or print the list as a whole.
+    let parts = json!([{"type": "text", "text": NEEDLE}, {"type": "text", "text": OTHER}]);
+    let takes_parts = prompt(parts)
+        .is_some_and(|prompt| prompt.contains(NEEDLE) && prompt.contains(OTHER) && !prints_parts(&prompt));
+    match (takes_text, takes_parts) {
         (true, true) => ContentForm::Either,
         (false, true) => ContentForm::Parts,
-        _ => ContentForm::Text,
+        (true, false) => ContentForm::Text,
+        (false, false) => otherwise,
     }
+}
+
+/// Whether parts are printed as objects, in the notation of Python or JSON.
+fn prints_parts(prompt: &str) -> bool {
+    let before = prompt.split(NEEDLE).next().unwrap_or_default();
+    ["'text': '", "\"text\": \"", "\"text\":\""].iter().any(|notation| before.ends_with(notation))
 }
 
 fn arguments_form(environment: &Environment) -> ArgumentsForm {
@@ -267,10 +356,6 @@ fn arguments_form(environment: &Environment) -> ArgumentsForm {
     } else {
         ArgumentsForm::Object
     }
-}
-
-fn is_quoted(prompt: &str) -> bool {
-    prompt.split(NEEDLE).next().is_some_and(|before| before.ends_with(['\'', '"']))
 }
 
 fn try_render(environment: &Environment, messages: &Json) -> Option<String> {

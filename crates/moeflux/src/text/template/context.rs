@@ -72,7 +72,7 @@ fn prepare(index: usize, message: &Message, capabilities: Capabilities) -> Resul
 
 /// The content of a message in the form that the template takes; `None` leaves it out.
 fn content(index: usize, message: &Message, capabilities: Capabilities) -> Result<Option<Json>, TextError> {
-    let form = capabilities.content;
+    let form = capabilities.contents.of(&message.role);
     let only_calls = !message.tool_calls.is_empty();
     let content = match &message.content {
         Some(Content::Text(text)) if only_calls && text.is_empty() && !capabilities.takes_blank => None,

@@ -31,6 +31,9 @@ pub(super) fn arranged(messages: &[Message], capabilities: Capabilities, calls: 
     if !capabilities.reasons_beside_content && messages.iter().any(has_all_three) {
         messages = Cow::Owned(messages.iter().map(reasoning_joined).collect());
     }
+    if !capabilities.calls_beside_content && messages.iter().any(calls_and_says) {
+        messages = Cow::Owned(messages.iter().flat_map(calls_apart).collect());
+    }
     messages
 }
 
@@ -42,13 +45,14 @@ fn leading(messages: &[Message]) -> usize {
 fn needs_systems_folded(messages: &[Message], systems: Systems) -> bool {
     let front = leading(messages);
     let has_later = messages[front..].iter().any(|message| message.role == "system");
-    systems.one && (front > 1 && !systems.several || has_later && !systems.between)
+    systems.dropped && (front > 0 || has_later)
+        || systems.one && (front > 1 && !systems.several || has_later && !systems.between)
 }
 
 /// Joins the system messages in front, and moves later ones into the turn of the user beside them: what comes before keeps
-/// its tokens, so that a prefix cache finds them.
+/// its tokens, so that a prefix cache finds them. Where the template has a place for none, those in front are moved too.
 fn systems_folded(messages: &[Message], systems: Systems) -> Vec<Message> {
-    let (front, later) = messages.split_at(leading(messages));
+    let (front, later) = messages.split_at(if systems.one { leading(messages) } else { 0 });
     let mut arranged: Vec<Message> = Vec::with_capacity(messages.len());
     for message in front {
         match arranged.last_mut().filter(|_| !systems.several) {
@@ -170,6 +174,21 @@ fn reasoning_joined(message: &Message) -> Message {
     };
     let reasoning_content = Some(format!("{thoughts}\n\n{text}"));
     Message { content: None, reasoning_content, extra: unreasoned(message), ..message.clone() }
+}
+
+fn calls_and_says(message: &Message) -> bool {
+    !message.tool_calls.is_empty() && text(message).is_some()
+}
+
+/// A message whose content has become a message before its calls.
+fn calls_apart(message: &Message) -> Vec<Message> {
+    if !calls_and_says(message) {
+        return vec![message.clone()];
+    }
+    let says = Message { tool_calls: Vec::new(), ..message.clone() };
+    let calls =
+        Message { content: None, reasoning_content: None, extra: unreasoned(message), ..message.clone() };
+    vec![says, calls]
 }
 
 #[cfg(test)]
