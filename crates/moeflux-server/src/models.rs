@@ -77,8 +77,8 @@ pub(crate) struct Facts {
     pub(crate) bytes: u64,
     /// Whether it has a chat template.
     pub(crate) chats: bool,
-    /// Whether it is known how it writes tool calls.
-    pub(crate) calls_tools: bool,
+    /// The format in which it writes tool calls, if it is known.
+    pub(crate) call_format: Option<&'static str>,
     /// Whether it can write thoughts apart from its answer.
     pub(crate) thinks: bool,
 }
@@ -384,14 +384,14 @@ impl Facts {
             vocab_size: model.vocab_size(),
             bytes,
             chats: tokenizer.chat_template().is_some(),
-            calls_tools: !matches!(format, Format::Plain | Format::Thoughts),
+            call_format: format.calls(),
             thinks: has_marks && format != Format::Plain,
         }
     }
 
     /// Names of what it can do, as Ollama has them.
     pub(crate) fn capabilities(&self) -> Vec<&'static str> {
-        let more = [("tools", self.calls_tools), ("thinking", self.thinks)];
+        let more = [("tools", self.call_format.is_some()), ("thinking", self.thinks)];
         let more = more.into_iter().filter(|(_, has)| *has).map(|(name, _)| name);
         ["completion", "embedding"].into_iter().chain(more).collect()
     }

@@ -41,6 +41,8 @@ pub struct Model {
     pub max_model_len: Option<usize>,
     /// What the model can do: `completion`, `embedding`, `tools` where it is known how it writes calls, `thinking`.
     pub capabilities: Option<Vec<&'static str>>,
+    /// Format in which the model writes tool calls, such as `hermes`; null if it is not known.
+    pub call_format: Option<&'static str>,
 }
 
 /// The models in the form of Anthropic's API.
@@ -125,6 +127,7 @@ fn model(app: &App, index: usize, name: &str) -> Model {
         context_length,
         max_model_len: context_length,
         capabilities: facts.map(Facts::capabilities),
+        call_format: facts.and_then(|facts| facts.call_format),
     }
 }
 

@@ -91,6 +91,7 @@ async fn numbers_and_models_in_each_apis_form() {
         "{models}"
     );
     assert!(model["capabilities"].as_array().unwrap().contains(&json!("tools")), "{models}");
+    assert_eq!(model["call_format"], "qwen-xml", "{models}");
     let asked =
         Request::get("/v1/models").header("anthropic-version", "2023-06-01").body(Body::empty()).unwrap();
     let models = send(&server, asked).await.json();
