@@ -72,6 +72,10 @@ pub(super) fn calls_or_form(
 pub(super) fn lazy(format: Format, tokenizer: &Tokenizer, tools: &Tools, prompt: &str) -> Option<Constraint> {
     let Format::Tagged(syntax) = format else { return None };
     let row = formats::row(syntax);
+    // What the call itself begins with begins other text too, such as the brace of Llama's calls.
+    if row.around[0].is_empty() && row.opens[0].is_kept {
+        return None;
+    }
     let first = row.around.first().copied().filter(|mark| !mark.is_empty()).unwrap_or(row.opens[0].text);
     let trigger = tokenizer.id(first)?;
     let mut grammar = Grammar { is_lazy: true, ..Grammar::new(tokenizer) };
@@ -226,18 +230,24 @@ impl<'t> Grammar<'t> {
             }
             Body::Tags(tags) => self.tags(row, tags, tool),
             Body::Python => {
-                let mut keys = Vec::new();
+                let mut arguments = Vec::new();
                 for (key, schema) in properties(tool) {
                     let value = self.json(with_definitions(schema, &tool.parameters));
-                    keys.push(self.rule(&format!("{} {value}", literal(&format!("{key}=")))));
+                    let rule = self.rule(&format!("{} {value}", literal(&format!("{key}="))));
+                    arguments.push((rule, !tool.requires(key)));
                 }
                 let open = literal(&format!("{name}("));
-                if keys.is_empty() {
+                if arguments.is_empty() {
                     return Some(format!("{open} \")\""));
                 }
-                let any = keys.join(" | ");
-                let any = self.rule(&any);
-                format!("{open} ({any} (\", \" {any})*)? \")\"")
+                let arguments = if self.is_lazy {
+                    let any = arguments.into_iter().map(|(rule, _)| rule).collect();
+                    let any = self.choice(any);
+                    format!("({any} (\", \" {any})*)?")
+                } else {
+                    self.in_order(&arguments)
+                };
+                format!("{open} {arguments} \")\"")
             }
         })
     }
@@ -336,6 +346,22 @@ impl<'t> Grammar<'t> {
         } else {
             arguments.join(" ")
         }
+    }
+
+    /// Arguments with commas between them, in their order; each is a rule, and whether it may be missing.
+    fn in_order(&mut self, arguments: &[(String, bool)]) -> String {
+        let follows = |(rule, is_optional): &(String, bool)| {
+            format!("(\", \" {rule}){}", if *is_optional { "?" } else { "" })
+        };
+        let required = arguments.iter().position(|(_, is_optional)| !is_optional);
+        // Any up to the first that is required may be the first that is there.
+        let firsts = 0..=required.unwrap_or(arguments.len() - 1);
+        let firsts = firsts.map(|first| {
+            let rest: Vec<String> = arguments[first + 1..].iter().map(follows).collect();
+            format!("{} {}", arguments[first].0, rest.join(" "))
+        });
+        let choice = self.choice(firsts.collect());
+        if required.is_some() { choice } else { format!("{choice}?") }
     }
 
     /// A value as bare text, the mark that ends it, and what follows that.

@@ -89,7 +89,7 @@ fn calls(format: Format, text: &str) -> Vec<String> {
 }
 
 /// Of each format: a call with arguments, one without, and what breaks the schema.
-const CALLS: [(Format, &str, &str, &str, &str); 7] = [
+const CALLS: [(Format, &str, &str, &str, &str); 8] = [
     (
         Format::Tagged(Syntax::Xml),
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nKöln\nam <Rhein>\n</parameter>\n<parameter=days>\n3\n</parameter>\n<parameter=unit>\nkelvin\n</parameter>\n<parameter=where>\n{\"lat\": 1.5}\n</parameter>\n</function>\n</tool_call>",
@@ -131,6 +131,13 @@ const CALLS: [(Format, &str, &str, &str, &str); 7] = [
         "<tool_call>ping</tool_call>",
         "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Köln</arg_value><arg_key>unit</arg_key><arg_value>warm</arg_value></tool_call>",
         "\n",
+    ),
+    (
+        Format::Tagged(Syntax::Pythonic),
+        "<|tool_call_start|>[get_weather(city=\"Köln\", unit=\"kelvin\", where={\"lat\": 1.5})]<|tool_call_end|>",
+        "<|tool_call_start|>[ping()]<|tool_call_end|>",
+        "<|tool_call_start|>[get_weather(days=3)]<|tool_call_end|>",
+        "",
     ),
     (
         Format::Harmony,
@@ -225,6 +232,10 @@ fn a_call_of_the_models_choice_meets_its_schema() {
         {
             assert!(takes(&thinking, &tokenizer, text), "{format:?}: {text}");
         }
+    }
+    // What begins their calls begins other text too.
+    for syntax in [Syntax::Llama, Syntax::MiniCpm] {
+        assert_eq!(options.constraint(&tokenizer, Format::Tagged(syntax), "", None).unwrap(), None);
     }
     // A schema that cannot be enforced does not forbid the call.
     let odd = json!({ "type": "object", "properties": { "a": { "type": "array", "uniqueItems": true }, "b": { "not": {} } } });
