@@ -18,7 +18,7 @@ pub(super) fn format(tokenizer: &Tokenizer) -> Format {
     if tokenizer.chat_template().is_none() {
         return Format::Plain;
     }
-    let mut told = String::new();
+    let (mut told, mut written) = (String::new(), String::new());
     for (messages, tools) in conversations() {
         let Some(text) = render(tokenizer, &messages, &tools) else { continue };
         // What comes before the question may describe tools in another way.
@@ -26,11 +26,14 @@ pub(super) fn format(tokenizer: &Tokenizer) -> Format {
         if let Some(format) = of_call(answer) {
             return format;
         }
+        if answer.contains(TOOL) {
+            answer.clone_into(&mut written);
+        }
         if before.len() > told.len() {
             before.clone_into(&mut told);
         }
     }
-    of_marks(tokenizer, &told)
+    of_marks(tokenizer, &told, &written)
 }
 
 fn render(tokenizer: &Tokenizer, messages: &[Message], tools: &[Value]) -> Option<String> {
@@ -88,13 +91,16 @@ fn of_call(text: &str) -> Option<Format> {
     opened.trim_start().starts_with('{').then_some(Format::Tagged(Syntax::Hermes))
 }
 
-/// For templates that write no call: by what they tell the model about tools, or by the tokens that there are for calls.
-fn of_marks(tokenizer: &Tokenizer, told: &str) -> Format {
+/// For templates that write no call, or one without marks: by what they tell the model about tools, or by the tokens that there
+/// are for calls. A format whose mark is in a written call that does not fit it is not the model's.
+fn of_marks(tokenizer: &Tokenizer, told: &str, written: &str) -> Format {
     if tokenizer.id(CHANNEL).is_some() && tokenizer.id(MESSAGE).is_some() {
         return Format::Harmony;
     }
     let first = |has: &dyn Fn(&str) -> bool| {
-        let fits = |row: &&Row| !row.marks.is_empty() && row.marks.iter().all(|mark| has(mark));
+        let differs = |row: &Row| row.opens.iter().any(|open| !open.is_kept && written.contains(open.text));
+        let fits =
+            |row: &&Row| !row.marks.is_empty() && row.marks.iter().all(|mark| has(mark)) && !differs(row);
         FORMATS.iter().find(fits).map(|row| Format::Tagged(row.syntax))
     };
     let of_text = first(&|mark| told.contains(mark));

@@ -119,6 +119,16 @@ fn no_content_is_what_earlier_turns_take_too() {
 }
 
 #[test]
+fn no_content_is_a_part_where_the_first_part_is_looked_at() {
+    // As SmolVLM has it, without calls.
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.content[0]['type'] == 'image' %}!{% endif %}\
+                  {% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}";
+    let said = json!({"role": "assistant", "content": null, "tool_calls": [call("a", "f")]});
+    let conversation = json!([{"role": "user", "content": "W?"}, said, {"role": "user", "content": "x"}]);
+    assert_eq!(rendered(source, conversation, &[]), "[user]W?[assistant][user]x");
+}
+
+#[test]
 fn content_is_a_message_before_calls_that_it_would_hide() {
     let source = "{% for m in messages %}[{{ m.role }}]{% if m.content is none %}{% for c in m.tool_calls %}\
                   <{{ c.function.name }}>{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}";

@@ -44,6 +44,8 @@ pub(super) enum EmptyForm {
     Text,
     /// As a list of no parts.
     Parts,
+    /// As a part of no characters.
+    Blank,
     /// By leaving the field out.
     Absent,
 }
@@ -136,7 +138,8 @@ impl Capabilities {
             no_content: empty_form(assistant, |empty| {
                 let said = with_field(json!({"role": "assistant"}), empty.value());
                 try_render(environment, &json!([asks, said, asks])).into_iter().collect()
-            }),
+            })
+            .unwrap_or(EmptyForm::Text),
             only_calls,
             takes_blank: calls.shown(Some(blank)).len() >= calls.shown(only_calls.value()).len(),
             parallel_calls: calls.parallel(only_calls),
@@ -154,6 +157,7 @@ impl EmptyForm {
             Self::Null => Some(Json::Null),
             Self::Text => Some(json!("")),
             Self::Parts => Some(json!([])),
+            Self::Blank => Some(json!([{"type": "text", "text": ""}])),
             Self::Absent => None,
         }
     }
@@ -168,22 +172,28 @@ struct CallProbe<'e> {
 }
 
 impl CallProbe<'_> {
-    /// The prompts of conversations in which a message calls [`NEEDLE`] and has this content, as far as the call is in them:
-    /// templates write the last message in another way than one before.
-    fn shown(&self, content: Option<Json>) -> Vec<String> {
+    /// The prompts of conversations in which a message calls [`NEEDLE`] and has this content: templates write the last message in
+    /// another way than one before.
+    fn prompts(&self, content: Option<Json>) -> Vec<String> {
         let said = json!({"role": "assistant", "tool_calls": [self.call(NEEDLE, "probe0000")]});
         let said = with_field(said, content);
         let (asks, result) = (self.asks(), self.result(NEEDLE, "probe0000"));
         let conversations =
             [json!([asks, said]), json!([asks, said, result]), json!([asks, said, result, asks])];
-        let prompts = conversations.iter().filter_map(|messages| try_render(self.environment, messages));
-        prompts.filter(|prompt| prompt.contains(NEEDLE)).collect()
+        conversations.iter().filter_map(|messages| try_render(self.environment, messages)).collect()
+    }
+
+    /// Those with the call.
+    fn shown(&self, content: Option<Json>) -> Vec<String> {
+        self.prompts(content).into_iter().filter(|prompt| prompt.contains(NEEDLE)).collect()
     }
 
     /// The form of no content beside a call: of those that show the call in most conversations, the first that adds no word
-    /// for nothing.
+    /// for nothing. Where none shows it, the template has no calls, and the form is one that it renders.
     fn empty_form(&self) -> EmptyForm {
-        empty_form(self.contents.assistant, |empty| self.shown(empty.value()))
+        let shown = empty_form(self.contents.assistant, |empty| self.shown(empty.value()));
+        let form = shown.or_else(|| empty_form(self.contents.assistant, |empty| self.prompts(empty.value())));
+        form.unwrap_or(EmptyForm::Text)
     }
 
     /// A conversation in which a call's result has this content.
@@ -258,10 +268,13 @@ impl CallProbe<'_> {
     }
 }
 
-/// The form with the most prompts, and of those the first with the fewest words for nothing (`None`, `null`).
-fn empty_form(content: ContentForm, prompts: impl Fn(EmptyForm) -> Vec<String>) -> EmptyForm {
+/// The form with the most prompts, and of those the first with the fewest words for nothing (`None`, `null`); `None` if there
+/// are no prompts.
+fn empty_form(content: ContentForm, prompts: impl Fn(EmptyForm) -> Vec<String>) -> Option<EmptyForm> {
     let forms: &[EmptyForm] = match content {
-        ContentForm::Parts => &[EmptyForm::Parts, EmptyForm::Text, EmptyForm::Null, EmptyForm::Absent],
+        ContentForm::Parts => {
+            &[EmptyForm::Parts, EmptyForm::Blank, EmptyForm::Text, EmptyForm::Null, EmptyForm::Absent]
+        }
         _ => &[EmptyForm::Null, EmptyForm::Text, EmptyForm::Absent],
     };
     let words =
@@ -272,7 +285,7 @@ fn empty_form(content: ContentForm, prompts: impl Fn(EmptyForm) -> Vec<String>) 
         .collect();
     // The minimum that comes first.
     let best = counted.iter().min_by_key(|&&(prompts, words, _)| (prompts, words));
-    best.map_or(EmptyForm::Text, |&(_, _, form)| form)
+    best.map(|&(_, _, form)| form)
 }
 
 /// Which system messages the template shows.

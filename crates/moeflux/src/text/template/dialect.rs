@@ -303,7 +303,7 @@ fn operand_end(tag: &str, start: usize, end: usize) -> Option<usize> {
     }
     at = match inner[at..].chars().next()? {
         '(' | '[' | '{' => group_end(inner, at)?,
-        quote @ ('\'' | '"') => text_end(inner, at, quote)?,
+        quote @ ('\'' | '"') => texts_end(inner, at, quote)?,
         character if character.is_ascii_digit() => word(at).max(number_end(inner, at)),
         character if is_of_word(character) => word(at),
         _ => return None,
@@ -344,6 +344,18 @@ fn group_end(tag: &str, start: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// The place behind all texts from here on, which are one where nothing is between them.
+fn texts_end(tag: &str, start: usize, quote: char) -> Option<usize> {
+    let mut end = text_end(tag, start, quote)?;
+    loop {
+        let next = tag.len() - tag[end..].trim_start().len();
+        match tag[next..].chars().next() {
+            Some(quote @ ('\'' | '"')) => end = text_end(tag, next, quote)?,
+            _ => return Some(end),
+        }
+    }
 }
 
 /// The place behind the quote that closes the one here.

@@ -16,7 +16,9 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
         bounds::kept(value, bounds::ITEM)?;
     }
     let known = match (value.kind(), value.as_str()) {
-        (ValueKind::String | ValueKind::Seq, _) if method == dialect::SLICE => Some(slice(value, args)?),
+        (ValueKind::String | ValueKind::Seq | ValueKind::Iterable, _) if method == dialect::SLICE => {
+            Some(slice(value, args)?)
+        }
         (_, Some(text)) => string_method(text, method, args)?,
         (ValueKind::Seq, _) => list_method(value, method, args)?,
         (ValueKind::Map, _) if method == "copy" => {

@@ -41,6 +41,12 @@ fn a_template_says_its_format() {
         // Calls in words that nobody here knows.
         (template("", "{{- 'CALL ' + name }}", ""), Format::Thoughts),
         ("{% for m in messages %}{{ m.content }}{% endfor %}".to_owned(), Format::Thoughts),
+        // Another format whose calls begin with a mark that the model is told of.
+        (
+            "{%- if tools %}Write <tool_call>{\"name\": a name}</tool_call>{% endif %}".to_owned()
+                + &template("", "{{- '<tool_call>[<invoke=' + name + '>]' }}", ""),
+            Format::Thoughts,
+        ),
         // A template that takes calls only with their results, and only beside tools.
         (
             "{%- if not tools or messages[-1].role != 'tool' %}{{ raise_exception('no') }}{% endif %}"
