@@ -32,7 +32,11 @@ pub(super) fn translate(source: &str) -> String {
             ["endgeneration"] => result.push_str(&tag.replace("endgeneration", "endwith")),
             ["raw"] => {
                 let (raw, after) = rest.split_at(raw_length(rest));
-                result.push_str(tag);
+                // The line break behind it is text in Jinja2.
+                match end_length(tag) {
+                    2 => result.extend([&tag[..tag.len() - 2], "+%}"]),
+                    _ => result.push_str(tag),
+                }
                 result.push_str(raw);
                 rest = after;
             }
