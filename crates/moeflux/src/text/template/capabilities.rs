@@ -16,6 +16,7 @@ const NEEDLE: &str = "q7probe7q";
 const OTHER: &str = "q7other7q";
 
 /// The forms that a template wants messages in.
+#[expect(clippy::struct_excessive_bools, reason = "each is found apart from the others")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Capabilities {
     pub(super) contents: Contents,
@@ -51,6 +52,7 @@ pub(super) enum EmptyForm {
 }
 
 /// Where system messages may be.
+#[expect(clippy::struct_excessive_bools, reason = "each is found apart from the others")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Systems {
     /// Whether the template has a place for a system message at all.
