@@ -167,6 +167,15 @@ fn parts_are_joined_for_roles_whose_contents_are_texts() {
 }
 
 #[test]
+fn parts_become_one_where_the_first_is_all() {
+    // As MiniMax-Text-01 has it.
+    let source = "{% for m in messages %}[{{ m.role }}]{{ m.content[0]['text'] }}{% endfor %}";
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    let conversation = json!([{"role": "user", "content": parts}, {"role": "assistant", "content": "c"}]);
+    assert_eq!(rendered(source, conversation, &[]), "[user]a\nb[assistant]c");
+}
+
+#[test]
 fn system_messages_that_would_be_left_out_are_of_the_next_turn() {
     let source = "{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}\n{% elif m.role == 'assistant' %}\
                   A: {{ m.content }}\n{% endif %}{% endfor %}";

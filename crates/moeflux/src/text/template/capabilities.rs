@@ -93,8 +93,17 @@ pub(super) enum ContentForm {
     Text,
     /// Lists of parts only: a string becomes one part.
     Parts,
+    /// Lists of one part only: a string becomes it, and parts are joined.
+    OnePart,
     /// As it comes.
     Either,
+}
+
+impl ContentForm {
+    /// Whether strings have no place.
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::Parts | Self::OnePart)
+    }
 }
 
 /// How the arguments of a tool call are handed over.
@@ -132,8 +141,7 @@ impl Capabilities {
         let tool = content_form(environment, user, |content| calls.with_result(only_calls, &content));
         let contents = Contents { tool, ..contents };
         let calls = CallProbe { contents, ..calls };
-        let blank =
-            if assistant == ContentForm::Parts { json!([{"type": "text", "text": ""}]) } else { json!("") };
+        let blank = if assistant.is_list() { json!([{"type": "text", "text": ""}]) } else { json!("") };
         Ok(Self {
             contents,
             arguments: calls.arguments,
@@ -273,11 +281,10 @@ impl CallProbe<'_> {
 /// The form with the most prompts, and of those the first with the fewest words for nothing (`None`, `null`); `None` if there
 /// are no prompts.
 fn empty_form(content: ContentForm, prompts: impl Fn(EmptyForm) -> Vec<String>) -> Option<EmptyForm> {
-    let forms: &[EmptyForm] = match content {
-        ContentForm::Parts => {
-            &[EmptyForm::Parts, EmptyForm::Blank, EmptyForm::Text, EmptyForm::Null, EmptyForm::Absent]
-        }
-        _ => &[EmptyForm::Null, EmptyForm::Text, EmptyForm::Absent],
+    let forms: &[EmptyForm] = if content.is_list() {
+        &[EmptyForm::Parts, EmptyForm::Blank, EmptyForm::Text, EmptyForm::Null, EmptyForm::Absent]
+    } else {
+        &[EmptyForm::Null, EmptyForm::Text, EmptyForm::Absent]
     };
     let words =
         |prompt: &String| ["None", "null"].iter().map(|word| prompt.matches(word).count()).sum::<usize>();
@@ -310,7 +317,7 @@ fn systems(environment: &Environment, contents: Contents) -> Systems {
 
 /// A text as the content of a message.
 fn in_form(form: ContentForm, text: &str) -> Json {
-    if form == ContentForm::Parts { json!([{"type": "text", "text": text}]) } else { json!(text) }
+    if form.is_list() { json!([{"type": "text", "text": text}]) } else { json!(text) }
 }
 
 fn with_field(mut message: Json, content: Option<Json>) -> Json {
@@ -329,13 +336,16 @@ fn content_form(
     let prompt = |content: Json| try_render(environment, &conversation(content));
     let takes_text = prompt(json!(NEEDLE)).is_some_and(|prompt| prompt.contains(NEEDLE));
     // Some templates take the first part alone, or print the list as a whole.
-    let parts = json!([{"type": "text", "text": NEEDLE}, {"type": "text", "text": OTHER}]);
-    let takes_parts = prompt(parts)
-        .is_some_and(|prompt| prompt.contains(NEEDLE) && prompt.contains(OTHER) && !prints_parts(&prompt));
-    match (takes_text, takes_parts) {
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let takes = |parts: Json, words: &[&str]| {
+        let prompt = prompt(parts).filter(|prompt| !prints_parts(prompt));
+        prompt.is_some_and(|prompt| words.iter().all(|word| prompt.contains(word)))
+    };
+    match (takes_text, takes(json!([part(NEEDLE), part(OTHER)]), &[NEEDLE, OTHER])) {
         (true, true) => ContentForm::Either,
         (false, true) => ContentForm::Parts,
         (true, false) => ContentForm::Text,
+        (false, false) if takes(json!([part(NEEDLE)]), &[NEEDLE]) => ContentForm::OnePart,
         (false, false) => otherwise,
     }
 }

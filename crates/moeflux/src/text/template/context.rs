@@ -82,13 +82,18 @@ fn content(index: usize, message: &Message, capabilities: Capabilities) -> Resul
     Ok(Some(match (content, form) {
         (None, _) if only_calls => return Ok(capabilities.only_calls.value()),
         (None, _) => return Ok(capabilities.no_content.value()),
-        (Some(Content::Text(text)), ContentForm::Parts) => {
+        (Some(Content::Text(text)), ContentForm::Parts | ContentForm::OnePart) => {
             serde_json::json!([{"type": "text", "text": text}])
         }
         (Some(Content::Text(text)), _) => Json::from(text.as_str()),
-        (Some(Content::Parts(parts)), ContentForm::Text) => {
+        (Some(Content::Parts(parts)), ContentForm::Text | ContentForm::OnePart) => {
             let texts = parts.iter().map(|part| part_text(index, part)).collect::<Result<Vec<_>, _>>()?;
-            Json::from(texts.join("\n"))
+            let text = texts.join("\n");
+            if form == ContentForm::OnePart {
+                serde_json::json!([{"type": "text", "text": text}])
+            } else {
+                Json::from(text)
+            }
         }
         (Some(Content::Parts(parts)), _) => Json::Array(parts.iter().map(text_of_refusal).collect()),
     }))
