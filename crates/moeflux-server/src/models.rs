@@ -334,7 +334,7 @@ impl Models {
         let weights = needs.dense + if handle.experts().is_some() { 0 } else { needs.experts };
         let format = Format::of(handle.model().tokenizer());
         let facts = facts.get_or_init(|| Facts::of(&handle, format, needs.dense + needs.experts));
-        if !facts.calls_tools && shows_tools(handle.model().tokenizer()) {
+        if facts.call_format.is_none() && shows_tools(handle.model().tokenizer()) {
             tracing::warn!(
                 model = source.name,
                 "how the model writes tool calls is not known: a call is part of the answer's text"
