@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::error::AnthropicError;
 use super::stream;
 use super::types::{
-    AnswerMessage, Block, CountTokensRequest, MessagesRequest, OutputDetails, TokenCount, Usage,
+    AnswerMessage, Block, Caller, CountTokensRequest, MessagesRequest, OutputDetails, TokenCount, Usage,
 };
 use crate::app::App;
 use crate::body::Json;
@@ -83,6 +83,7 @@ fn begun(model: &str, prompt_tokens: usize) -> AnswerMessage {
         content: Vec::new(),
         stop_reason: None,
         stop_sequence: None,
+        stop_details: None,
         usage: Usage { input_tokens: prompt_tokens, ..Usage::default() },
         container: None,
     }
@@ -96,7 +97,7 @@ fn blocks(answer: Answer) -> Result<Vec<Block>, Failure> {
             Delta::Text(text) => blocks.push(Block::Text { text, citations: None }),
             Delta::ToolCall { name, .. } => {
                 let input = RawValue::NULL.to_owned();
-                blocks.push(Block::ToolUse { id: unique("toolu_"), name, input });
+                blocks.push(Block::ToolUse { id: unique("toolu_"), name, input, caller: Caller::Direct });
             }
             // All of a call's arguments come as one, since neighbours are joined.
             Delta::Arguments { piece, .. } => {

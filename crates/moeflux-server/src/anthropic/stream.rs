@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::error_body;
 use super::messages::{stop, usage};
-use super::types::AnswerMessage;
+use super::types::{AnswerMessage, Caller};
 use crate::error::Failure;
 use crate::generation::{Finish, Generation, Output, Usage};
 use crate::ids::unique;
@@ -62,8 +62,11 @@ fn event(value: &Value) -> Event {
 
 fn ended(finish: &Finish, used: &Usage) -> Result<Value, Failure> {
     let (reason, sequence) = stop(Some(finish))?;
-    let delta = json!({ "stop_reason": reason, "stop_sequence": sequence });
-    Ok(json!({ "type": "message_delta", "delta": delta, "usage": usage(used) }))
+    Ok(json!({
+        "type": "message_delta",
+        "delta": { "stop_reason": reason, "stop_sequence": sequence, "stop_details": null, "container": null },
+        "usage": usage(used),
+    }))
 }
 
 /// The blocks of an answer, of which the last may be open.
@@ -94,8 +97,10 @@ impl Blocks {
                 self.more(Open::Text, begin, &json!({ "type": "text_delta", "text": text }))
             }
             Delta::ToolCall { index, name } => {
-                let begin =
-                    || json!({ "type": "tool_use", "id": unique("toolu_"), "name": name, "input": {} });
+                let begin = || {
+                    let (id, caller) = (unique("toolu_"), Caller::Direct);
+                    json!({ "type": "tool_use", "id": id, "name": name, "input": {}, "caller": caller })
+                };
                 self.more(
                     Open::Call(index),
                     begin,

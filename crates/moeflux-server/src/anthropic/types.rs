@@ -230,6 +230,9 @@ pub struct AnswerMessage {
     pub stop_reason: Option<&'static str>,
     /// The stop sequence that ended the answer.
     pub stop_sequence: Option<String>,
+    /// Always null: a model that refuses says so in its text.
+    #[schema(value_type = Option<Object>)]
+    pub stop_details: Option<Value>,
     /// Token usage.
     pub usage: Usage,
     /// Always null: code is not executed.
@@ -265,7 +268,18 @@ pub enum Block {
         /// Arguments, as the model wrote them.
         #[schema(value_type = Object)]
         input: Box<RawValue>,
+        /// Who calls: always the model itself.
+        caller: Caller,
     },
+}
+
+/// Who calls a tool.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Caller {
+    /// The model itself, not code that it wrote.
+    #[default]
+    Direct,
 }
 
 /// Token usage of an answer.

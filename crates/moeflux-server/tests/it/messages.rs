@@ -100,12 +100,19 @@ async fn a_stream_says_what_the_whole_says() {
             .collect();
         assert_eq!(types, kinds);
         assert_eq!(whole["stop_reason"], stop);
+        // The API's schema requires fields even where they say nothing.
+        assert_eq!(whole.get("stop_details"), Some(&Value::Null));
+        for call in whole["content"].as_array().unwrap().iter().filter(|block| block["type"] == "tool_use") {
+            assert_eq!(call["caller"], json!({ "type": "direct" }));
+        }
         let stream = events(&post(&server, MESSAGES, with(request, json!({ "stream": true }))).await);
         assert_eq!(without_ids(json!(content(&stream))), without_ids(whole["content"].clone()));
         assert_eq!(stream[0]["type"], "message_start");
         let [.., delta, stopped] = &stream[..] else { panic!() };
         assert_eq!(stopped["type"], "message_stop");
         assert_eq!(delta["delta"]["stop_reason"], stop);
+        assert_eq!(delta["delta"].get("stop_details"), Some(&Value::Null));
+        assert_eq!(delta["delta"].get("container"), Some(&Value::Null));
         assert_eq!(delta["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
     }
 }
