@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use moeflux::chat::{ChatOptions, Prefill};
-use moeflux::sampling::Constraint;
+use moeflux::sampling::{Constraint, MAX_TOP_LOGPROBS};
 use moeflux::text::{Content, Message};
 use serde_json::{Map, Value, json};
 
@@ -53,6 +53,10 @@ impl ChatCompletionRequest {
         let logprobs = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
             (false, Some(1..)) => {
                 let message = "top_logprobs: expected only together with `logprobs: true`";
+                return Err(Failure::field("top_logprobs", message));
+            }
+            (true, Some(top)) if top > MAX_TOP_LOGPROBS => {
+                let message = format!("top_logprobs: expected at most {MAX_TOP_LOGPROBS}, found {top}");
                 return Err(Failure::field("top_logprobs", message));
             }
             (asked, top) => asked.then(|| top.unwrap_or(0)),

@@ -82,7 +82,7 @@ async fn fields_that_make_no_sense() {
         (json!({ "logit_bias": { "1": 1e30 } }), "logit_bias"),
         (json!({ "logit_bias": { "99999999": 1 } }), "logit_bias"),
         (json!({ "top_logprobs": 2 }), "logprobs"),
-        (json!({ "logprobs": true, "top_logprobs": 21 }), "20"),
+        (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs: expected at most 20"),
         (json!({ "stream_options": {} }), "stream"),
         (json!({ "modalities": ["audio"] }), "modalities"),
         (json!({ "reasoning_effort": "colossal" }), "reasoning_effort"),
