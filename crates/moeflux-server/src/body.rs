@@ -26,8 +26,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
-        // Also a guard: pages of other origins can send other types without being asked whether they may.
-        if !is_json(request.headers()) {
+        if !is_json(request.headers()) && !is_of_a_program(request.headers()) {
             let message = "expected a body of JSON, with the header `Content-Type: application/json`";
             return Err(Failure::new(FailureKind::MediaType, message));
         }
@@ -142,6 +141,17 @@ fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
     essence.eq_ignore_ascii_case("application/json")
+}
+
+/// Whether a body whose type says nothing comes from a program: curl's `-d` says that it is a form, and some clients of Ollama's
+/// API leave the type out. Pages of other origins can send such bodies without being asked whether they may, but browsers say
+/// then where they come from.
+fn is_of_a_program(headers: &HeaderMap) -> bool {
+    let says_nothing = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    });
+    says_nothing && !headers.contains_key(header::ORIGIN) && !headers.contains_key("sec-fetch-site")
 }
 
 /// The field that is missing or unknown, which has no path of its own.

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, header};
+use axum::http::{HeaderName, Method, Request, header};
 use moeflux_server::{Config, Limits, router};
 use serde_json::{Value, json};
 
@@ -176,11 +176,23 @@ async fn bodies_that_are_too_large_or_of_another_type() {
     refused(&answer, 413, "10000");
     let text = Request::post(CHAT).header(header::CONTENT_TYPE, "text/plain").body(Body::from("{}")).unwrap();
     refused(&send(&server, text).await, 415, "application/json");
-    refused(
-        &send(&server, Request::post(CHAT).body(Body::from("{}")).unwrap()).await,
-        415,
-        "application/json",
-    );
+    // Programs may leave the type out, or send what curl sends; pages may not.
+    let form = (header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let origin = (header::ORIGIN, "https://evil.example");
+    let site = (HeaderName::from_static("sec-fetch-site"), "cross-site");
+    for (headers, status, words) in [
+        (&[][..], 400, "messages"),
+        (&[form.clone()], 400, "messages"),
+        (&[origin.clone()], 415, "application/json"),
+        (&[form.clone(), origin], 415, "application/json"),
+        (&[form, site], 415, "application/json"),
+    ] {
+        let mut request = Request::post(CHAT);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        refused(&send(&server, request.body(Body::from("{}")).unwrap()).await, status, words);
+    }
     refused(&ask(&server, Method::GET, CHAT).await, 405, "method");
     refused(&ask(&server, Method::GET, "/v1/nothing").await, 404, "route");
     refused(&ask(&server, Method::GET, "/v1/models/%ff").await, 400, "");
