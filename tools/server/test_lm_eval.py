@@ -4,7 +4,7 @@ from pathlib import Path
 
 import lm_eval
 
-from conftest import KEY, ROOT
+from serving import KEY, ROOT
 
 TASK = {
     "task": "capitals",

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 import demo_tools
-from conftest import KEY
+from serving import KEY
 
 SUM = [{"role": "user", "content": "What is 17 + 25?"}]
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import KEY, served
+from serving import KEY, served
 
 # That a schema lets more through than the server takes is in the nature of templates and grammars, so a request that is
 # refused though the schema allows it is no failure.
