@@ -33,7 +33,7 @@ pub(super) fn respond(mut generation: Generation, message: AnswerMessage, keep_a
                     }
                 }
                 Ok(Output::Done { finish, usage, .. }) => {
-                    if let Some(value) = blocks.end() {
+                    for value in blocks.end() {
                         yield event(&value);
                     }
                     match ended(&finish, &usage) {
@@ -130,8 +130,16 @@ impl Blocks {
         events
     }
 
-    /// The end of the open block.
-    fn end(&mut self) -> Option<Value> {
-        self.open.take().map(|_| json!({ "type": "content_block_stop", "index": self.count - 1 }))
+    /// The end of the open block. Thoughts end with a signature, without which some clients do not send them back; it is empty.
+    fn end(&mut self) -> Vec<Value> {
+        let mut events = Vec::new();
+        let Some(open) = self.open.take() else { return events };
+        let index = self.count - 1;
+        if open == Open::Thinking {
+            let delta = json!({ "type": "signature_delta", "signature": "" });
+            events.push(json!({ "type": "content_block_delta", "index": index, "delta": delta }));
+        }
+        events.push(json!({ "type": "content_block_stop", "index": index }));
+        events
     }
 }

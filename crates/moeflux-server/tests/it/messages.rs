@@ -108,6 +108,8 @@ async fn a_stream_says_what_the_whole_says() {
         let stream = events(&post(&server, MESSAGES, with(request, json!({ "stream": true }))).await);
         assert_eq!(without_ids(json!(content(&stream))), without_ids(whole["content"].clone()));
         assert_eq!(stream[0]["type"], "message_start");
+        let signed = stream.iter().filter(|event| event["delta"]["type"] == "signature_delta").count();
+        assert_eq!(signed, kinds.iter().filter(|kind| **kind == "thinking").count());
         let [.., delta, stopped] = &stream[..] else { panic!() };
         assert_eq!(stopped["type"], "message_stop");
         assert_eq!(delta["delta"]["stop_reason"], stop);
