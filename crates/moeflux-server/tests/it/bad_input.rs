@@ -1,5 +1,7 @@
 //! What clients get wrong: a useful message in the API's own shape, the right status, and a server that goes on.
 
+use std::slice;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, Method, Request, header};
@@ -182,10 +184,10 @@ async fn bodies_that_are_too_large_or_of_another_type() {
     let site = (HeaderName::from_static("sec-fetch-site"), "cross-site");
     for (headers, status, words) in [
         (&[][..], 400, "messages"),
-        (&[form.clone()], 400, "messages"),
-        (&[origin.clone()], 415, "application/json"),
-        (&[form.clone(), origin], 415, "application/json"),
-        (&[form, site], 415, "application/json"),
+        (slice::from_ref(&form), 400, "messages"),
+        (slice::from_ref(&origin), 415, "application/json"),
+        (&[form.clone(), origin.clone()], 415, "application/json"),
+        (&[form.clone(), site], 415, "application/json"),
     ] {
         let mut request = Request::post(CHAT);
         for (name, value) in headers {
