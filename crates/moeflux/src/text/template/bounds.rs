@@ -194,7 +194,7 @@ pub(super) fn install(environment: &mut Environment) {
         environment.add_filter(name, move |state: &mut State, arguments: Rest<ValueOrKwargs>| {
             let arguments = arguments.into_values();
             call(name, &arguments)?;
-            function.call(state, &arguments)
+            returned(function.call(state, &arguments)?)
         });
     }
 }
@@ -282,14 +282,36 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<(), Error> {
             (text(0).lines().count() + 1).saturating_mul(width).saturating_add(bytes)
         }
         "format" => {
-            let numbers = text(0).split(|character: char| !character.is_ascii_digit());
-            if numbers.clone().any(|digits| digits.len() > 6 || digits.parse().unwrap_or(0) > WIDTH) {
+            let digits = text(0).split(|character: char| !character.is_ascii_digit());
+            let written = digits.filter(|digits| !digits.is_empty());
+            let mut widths: Vec<usize> = written.map(|digits| digits.parse().unwrap_or(usize::MAX)).collect();
+            // A star or a field in a field takes its width from the arguments.
+            let given = arguments.iter().skip(1).filter_map(|value| i64::try_from(value.clone()).ok());
+            let given: Vec<usize> = given.map(|number| number.unsigned_abs() as usize).collect();
+            let nested = text(0).contains('*') || text(0).split('{').skip(2).any(|rest| rest.contains("}}"));
+            if nested {
+                widths.extend(given);
+            }
+            if widths.iter().any(|&width| width > WIDTH) {
                 return Err(exceeded("characters of a field", WIDTH as u64));
             }
             let fields = text(0).matches(['{', '%']).count();
-            fields.saturating_mul(bytes.saturating_sub(text(0).len()) + WIDTH.min(64)).saturating_add(bytes)
+            let padded = widths.iter().sum::<usize>().saturating_mul(4);
+            fields.saturating_mul(bytes.saturating_sub(text(0).len()) + 64).saturating_add(bytes + padded)
         }
-        "batch" | "slice" => number(1).unwrap_or(0).saturating_mul(ITEM as usize).saturating_add(bytes),
+        "batch" | "slice" => number(1)
+            .unwrap_or(0)
+            .saturating_mul(2 * ITEM as usize)
+            .saturating_add(of_items(arguments, bytes)),
+        "chain" | "groupby" | "list" | "map" | "max" | "min" | "reject" | "rejectattr" | "select"
+        | "selectattr" | "sort" | "sum" | "unique" | "zip" => of_items(arguments, bytes),
+        "split" | "rsplit" | "lines" | "splitlines" => {
+            let parts = match text(1) {
+                "" => text(0).chars().filter(|character| character.is_whitespace()).count(),
+                separator => text(0).matches(separator).count(),
+            };
+            (parts + 1).saturating_mul(ITEM as usize).saturating_add(bytes)
+        }
         "center" | "ljust" | "rjust" | "zfill" => {
             number(1).unwrap_or(0).saturating_mul(4).saturating_add(bytes)
         }
@@ -298,9 +320,27 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<(), Error> {
     sized(bytes)
 }
 
+/// The same bytes where texts are walked through, whose characters become items.
+fn of_items(arguments: &[Value], bytes: usize) -> usize {
+    let of_text = |value: &Value| value.as_str().map_or(0, |text| text.len().saturating_mul(ITEM as usize));
+    arguments.iter().map(of_text).fold(bytes, usize::saturating_add)
+}
+
+/// Adds what a filter or method has made to what has been made.
+pub(super) fn returned(value: Value) -> Result<Value, Error> {
+    kept(&value, ITEM)?;
+    Ok(value)
+}
+
 /// Checks the size of a value that is about to be made.
 pub(super) fn sized(bytes: usize) -> Result<(), Error> {
-    if bytes > VALUE { Err(exceeded("bytes of a value", VALUE as u64)) } else { made(bytes as u64) }
+    fits(bytes)?;
+    made(bytes as u64)
+}
+
+/// Checks the size of a value that is being made.
+pub(super) fn fits(bytes: usize) -> Result<(), Error> {
+    if bytes > VALUE { Err(exceeded("bytes of a value", VALUE as u64)) } else { Ok(()) }
 }
 
 /// Checks a value that is kept or added: texts by their bytes, all else by its items, whatever they hold. So many bytes have
@@ -319,7 +359,7 @@ pub(super) fn kept(value: &Value, of_item: u64) -> Result<(), Error> {
     if items > ITEMS { Err(exceeded("items of a list", ITEMS as u64)) } else { made(items as u64 * of_item) }
 }
 
-/// About how many bytes a value has as text, with all that it holds, each time that it holds it.
+/// About how many bytes a value has, with all that it holds, each time that it holds it.
 fn weigh(value: &Value) -> Result<usize, Error> {
     let mut left = VALUE;
     weigh_within(value, &mut left, 0)?;
@@ -329,7 +369,7 @@ fn weigh(value: &Value) -> Result<usize, Error> {
 fn weigh_within(value: &Value, left: &mut usize, depth: usize) -> Result<(), Error> {
     /// As deep as JSON may be nested, twice.
     const DEPTH: usize = 256;
-    let own = value.as_str().map_or(0, str::len) + if depth == 0 { 2 } else { ITEM as usize / 2 };
+    let own = value.as_str().map_or(0, str::len) + if depth == 0 { 2 } else { ITEM as usize };
     match left.checked_sub(own) {
         Some(less) if depth < DEPTH => *left = less,
         _ => return Err(exceeded("bytes of a value", VALUE as u64)),

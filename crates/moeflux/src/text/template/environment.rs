@@ -73,7 +73,7 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
 }
 
 #[allow(clippy::needless_pass_by_value)] // the engine calls filters with owned keyword arguments
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     bounds::written(value)?;
     let style = json::Style {
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
@@ -82,7 +82,7 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
         separators: options.get::<Option<Vec<String>>>("separators")?.map(separators).transpose()?,
     };
     options.assert_all_used()?;
-    json::dumps(value, &style)
+    bounds::returned(Value::from(json::dumps(value, &style)?))
 }
 
 fn indent_text(indent: &Value) -> Result<Option<String>, Error> {
@@ -115,7 +115,9 @@ fn separators(pair: Vec<String>) -> Result<(String, String), Error> {
 /// A value as text, as Python writes it.
 pub(super) fn to_string(value: &Value) -> Result<String, Error> {
     bounds::written(value)?;
-    Ok(json::float(value).map_or_else(|| value.to_string(), json::float_repr))
+    let text = json::float(value).map_or_else(|| value.to_string(), json::float_repr);
+    bounds::sized(text.len())?;
+    Ok(text)
 }
 
 /// Jinja2's undefined value has length 0.

@@ -33,7 +33,7 @@ pub(super) fn install(environment: &mut Environment) {
         environment.add_filter(name, move |arguments: Rest<ValueOrKwargs>| -> Result<Value, Error> {
             let arguments = arguments.into_values();
             bounds::call(name, &arguments)?;
-            filter(&arguments)
+            bounds::returned(filter(&arguments)?)
         });
     }
     // The engine's take names alone.
@@ -51,7 +51,7 @@ pub(super) fn install(environment: &mut Environment) {
                 let bound = bind(&arguments, parameters)?;
                 let given = parameters.iter().zip(bound).skip(1);
                 let given: Kwargs = given.filter_map(|(&name, value)| Some((name, value?))).collect();
-                filter.call(state, &[arguments[0].clone(), Value::from(given)])
+                bounds::returned(filter.call(state, &[arguments[0].clone(), Value::from(given)])?)
             },
         );
     }
@@ -73,7 +73,10 @@ pub(super) fn install(environment: &mut Environment) {
     }
     environment.add_filter("items", |value: &Value| -> Result<Value, Error> {
         bounds::call("items", std::slice::from_ref(value))?;
-        if value.is_undefined() { Ok(Value::from(Vec::<Value>::new())) } else { filters::items(value) }
+        if value.is_undefined() {
+            return Ok(Value::from(Vec::<Value>::new()));
+        }
+        bounds::returned(filters::items(value)?)
     });
 }
 

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
+use super::bounds;
+
 /// The arguments of `json.dumps` that templates use.
 #[derive(Debug, Default)]
 pub(super) struct Style {
@@ -131,23 +133,25 @@ impl Writer<'_> {
             if index > 0 {
                 self.text.push_str(self.item);
             }
-            self.line();
+            self.line()?;
             write(self, item)?;
         }
         self.depth -= 1;
         if !items.is_empty() {
-            self.line();
+            self.line()?;
         }
         self.text.push(close);
         Ok(())
     }
 
     /// Starts a new line if the style has them.
-    fn line(&mut self) {
+    fn line(&mut self) -> Result<(), Error> {
+        bounds::fits(self.text.len())?;
         if let Some(indent) = &self.style.indent {
             self.text.push('\n');
             self.text.extend(std::iter::repeat_n(indent.as_str(), self.depth));
         }
+        Ok(())
     }
 
     fn object_key(&mut self, key: &Value) -> Result<(), Error> {

@@ -27,12 +27,13 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
         }
         _ => None,
     };
-    match known {
+    let result = match known {
         Some(result) => Ok(result),
         None => {
             unknown_method_callback(state, value, method, args).map_err(|error| name(error, value, method))
         }
-    }
+    };
+    bounds::returned(result?)
 }
 
 /// Says which method is unknown, and on what.
@@ -170,8 +171,11 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Val
 /// `value[from:to:step]` of a string, list or tuple.
 fn slice(value: &Value, args: &[Value]) -> Result<Value, Error> {
     let (from, to, step): (Option<i64>, Option<i64>, Option<i64>) = from_args(args)?;
-    let mut items: Vec<Value> = value.try_iter()?.collect();
-    let length = items.len() as i64;
+    // Of a text, its characters: they are smaller than values.
+    let characters: Vec<char> = value.as_str().map_or_else(Vec::new, |text| text.chars().collect());
+    let mut items: Vec<Value> =
+        if value.as_str().is_some() { Vec::new() } else { value.try_iter()?.collect() };
+    let length = (items.len() + characters.len()) as i64;
     let step = step.unwrap_or(1);
     if step == 0 {
         return Err(Error::new(ErrorKind::InvalidOperation, "a slice cannot have step 0"));
@@ -183,9 +187,12 @@ fn slice(value: &Value, args: &[Value]) -> Result<Value, Error> {
     let (from, to) = (from.map_or(first, bound), to.map_or(last, bound));
     let distance = if step > 0 { to - from } else { from - to };
     let count = u64::try_from(distance).unwrap_or(0).div_ceil(step.unsigned_abs());
-    let picked = (0..count as i64).map(|nth| std::mem::take(&mut items[(from + nth * step) as usize]));
+    let places = (0..count as i64).map(|nth| (from + nth * step) as usize);
+    if value.as_str().is_some() {
+        return Ok(Value::from(places.map(|place| characters[place]).collect::<String>()));
+    }
+    let picked = places.map(|place| std::mem::take(&mut items[place]));
     Ok(match value.kind() {
-        ValueKind::String => Value::from(picked.map(|character| character.to_string()).collect::<String>()),
         _ if value.is_tuple() => Value::from(Tuple::from(picked.collect::<Vec<_>>())),
         _ => picked.collect(),
     })
