@@ -27,9 +27,10 @@ impl GpuBackend {
     pub fn measure(device: &Device, model: &Model, n: usize, after: usize) -> Result<f64, MeasureError> {
         let graph = model.graph(StepShape { n_tokens: n, n_outputs: 1 })?;
         let bandwidth = read_bandwidth(device).map_err(BackendError::from)?;
-        let (dispatch, submission) = dispatch_seconds(device).map_err(BackendError::from)?;
-        let dispatch = DISPATCHES_OF_ONE * dispatch;
-        let products = product_rate(device, model, n).map_err(BackendError::from)?;
+        let overhead = Overhead::measure(device).map_err(BackendError::from)?;
+        let products = product_rate(device, model, n, overhead, bandwidth).map_err(BackendError::from)?;
+        tracing::debug!(n, bandwidth, ?overhead, products, "a GPU's speeds");
+        let dispatch = DISPATCHES_OF_ONE * overhead.dispatch;
         let visited = visited(&graph, model, n);
         let facts =
             StepFacts { first: after, cache_element: 4, precision: Precision::Exact, visited: &visited };
@@ -42,7 +43,7 @@ impl GpuBackend {
             };
             dispatch + (cost.bytes as f64 / bandwidth).max(operations as f64 / rate)
         };
-        Ok(submission + graph.ops().iter().map(of_one).sum::<f64>())
+        Ok(overhead.submission + graph.ops().iter().map(of_one).sum::<f64>())
     }
 }
 
@@ -59,26 +60,44 @@ fn visited(graph: &Graph, model: &Model, n: usize) -> HashMap<crate::graph::Tens
     graph.ops().iter().filter_map(of_op).collect()
 }
 
-/// Seconds of one dispatch among many that wait for each other, and those that a submission takes besides.
-fn dispatch_seconds(device: &Device) -> Result<(f64, f64), GpuError> {
-    const FEW: usize = 64;
-    const MANY: usize = 512;
-    let [a, b, c] = [device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?];
-    // Each time two of them.
-    let seconds = |times: usize| {
-        let each = fastest(device, times, |enc| {
-            kernels::add(enc, &a, &b, &c);
-            kernels::add(enc, &c, &b, &a);
-        })?;
-        Ok::<f64, GpuError>(each * times as f64)
-    };
-    let (few, many) = (seconds(FEW)?, seconds(MANY)?);
-    let dispatch = (many - few).max(0.0) / (2 * (MANY - FEW)) as f64;
-    Ok((dispatch, (few - dispatch * (2 * FEW) as f64).max(0.0)))
+/// Seconds that a device takes besides computing.
+#[derive(Clone, Copy, Debug)]
+struct Overhead {
+    /// Of one dispatch among many that wait for each other.
+    dispatch: f64,
+    /// Of a submission.
+    submission: f64,
 }
 
-/// Multiplications and additions a second of a product with `n` rows, on the largest matrix within a layer.
-fn product_rate(device: &Device, model: &Model, n: usize) -> Result<f64, GpuError> {
+impl Overhead {
+    fn measure(device: &Device) -> Result<Self, GpuError> {
+        const FEW: usize = 64;
+        const MANY: usize = 512;
+        let [a, b, c] = [device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?];
+        // Each time two of them.
+        let seconds = |times: usize| {
+            let record = |enc: &mut Encoder<'_>| {
+                kernels::add(enc, &a, &b, &c);
+                kernels::add(enc, &c, &b, &a);
+            };
+            fastest(device, times, record)
+        };
+        let (few, many) = (seconds(FEW)?, seconds(MANY)?);
+        let dispatch = (many - few).max(0.0) / (2 * (MANY - FEW)) as f64;
+        Ok(Overhead { dispatch, submission: (few - dispatch * (2 * FEW) as f64).max(0.0) })
+    }
+}
+
+/// Multiplications and additions a second of a product with `n` rows, on the largest matrix within a layer. Overheads are not
+/// counted, since each operation of a step has its own; what is left is at least the time of reading the matrix.
+fn product_rate(
+    device: &Device,
+    model: &Model,
+    n: usize,
+    overhead: Overhead,
+    bandwidth: f64,
+) -> Result<f64, GpuError> {
+    const TIMES: usize = 8;
     let table = model.weights();
     // Embedding and output projection are the ones as long as the vocabulary.
     let inner = table.matrices().iter().filter(|named| named.matrix.rows < model.vocab_size());
@@ -87,14 +106,16 @@ fn product_rate(device: &Device, model: &Model, n: usize) -> Result<f64, GpuErro
     let on_device = GpuMatrix::upload(device, &named.name, &matrix)?;
     let x = device.upload(WHAT, &vec![0.5f32; n * matrix.cols()])?;
     let y: View = device.alloc(WHAT, n * matrix.rows())?;
-    let seconds = fastest(device, 8, |enc| kernels::linear(enc, &on_device, None, &x, &y))?;
-    Ok(2.0 * (n * matrix.rows() * matrix.cols()) as f64 / seconds)
+    let seconds = fastest(device, TIMES, |enc| kernels::linear(enc, &on_device, None, &x, &y))?;
+    let each = (seconds - overhead.submission) / TIMES as f64 - overhead.dispatch;
+    let each = each.max(named.matrix.bytes() as f64 / bandwidth);
+    Ok(2.0 * (n * matrix.rows() * matrix.cols()) as f64 / each)
 }
 
 /// What the memory is for.
 const WHAT: &str = "a measurement";
 
-/// Seconds of one of `times` recordings that are submitted together, the least of several such submissions.
+/// Seconds of `times` recordings that are submitted together, the least of several such submissions.
 fn fastest(device: &Device, times: usize, record: impl Fn(&mut Encoder<'_>)) -> Result<f64, GpuError> {
     let (start, mut best) = (Instant::now(), f64::INFINITY);
     let mut rounds = 0;
@@ -104,7 +125,7 @@ fn fastest(device: &Device, times: usize, record: impl Fn(&mut Encoder<'_>)) -> 
         let start = Instant::now();
         enc.submit()?;
         device.wait(WHAT)?;
-        best = best.min(start.elapsed().as_secs_f64() / times as f64);
+        best = best.min(start.elapsed().as_secs_f64());
         rounds += 1;
     }
     Ok(best)
