@@ -54,8 +54,11 @@ pub(crate) struct ExpertArgs {
 enum IoArg {
     /// Direct if the file system supports it, otherwise buffered
     Auto,
+    /// Past the page cache
     Direct,
+    /// Through the page cache
     Buffered,
+    /// Mapped: the system decides what stays in memory
     Mmap,
 }
 
@@ -71,12 +74,15 @@ enum PolicyArg {
 enum HostCopyArg {
     /// If the host has room
     Auto,
+    /// An error if the host has no room
     Always,
+    /// Experts are sent when a router chooses them
     Never,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum HintArg {
+    /// No prediction
     Off,
     /// What the last token chose
     Last,

@@ -42,9 +42,9 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Precision of products with quantised weights: fast rounds activations to 12 or 8 bits, exact keeps them in
-    /// float32
-    #[arg(long, value_name = "NUMBERS", value_enum, default_value_t = NumbersArg::Fast)]
-    numbers: NumbersArg,
+    /// float32. `--numbers` is the same
+    #[arg(long, alias = "numbers", value_name = "PRECISION", value_enum, default_value_t = PrecisionArg::Fast)]
+    precision: PrecisionArg,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -53,16 +53,16 @@ pub(crate) struct EngineArgs {
 
 /// [`Precision`], as a flag names them.
 #[derive(Clone, Copy, ValueEnum)]
-enum NumbersArg {
+enum PrecisionArg {
     Fast,
     Exact,
 }
 
-impl From<NumbersArg> for Precision {
-    fn from(numbers: NumbersArg) -> Self {
-        match numbers {
-            NumbersArg::Fast => Precision::Fast,
-            NumbersArg::Exact => Precision::Exact,
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::Fast => Precision::Fast,
+            PrecisionArg::Exact => Precision::Exact,
         }
     }
 }
@@ -125,9 +125,9 @@ impl EngineArgs {
         self.threads.unwrap_or_else(|| EngineOptions::default().threads)
     }
 
-    /// Numbers that it computes with.
+    /// The precision of its products.
     pub(crate) fn precision(&self) -> Precision {
-        self.numbers.into()
+        self.precision.into()
     }
 
     /// Whether a flag says how much memory there is.

@@ -76,7 +76,7 @@ class Moeflux:
         """Of each token of the text behind the first: its log-probability. Raises what the command says."""
         done = subprocess.run(
             [self.command, "run", str(path), "--raw", "--file", str(self.text), "--max-tokens", "1", "--json", "--device",
-             "cpu", "--prompt-logprobs", "1", "--numbers", "exact", "--threads", "1"], capture_output=True, text=True)
+             "cpu", "--prompt-logprobs", "1", "--precision", "exact", "--threads", "1"], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
         answer = json.loads(done.stdout)["answers"][0]

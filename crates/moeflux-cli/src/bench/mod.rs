@@ -83,7 +83,7 @@ Examples:
     /// Compare the logits of a model with streamed experts with those of the same model mapped, bit by bit
     #[command(after_help = "\
 Each run draws a random prompt and a random way of streaming: the budget, how files are read, the policy, hints, the prefill \
-chunk, threads, numbers, whether reads are delayed, whether checksums are verified. A single bit that differs is an error \
+chunk, threads, precision, whether reads are delayed, whether checksums are verified. A single bit that differs is an error \
 that names the run. The same seed gives the same runs.
 
 Examples:

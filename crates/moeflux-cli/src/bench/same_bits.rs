@@ -197,7 +197,7 @@ impl Way {
             ("hints", debug(&self.hints)),
             ("chunk", self.chunk.map_or("auto".to_owned(), |chunk| chunk.to_string())),
             ("threads", self.threads.to_string()),
-            ("numbers", debug(&self.precision)),
+            ("precision", debug(&self.precision)),
             ("delays", self.delays.to_string()),
             ("verify", self.verify.to_string()),
         ]

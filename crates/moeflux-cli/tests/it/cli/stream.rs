@@ -152,7 +152,7 @@ fn streaming_changes_no_bit(model: &str, runs: u32, seed: u64) -> Result<()> {
         ("hints", 4),
         ("chunk", 4),
         ("threads", 3),
-        ("numbers", 2),
+        ("precision", 2),
         ("delays", 2),
         ("verify", 2),
     ] {
