@@ -162,8 +162,9 @@ impl<'t> Grammar<'t> {
         let writes = row.writes;
         let [before, after] = writes.inside;
         let opens = if row.opens[0].is_kept { "" } else { row.opens[0].text };
-        let (open, close) =
-            (self.text(&format!("{opens}{before}")), self.text(&format!("{after}{}", row.close)));
+        let open = self.text(&format!("{opens}{before}"));
+        // In two expressions: the first may also begin what stands between calls, and the lexer does not go back.
+        let close = format!("{} {}", self.text(after), self.text(row.close));
         let between = self.text(writes.between);
         if writes.is_list {
             let more = if parallel { format!("({between} {body})*") } else { String::new() };
@@ -172,7 +173,8 @@ impl<'t> Grammar<'t> {
         let call = self.rule(&format!("{open} {body} {close}"));
         let calls = if parallel { format!("{call} ({between} {call})*") } else { call };
         let [begin, end] = row.around.map(|mark| self.text(mark));
-        Some(format!("{begin} {calls} {end}"))
+        let line = if row.syntax == Syntax::Hunyuan { "\"\\n\"?" } else { "" };
+        Some(format!("{begin} {line} {calls} {line} {end}"))
     }
 
     /// An expression after a thinking block that the prompt opened, or that the model opens itself.
@@ -258,7 +260,8 @@ impl<'t> Grammar<'t> {
         let on_lines =
             row.syntax != Syntax::Glm && row.syntax != Syntax::MiniCpm && row.syntax != Syntax::KimiTags;
         let line = if on_lines { "\n" } else { "" };
-        let edge = if tags.on_lines { "\n" } else { "" };
+        // Seed-OSS' template writes values without line breaks around them.
+        let edge = if tags.on_lines && row.syntax != Syntax::SeedOss { "\n" } else { "" };
         let head = match (tags.key_end, row.syntax) {
             (KeyEnd::Quoted(end), Syntax::KimiTags) => {
                 let before = self.text(&format!("{}{name}\" index=\"", tags.open));

@@ -383,6 +383,16 @@ pub(super) static FORMATS: &[Row] = &[
         ..ROW
     },
     Row {
+        syntax: Syntax::CommandR,
+        name: "command-r-plus",
+        opens: &[open("Action: ```json"), open("Action:```json"), open("Action:\n```json")],
+        close: "```",
+        body: Body::Envelope(COHERE_KEYS),
+        probes: &[["Action:```json[{\"tool_name\":\"", "\""]],
+        writes: list("\n[\n    ", "\n]", ",\n    "),
+        ..ROW
+    },
+    Row {
         syntax: Syntax::Cohere,
         name: "command-r7b",
         thoughts: thoughts::COHERE,
@@ -393,16 +403,6 @@ pub(super) static FORMATS: &[Row] = &[
         probes: &[["\"tool_name\":\"", "\",\"parameters\":"]],
         marks: &["<|START_ACTION|>", "<|END_ACTION|>"],
         writes: list("[\n    ", "\n]", ",\n    "),
-        ..ROW
-    },
-    Row {
-        syntax: Syntax::CommandR,
-        name: "command-r-plus",
-        opens: &[open("Action: ```json"), open("Action:```json"), open("Action:\n```json")],
-        close: "```",
-        body: Body::Envelope(COHERE_KEYS),
-        probes: &[["Action:```json[{\"tool_name\":\"", "\""]],
-        writes: list("\n[\n    ", "\n]", ",\n    "),
         ..ROW
     },
     Row {

@@ -27,6 +27,8 @@ pub(super) struct Tagged {
     pending: String,
     /// White space and markers before what comes next: text if that is text, nothing if it is a call.
     held: String,
+    /// Whether the last that was there, but for white space, is a mark that is no part of the answer.
+    is_after_mark: bool,
     /// Whether the answer has not begun, but for white space.
     is_start: bool,
     /// How many calls there were.
@@ -93,7 +95,17 @@ impl Tagged {
         {
             pending.push_str(row.opens[0].text);
         }
-        Self { row, thoughts, tools, state, pending, held: String::new(), is_start: true, index: 0 }
+        Self {
+            row,
+            thoughts,
+            tools,
+            state,
+            pending,
+            held: String::new(),
+            is_after_mark: false,
+            is_start: true,
+            index: 0,
+        }
     }
 
     pub(super) fn push(&mut self, text: &str, deltas: &mut Deltas) {
@@ -104,7 +116,7 @@ impl Tagged {
     pub(super) fn finish(&mut self, deltas: &mut Deltas) {
         while self.step(true, deltas) {}
         let held = mem::take(&mut self.held);
-        if self.index == 0 {
+        if self.index == 0 && !self.is_after_mark {
             deltas.text(&held);
         }
     }
@@ -225,6 +237,7 @@ impl Tagged {
             state: State::Answer,
             pending: text.to_owned(),
             held: String::new(),
+            is_after_mark: false,
             is_start: false,
             index: 0,
         };
@@ -261,6 +274,7 @@ impl Tagged {
         }
         if let Some(mark) = row.dropped.iter().find(|mark| self.pending.starts_with(**mark)) {
             self.take(mark.len());
+            self.is_after_mark = true;
             return true;
         }
         let open = self
@@ -303,6 +317,7 @@ impl Tagged {
     /// Text up to where something else may begin.
     fn text(&mut self, deltas: &mut Deltas) {
         self.is_start = false;
+        self.is_after_mark = false;
         let mut begins: Vec<char> = vec!['<'];
         if let Some(row) = self.row {
             let marks =

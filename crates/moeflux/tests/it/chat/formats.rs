@@ -38,6 +38,15 @@ fn a_template_says_its_format() {
         (template("", lines, ""), Format::Tagged(Syntax::GlmLines)),
         (template("", glm, ""), Format::Tagged(Syntax::Glm)),
         (template("", harmony, ""), Format::Harmony),
+        // Both of Cohere's formats name a tool in the same way.
+        (
+            template(
+                "Action: ```json\n[",
+                "{{- '{\"tool_name\": \"' + name + '\", \"parameters\": ' }}{{- arguments | tojson }}{{- '}' }}",
+                "]\n```",
+            ),
+            Format::Tagged(Syntax::CommandR),
+        ),
         // Calls in words that nobody here knows.
         (template("", "{{- 'CALL ' + name }}", ""), Format::Thoughts),
         ("{% for m in messages %}{{ m.content }}{% endfor %}".to_owned(), Format::Thoughts),
@@ -186,6 +195,18 @@ fn several_calls_only_if_allowed() {
             assert_eq!(takes(&constraint, &tokenizer, &text), parallel, "{format:?}");
         }
     }
+}
+
+/// The line break between two calls is also that before the end of all.
+#[test]
+fn several_calls_between_one_pair_of_markers() {
+    let tokenizer = Tokenizer::open(demo()).unwrap();
+    let ping = "<invoke name=\"ping\">\n</invoke>";
+    let text = format!("<minimax:tool_call>\n{ping}\n{ping}\n</minimax:tool_call>");
+    let format = Format::Tagged(Syntax::MiniMaxM2);
+    assert_eq!(calls(format, &text), ["ping", "ping"]);
+    let constraint = format.constraint(&tokenizer, &tools(), &ToolChoice::Required, true).unwrap();
+    assert!(takes(&constraint, &tokenizer, &text), "{constraint:?}");
 }
 
 #[test]
