@@ -13,6 +13,7 @@ pub mod file;
 mod mirror;
 mod random;
 pub mod recipe;
+pub mod scripted;
 mod tensor;
 
 pub use mirror::{data, root, write};

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::common::{Answer, post, send, server};
 
-fn bodies() -> Vec<Value> {
+pub(crate) fn bodies() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/clients");
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.iter().map(|path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()).collect()
 }
 
-async fn sent(server: &Router, case: &Value) -> Answer {
+pub(crate) async fn sent(server: &Router, case: &Value) -> Answer {
     let mut request =
         Request::post(case["path"].as_str().unwrap()).header(header::CONTENT_TYPE, "application/json");
     for (name, value) in case["headers"].as_object().unwrap() {

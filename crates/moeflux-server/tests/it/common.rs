@@ -1,6 +1,6 @@
 //! A server of the demo, and requests to it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,10 +15,14 @@ use tower::ServiceExt;
 
 /// A name for the demo.
 pub(crate) fn demo(name: &str) -> ModelSource {
+    source(name.to_owned(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo"))
+}
+
+/// A name for a folder's model.
+pub(crate) fn source(name: String, folder: PathBuf) -> ModelSource {
     ModelSource {
-        name: name.to_owned(),
-        load: Box::new(|_| {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
+        name,
+        load: Box::new(move |_| {
             let model = Model::open(&folder, &ModelOptions::default())?;
             Ok(Engine::new(model, &EngineOptions { threads: 1, ..EngineOptions::default() })?)
         }),

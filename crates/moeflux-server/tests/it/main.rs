@@ -11,6 +11,7 @@ mod fields;
 mod fuzz;
 mod hostile;
 mod load;
+mod loops;
 mod messages;
 mod models;
 mod ollama;

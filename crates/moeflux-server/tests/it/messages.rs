@@ -19,7 +19,7 @@ fn add() -> Value {
 }
 
 /// The data of a stream's events, each under its own name.
-fn events(answer: &Answer) -> Vec<Value> {
+pub(crate) fn events(answer: &Answer) -> Vec<Value> {
     let mut events = Vec::new();
     for event in answer.body.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':')) {
         let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
@@ -31,7 +31,7 @@ fn events(answer: &Answer) -> Vec<Value> {
 }
 
 /// The content that a stream's events build up, checked to come in the API's order.
-fn content(events: &[Value]) -> Vec<Value> {
+pub(crate) fn content(events: &[Value]) -> Vec<Value> {
     let mut blocks: Vec<Value> = Vec::new();
     let mut json = String::new();
     let mut is_open = false;

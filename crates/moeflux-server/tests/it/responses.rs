@@ -21,7 +21,7 @@ fn text(response: &Value) -> &str {
     message.and_then(|item| item["content"][0]["text"].as_str()).unwrap_or("")
 }
 
-fn events(answer: &Answer) -> Vec<Value> {
+pub(crate) fn events(answer: &Answer) -> Vec<Value> {
     let data = answer.body.lines().filter_map(|line| line.strip_prefix("data: "));
     let events: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
     assert!(
