@@ -3,7 +3,7 @@
 use crate::config::{Config, IgnoredField, ModelConfig};
 use crate::error::Error;
 use crate::family::{self, Conventions};
-use crate::files::{Contents, File, any_with_extension};
+use crate::files::{Contents, Derived, File, any_with_extension};
 use crate::flash_moe;
 use crate::gguf;
 use crate::hub_cache;
@@ -199,7 +199,17 @@ impl Checkpoint {
         if let Some(scaling) = self.config.model.rope().note() {
             notes.push(scaling);
         }
-        if !self.contents.files.iter().all(File::is_in_place) {
+        let has = |is: fn(&Derived) -> bool| {
+            self.contents.files.iter().filter_map(File::derived).any(|derived| is(derived))
+        };
+        if has(|derived| matches!(derived, Derived::Nested(_))) {
+            notes.push(
+                "scales are quantised: they are widened in memory when they are first read, 4 bytes each; experts with such \
+                 scales cannot be streamed, while those of a pack that `moeflux convert` makes can"
+                    .to_owned(),
+            );
+        }
+        if has(|derived| matches!(derived, Derived::Transposed(_))) {
             notes.push(
                 "experts are stored transposed: they are put in order in memory when they are first read, and cannot be \
                  streamed; `moeflux convert` makes a pack, which can"

@@ -31,9 +31,9 @@ pub enum Error {
         /// Bytes in the file, or read of it.
         found: u64,
     },
-    /// Experts that would have to be put in order to be read from the file.
+    /// Experts that would have to be put in another form to be read from the file.
     #[error(
-        "{}: the experts are stored transposed, so they can be held in memory but not streamed from the file; \
+        "{}: the experts are stored transposed, or with scales that are quantised, so they can be held in memory but not streamed from the file; \
          `moeflux convert` makes a pack of them, which streams",
         path.display()
     )]

@@ -1,14 +1,15 @@
 //! Weight files, mapped, and the tensors in them: what reading any format comes to.
 
 use crate::error::Error;
+use crate::nested::NestedScales;
 use crate::stacked::StackedExperts;
-use crate::tensor::{Span, Tensor};
+use crate::tensor::{Dtype, Span, Tensor};
 use crate::transposed::Transposed;
 use crate::{bus_error, small_file};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Tensors by their names in the files.
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
@@ -23,7 +24,40 @@ pub struct File {
 #[derive(Debug)]
 enum Data {
     Mapped(Arc<Map>),
-    Transposed(Arc<Transposed>),
+    Derived(Arc<Derived>),
+}
+
+/// A tensor that is computed with in another form than a file has it in.
+#[derive(Debug)]
+pub(crate) enum Derived {
+    /// Its rows are columns in the file.
+    Transposed(Transposed),
+    /// Its float32 are bytes in the file.
+    Nested(NestedScales),
+}
+
+impl Derived {
+    fn len(&self) -> u64 {
+        match self {
+            Derived::Transposed(tensor) => tensor.len(),
+            Derived::Nested(scales) => scales.len(),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Derived::Transposed(tensor) => tensor.bytes(),
+            Derived::Nested(scales) => scales.bytes(),
+        }
+    }
+
+    /// Bytes from `offset` on, whole elements.
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) {
+        match self {
+            Derived::Transposed(tensor) => tensor.read(offset, out),
+            Derived::Nested(scales) => scales.read(offset, out),
+        }
+    }
 }
 
 /// A mapped file.
@@ -68,21 +102,21 @@ impl File {
     pub fn len(&self) -> u64 {
         match &self.data {
             Data::Mapped(map) => map.len() as u64,
-            Data::Transposed(tensor) => tensor.len(),
+            Data::Derived(tensor) => tensor.len(),
         }
     }
 
     /// Whether it is a file on disk as it lies there: what can be read from [`path`](Self::path). Otherwise it is a tensor
-    /// of that file, of which a copy in the order of rows is made in memory when it is first read.
+    /// of that file, of which a copy in the form that products read is made in memory when it is first read.
     pub fn is_in_place(&self) -> bool {
         matches!(self.data, Data::Mapped(_))
     }
 
     /// The tensor, if it is not read in place.
-    pub(crate) fn transposed(&self) -> Option<&Arc<Transposed>> {
+    pub(crate) fn derived(&self) -> Option<&Arc<Derived>> {
         match &self.data {
             Data::Mapped(_) => None,
-            Data::Transposed(tensor) => Some(tensor),
+            Data::Derived(tensor) => Some(tensor),
         }
     }
 
@@ -90,7 +124,7 @@ impl File {
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::Mapped(map) => map,
-            Data::Transposed(tensor) => tensor.bytes(),
+            Data::Derived(tensor) => tensor.bytes(),
         }
     }
 
@@ -104,7 +138,7 @@ impl File {
 
     /// Reads a range, if the system can be asked for it; on Linux in pages as large as the file system has.
     pub(crate) fn bring(&self, span: Span) {
-        if let Data::Transposed(tensor) = &self.data {
+        if let Data::Derived(tensor) = &self.data {
             tensor.bytes();
             return;
         }
@@ -125,7 +159,7 @@ impl File {
             Data::Mapped(map) => {
                 map.map.advise_range(advice, span.offset as usize, span.len as usize).is_ok()
             }
-            Data::Transposed(_) => false,
+            Data::Derived(_) => false,
         }
     }
 }
@@ -167,9 +201,24 @@ impl Contents {
             return;
         };
         let transposed = Transposed::new(map.clone(), tensor.span, [rows, cols], float.bytes());
-        let file = File { path: file.path.clone(), data: Data::Transposed(Arc::new(transposed)) };
+        let derived = Derived::Transposed(transposed);
+        let file = File { path: file.path.clone(), data: Data::Derived(Arc::new(derived)) };
         tensor.shape.swap(1, 2);
         tensor.span = Span { file: self.files.len() as u32, offset: 0, len: tensor.span.len };
+        self.files.push(file);
+    }
+
+    /// Has a tensor of bytes, scales that are quantised themselves, stand as float32: see [`NestedScales`]. There must be an
+    /// `absmax` for each `block` of them.
+    pub(crate) fn widen(&mut self, name: &str, table: Vec<f32>, absmax: Vec<f32>, block: usize, offset: f32) {
+        let Some(tensor) = self.tensors.get_mut(name) else { return };
+        let file = &self.files[tensor.span.file as usize];
+        let Data::Mapped(map) = &file.data else { return };
+        let (source, codes, widened) = (map.clone(), tensor.span, OnceLock::new());
+        let derived = Derived::Nested(NestedScales { source, codes, table, absmax, block, offset, widened });
+        tensor.dtype = Dtype::F32;
+        tensor.span = Span { file: self.files.len() as u32, offset: 0, len: derived.len() };
+        let file = File { path: file.path.clone(), data: Data::Derived(Arc::new(derived)) };
         self.files.push(file);
     }
 

@@ -22,6 +22,7 @@ pub mod flash_moe;
 pub mod gguf;
 mod hub_cache;
 mod matrix;
+mod nested;
 pub mod pack;
 mod provenance;
 mod quantization;

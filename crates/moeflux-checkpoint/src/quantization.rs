@@ -46,6 +46,8 @@ pub enum ModuleQuantization {
     CompressedTensors,
     /// What modelopt's tensors say: FP8, NVFP4, MXFP8.
     Modelopt,
+    /// What bitsandbytes' tensors say: NF4 or FP4.
+    Bitsandbytes,
 }
 
 impl ModuleQuantization {
@@ -73,6 +75,7 @@ impl ModuleQuantization {
                 | ModuleQuantization::Awq
                 | ModuleQuantization::CompressedTensors
                 | ModuleQuantization::Modelopt
+                | ModuleQuantization::Bitsandbytes
         )
     }
 
@@ -126,6 +129,7 @@ impl fmt::Display for ModuleQuantization {
             ModuleQuantization::Awq => f.write_str("AWQ"),
             ModuleQuantization::CompressedTensors => f.write_str("compressed-tensors"),
             ModuleQuantization::Modelopt => f.write_str("modelopt"),
+            ModuleQuantization::Bitsandbytes => f.write_str("bitsandbytes"),
         }
     }
 }
@@ -170,9 +174,10 @@ impl Quantization {
             Some("awq") => return packed::read_awq(fields).map(Some),
             Some("auto-round" | "intel/auto-round") => return packed::read_auto_round(fields).map(Some),
             Some("modelopt") => return packed::read_modelopt(fields).map(Some),
+            Some("bitsandbytes") => return packed::read_bitsandbytes(fields).map(Some),
             Some(_) => {
-                let expected = "mxfp4, fp8, compressed-tensors, gptq, awq, auto-round, modelopt, or none, as MLX's \
-                                checkpoints have it";
+                let expected = "mxfp4, fp8, compressed-tensors, gptq, awq, auto-round, modelopt, bitsandbytes, or none, as \
+                                MLX's checkpoints have it";
                 return Err(fields.wrong("quant_method", expected));
             }
         }

@@ -1,6 +1,7 @@
 //! A model's tensors under canonical names and in one convention, whichever tool wrote the files.
 
 mod biased_experts;
+pub(crate) mod codebook;
 mod fp8;
 mod latent;
 mod linear_maps;

@@ -81,6 +81,7 @@ impl Matrix<'_> {
                     _ => symmetric.dequantize::<8>(codes, |q| q as i32 - 128, out),
                 }
             }
+            Encoding::Codebook { table, group } => codebook(table.values(), group, codes, scales, out),
             Encoding::Packed { .. } => unreachable!("done above"),
             Encoding::Fp8 { block_cols, params, .. } => fp8(block_cols, params, codes, scales, out),
             Encoding::Ggml(ggml) => ggml.dequantize(codes, out),
@@ -127,6 +128,18 @@ pub(crate) fn floats(float: Float, bytes: &[u8], out: &mut [f32]) {
             for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
                 *out = bf16(u16::from_le_bytes(bytes));
             }
+        }
+    }
+}
+
+/// Codes of a table, two a byte, the earlier column in the higher bits, with a float32 scale for each group.
+#[inline(always)]
+fn codebook(table: &[f32; 16], group: usize, codes: &[u8], scales: &[u8], out: &mut [f32]) {
+    let groups = out.chunks_exact_mut(group).zip(codes.chunks_exact(group / 2)).zip(scales.as_chunks().0);
+    for ((out, codes), &scale) in groups {
+        let scale = f32::from_le_bytes(scale);
+        for (out, &code) in out.as_chunks_mut().0.iter_mut().zip(codes) {
+            *out = [table[usize::from(code >> 4)] * scale, table[usize::from(code & 15)] * scale];
         }
     }
 }

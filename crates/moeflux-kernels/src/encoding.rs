@@ -73,6 +73,14 @@ pub enum Encoding {
         /// How codes, scales and zeros lie.
         packing: Packing,
     },
+    /// `w = table[q]·scale`: codes of 4 bits, two a byte, the earlier column in the higher bits, and one float32 scale for
+    /// each `group` columns, as bitsandbytes has them.
+    Codebook {
+        /// What codes stand for.
+        table: Codebook,
+        /// Columns that share a scale: an even number.
+        group: usize,
+    },
     /// e4m3 codes, one scale for each block of rows and columns; the last block of a side may be cut short.
     Fp8 {
         /// Rows that share a scale, at least 1.
@@ -87,6 +95,63 @@ pub enum Encoding {
     /// Such blocks with one float32 for the whole matrix, in place of biases, that every weight is multiplied with.
     GgmlScaled(Ggml),
 }
+
+/// The values of codes of 4 bits, as bitsandbytes defines them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codebook {
+    /// Quantiles of a normal distribution (Dettmers et al. 2023), from -1 to 1.
+    Nf4,
+    /// Floats with a sign, two bits of exponent and one of significand, from -1 to 1.
+    Fp4,
+}
+
+impl Codebook {
+    /// What each code stands for.
+    pub const fn values(self) -> &'static [f32; 16] {
+        match self {
+            Codebook::Nf4 => &NF4,
+            Codebook::Fp4 => &FP4,
+        }
+    }
+}
+
+static NF4: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+static FP4: [f32; 16] = [
+    0.0,
+    1.0 / 192.0,
+    2.0 / 3.0,
+    1.0,
+    1.0 / 3.0,
+    0.5,
+    1.0 / 6.0,
+    0.25,
+    0.0,
+    -1.0 / 192.0,
+    -2.0 / 3.0,
+    -1.0,
+    -1.0 / 3.0,
+    -0.5,
+    -1.0 / 6.0,
+    -0.25,
+];
 
 /// How the parts of a matrix with zeros lie. Words have 32 bits, and packed numbers begin at a word's lowest bit; numbers of
 /// a width that does not divide 32 run on in the next word.
@@ -123,6 +188,7 @@ impl Encoding {
             Encoding::Float(_) | Encoding::Fp8 { .. } => 1,
             Encoding::Affine { group, .. }
             | Encoding::Symmetric { group, .. }
+            | Encoding::Codebook { group, .. }
             | Encoding::Packed { group, .. } => group,
             Encoding::Mxfp4 | Encoding::Mxfp8 => 32,
             Encoding::Nvfp4 | Encoding::Nvfp4Scaled { .. } => 16,
@@ -137,7 +203,7 @@ impl Encoding {
             Encoding::Affine { bits, .. }
             | Encoding::Symmetric { bits, .. }
             | Encoding::Packed { bits, .. } => bits as usize,
-            Encoding::Mxfp4 | Encoding::Nvfp4 | Encoding::Nvfp4Scaled { .. } => 4,
+            Encoding::Mxfp4 | Encoding::Nvfp4 | Encoding::Nvfp4Scaled { .. } | Encoding::Codebook { .. } => 4,
             Encoding::Mxfp8 | Encoding::Fp8 { .. } => 8,
             Encoding::Ggml(ggml) | Encoding::GgmlScaled(ggml) => ggml.bits(),
         }
@@ -160,6 +226,7 @@ impl Encoding {
                 RowBytes { codes, scales: groups, biases: 0 }
             }
             Encoding::Nvfp4Scaled { .. } => RowBytes { codes, scales: groups, biases: 4 },
+            Encoding::Codebook { .. } => RowBytes { codes, scales: groups * 4, biases: 0 },
             Encoding::Symmetric { params, .. } => {
                 RowBytes { codes, scales: groups * params.bytes(), biases: 0 }
             }

@@ -49,7 +49,7 @@ pub use attention::{AttentionShape, attention, kv_read, kv_write};
 pub use conv1d_silu::conv1d_silu;
 pub use dequant::decode_floats;
 pub use elementwise::{add, add_to_rows, columns, scale_by_sigmoid, sigmoid_gate, swiglu};
-pub use encoding::{Encoding, Float, Packing, RowBytes};
+pub use encoding::{Codebook, Encoding, Float, Packing, RowBytes};
 pub use experts::{
     Activation, BATCH_EXPERTS, ExpertBiases, ExpertRun, ExpertScratch, ExpertWeights, ExpertsArgs, experts,
 };

@@ -227,6 +227,7 @@ fn part(bytes: &[u8], row: usize, len: usize) -> &[u8] {
 fn exists(encoding: Encoding) -> bool {
     match encoding {
         Encoding::Affine { bits, group, .. } => matches!(bits, 2..=6 | 8) && matches!(group, 32 | 64 | 128),
+        Encoding::Codebook { group, .. } => group > 0 && group.is_multiple_of(2),
         Encoding::Fp8 { block_rows, block_cols, .. } => block_rows > 0 && block_cols > 0,
         // Codes are read eight at a time.
         Encoding::Symmetric { bits, group, signed, .. } => {

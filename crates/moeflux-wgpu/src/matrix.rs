@@ -39,6 +39,7 @@ impl DeviceEncoding {
             | Encoding::Nvfp4
             | Encoding::Nvfp4Scaled { .. }
             | Encoding::Symmetric { .. }
+            | Encoding::Codebook { .. }
             | Encoding::Packed { .. }
             | Encoding::Fp8 { .. }
             | Encoding::GgmlScaled(_)

@@ -74,7 +74,8 @@ impl Target {
                 | ModuleQuantization::Gptq { .. }
                 | ModuleQuantization::Awq
                 | ModuleQuantization::CompressedTensors
-                | ModuleQuantization::Modelopt,
+                | ModuleQuantization::Modelopt
+                | ModuleQuantization::Bitsandbytes,
             ) => return encoding,
             Target::Bf16 => return Encoding::Float(Float::Bf16),
             // MLX keeps parameters in the model's type, which is bf16.

@@ -5,9 +5,9 @@
 
 use super::Error;
 use crate::checkpoint::Checkpoint;
+use crate::files::Derived;
 use crate::matrix::Matrix;
 use crate::tensor::Span;
-use crate::transposed::Transposed;
 use moeflux_kernels::{Encoding, QuantizeError, quantize_row};
 use std::fs::File;
 use std::ops::Range;
@@ -24,8 +24,8 @@ pub(crate) struct Source {
 
 enum Opened {
     File(File),
-    /// A tensor whose rows are put in order as they are read.
-    Transposed(Arc<Transposed>),
+    /// A tensor that is brought into another form as it is read.
+    Derived(Arc<Derived>),
 }
 
 /// Space that encoding works in, kept from one matrix to the next.
@@ -44,8 +44,8 @@ impl Source {
     pub(crate) fn open(checkpoint: &Checkpoint) -> Result<Self, Error> {
         let open = |file: &crate::File| {
             let path = file.path().to_owned();
-            let opened = match file.transposed() {
-                Some(tensor) => Opened::Transposed(tensor.clone()),
+            let opened = match file.derived() {
+                Some(tensor) => Opened::Derived(tensor.clone()),
                 None => Opened::File(File::open(&path).map_err(Error::io(&path))?),
             };
             Ok((path, opened))
@@ -57,7 +57,7 @@ impl Source {
     pub(crate) fn read(&self, file: u32, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         match &self.files[file as usize] {
             (path, Opened::File(file)) => read_at(file, offset, out).map_err(Error::io(path)),
-            (_, Opened::Transposed(tensor)) => {
+            (_, Opened::Derived(tensor)) => {
                 tensor.read(offset, out);
                 Ok(())
             }

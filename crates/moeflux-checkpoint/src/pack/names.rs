@@ -2,7 +2,7 @@
 
 use crate::quantization::ModuleQuantization;
 use crate::tensor::Dtype;
-use moeflux_kernels::{Encoding, Float, Ggml, Packing};
+use moeflux_kernels::{Codebook, Encoding, Float, Ggml, Packing};
 
 const FLOATS: [(Float, &str); 3] = [(Float::F32, "f32"), (Float::F16, "f16"), (Float::Bf16, "bf16")];
 
@@ -21,6 +21,7 @@ pub(crate) fn encoding_name(encoding: Encoding) -> String {
             let kind = if signed { "signed" } else { "symmetric" };
             format!("{kind}{bits}g{group}-{}", float_name(params))
         }
+        Encoding::Codebook { table, group } => format!("{}g{group}", codebook_name(table)),
         Encoding::Packed { bits, group, params, packing } => {
             let kind = match packing {
                 Packing::Gptq { .. } => "gptq",
@@ -60,6 +61,11 @@ pub(crate) fn parse_encoding(name: &str) -> Option<Encoding> {
         "nvfp4" => Some(Encoding::Nvfp4),
         "nvfp4d" => Some(Encoding::Nvfp4Scaled { divided: true }),
         "nvfp4m" => Some(Encoding::Nvfp4Scaled { divided: false }),
+        _ if name.starts_with("nf4g") || name.starts_with("fp4g") => {
+            let table = if name.starts_with("nf4") { Codebook::Nf4 } else { Codebook::Fp4 };
+            let group = name.get(4..)?.parse().ok()?;
+            (group > 0 && group % 2 == 0).then_some(Encoding::Codebook { table, group })
+        }
         _ => match name.strip_prefix("ggml-") {
             Some(ggml) => match ggml.strip_suffix("-scaled") {
                 Some(ggml) => parse_ggml(ggml).map(Encoding::GgmlScaled),
@@ -93,6 +99,7 @@ pub(crate) fn quantization_name(quantization: ModuleQuantization) -> String {
         ModuleQuantization::Fp8 { block: Some([rows, cols]) } => format!("fp8b{rows}x{cols}"),
         ModuleQuantization::CompressedTensors => "compressed-tensors".to_owned(),
         ModuleQuantization::Modelopt => "modelopt".to_owned(),
+        ModuleQuantization::Bitsandbytes => "bitsandbytes".to_owned(),
         // No pack holds modules that are packed so.
         ModuleQuantization::Gptq { .. } => "gptq".to_owned(),
         ModuleQuantization::Awq => "awq".to_owned(),
@@ -108,6 +115,7 @@ pub(crate) fn parse_quantization(name: &str) -> Option<ModuleQuantization> {
         "fp8" => Some(ModuleQuantization::Fp8 { block: None }),
         "compressed-tensors" => Some(ModuleQuantization::CompressedTensors),
         "modelopt" => Some(ModuleQuantization::Modelopt),
+        "bitsandbytes" => Some(ModuleQuantization::Bitsandbytes),
         _ if name.starts_with("fp8b") => {
             let (rows, cols) = name.strip_prefix("fp8b")?.split_once('x')?;
             let block = [rows.parse().ok()?, cols.parse().ok()?];
@@ -119,6 +127,13 @@ pub(crate) fn parse_quantization(name: &str) -> Option<ModuleQuantization> {
             let exists = matches!(bits, 2..=6 | 8) && matches!(group_size, 32 | 64 | 128);
             exists.then_some(ModuleQuantization::Affine { bits, group_size })
         }
+    }
+}
+
+fn codebook_name(table: Codebook) -> &'static str {
+    match table {
+        Codebook::Nf4 => "nf4",
+        Codebook::Fp4 => "fp4",
     }
 }
 
@@ -151,6 +166,7 @@ mod tests {
         encodings.extend(Ggml::ALL.map(Encoding::Ggml));
         encodings.extend(Ggml::ALL.map(Encoding::GgmlScaled));
         encodings.extend([false, true].map(|divided| Encoding::Nvfp4Scaled { divided }));
+        encodings.extend([Codebook::Nf4, Codebook::Fp4].map(|table| Encoding::Codebook { table, group: 64 }));
         for (params, _) in FLOATS {
             encodings.push(Encoding::Float(params));
             encodings.push(Encoding::Symmetric { bits: 4, group: 32, params, signed: false });
@@ -179,6 +195,9 @@ mod tests {
             "symmetric4g32",
             "signed4g32-bf16",
             "gptq4g32-f16",
+            "nf4g0",
+            "nf4g63",
+            "nf4",
         ] {
             assert_eq!(parse_encoding(wrong), None, "{wrong}");
         }

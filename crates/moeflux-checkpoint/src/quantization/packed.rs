@@ -184,6 +184,26 @@ pub(super) fn read_modelopt(mut fields: Fields<'_>) -> Result<Quantization, Erro
     Ok(of(ModuleQuantization::Modelopt))
 }
 
+/// `quant_method: bitsandbytes`, of which the two formats of 4 bits are read.
+pub(super) fn read_bitsandbytes(mut fields: Fields<'_>) -> Result<Quantization, Error> {
+    // Products in 8 bits leave out columns of inputs, as the inputs are.
+    fields.only("load_in_8bit", &[json!(false)])?;
+    fields.only("_load_in_8bit", &[json!(false)])?;
+    fields.only("bnb_4bit_quant_storage", &[json!("uint8")])?;
+    fields.only("bnb_4bit_quant_type", &[json!("nf4"), json!("fp4")])?;
+    fields.pass_over(
+        SAID_BY_TENSORS,
+        &["_load_in_4bit", "bnb_4bit_use_double_quant", "llm_int8_skip_modules", "load_in_4bit"],
+    );
+    fields.pass_over(UNROUNDED, &["bnb_4bit_compute_dtype"]);
+    fields.pass_over(
+        "of weights in 8 bits",
+        &["llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight", "llm_int8_threshold"],
+    );
+    fields.finish()?;
+    Ok(of(ModuleQuantization::Bitsandbytes))
+}
+
 const HOW_IT_WAS_FOUND: &str = "says how the weights were found, or what runs them";
 
 fn of(default: ModuleQuantization) -> Quantization {

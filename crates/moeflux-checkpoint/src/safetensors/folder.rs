@@ -5,7 +5,9 @@ use crate::checkpoint::OpenOptions;
 use crate::config::{self, Config, ModelConfig, modelopt};
 use crate::error::Error;
 use crate::files::{Contents, names, read, with_extension};
+use crate::quantization::ModuleQuantization;
 use crate::tensor::{Span, Tensor};
+use crate::weights::codebook;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -32,6 +34,10 @@ pub(crate) fn open(folder: &Path, options: &OpenOptions) -> Result<(Contents, Co
     }
     if let ModelConfig::GptOss(_) = config.model {
         order_experts(&mut contents);
+    }
+    let how = config.quantization.as_ref().map(|quantization| quantization.default);
+    if how == Some(ModuleQuantization::Bitsandbytes) {
+        codebook::widen(&mut contents)?;
     }
     Ok((contents, config))
 }

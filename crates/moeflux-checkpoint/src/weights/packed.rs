@@ -19,8 +19,15 @@ const LEAST_GROUP: usize = 32;
 pub(super) const CODES: [&str; 3] = [".weight", ".qweight", ".weight_packed"];
 
 /// Tensors that describe inputs, which stay what they are, or repeat what others say.
-const NEEDLESS: [&str; 5] =
-    ["input_scale", "input_global_scale", "input_zero_point", "weight_shape", "g_idx"];
+const NEEDLESS: [&str; 7] = [
+    "input_scale",
+    "input_global_scale",
+    "input_zero_point",
+    "weight_shape",
+    "g_idx",
+    "weight.quant_state.bitsandbytes__nf4",
+    "weight.quant_state.bitsandbytes__fp4",
+];
 
 impl Weights<'_> {
     /// A module of a checkpoint that is packed so; plain if it has no codes.
@@ -61,6 +68,7 @@ impl Weights<'_> {
             (ModuleQuantization::Awq, _) if is_transposed => map.awq(),
             (_, dtype) if is_int32(dtype) => map.integers(),
             (_, Dtype::Other(safetensors::Dtype::I8)) => map.signed_bytes(),
+            (ModuleQuantization::Bitsandbytes, Dtype::U8) => self.codebook(module, weight, [rows, cols]),
             (_, Dtype::U8) => map.halves(how),
             (_, Dtype::F8E4M3) if map.has_exponents() => map.mxfp8(),
             (_, Dtype::F8E4M3) => self.fp8(module, weight, None, shape),
@@ -117,6 +125,7 @@ impl Weights<'_> {
             };
         }
         match codes.dtype {
+            Dtype::U8 if how == ModuleQuantization::Bitsandbytes => self.codebook_shape(module),
             Dtype::U8 => Some(vec![first, last.checked_mul(2)?]),
             dtype if is_int32(dtype) => {
                 let stored = tensor("weight_shape")?;

@@ -204,7 +204,7 @@ fn quantisation_that_is_not_supported() {
     let error = with("quantization", json!({"bits": 4, "lm_head": {"rotated": true}}));
     assert_says(&error, &["unknown field quantization.lm_head.rotated = true"]);
 
-    for method in ["fbgemm_fp8", "hqq", "quark", "bitsandbytes"] {
+    for method in ["fbgemm_fp8", "hqq", "quark", "torchao"] {
         let error =
             with("quantization_config", json!({"quant_method": method, "weight_block_size": [128, 128]}));
         assert!(matches!(error, Error::Field { .. }), "{error}");

@@ -309,8 +309,17 @@ fn configs_that_mean_something_else() {
     refused("nvfp4_multiplied", "/quant_algo", json!("W4A8_AWQ"), "quant_algo");
     refused("nvfp4_multiplied", "/pre_quant_scale", json!(true), "pre_quant_scale");
     let mut fixture = plain();
-    fixture.config["quantization_config"] = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
-    assert_says(&fixture.load().unwrap_err(), &["quant_method", "gptq, awq", "bitsandbytes"]);
+    fixture.config["quantization_config"] = json!({"quant_method": "hqq", "nbits": 4});
+    assert_says(&fixture.load().unwrap_err(), &["quant_method", "gptq, awq", "bitsandbytes", "hqq"]);
+    for (field, value) in [
+        ("load_in_8bit", json!(true)),
+        ("bnb_4bit_quant_storage", json!("bfloat16")),
+        ("bnb_4bit_quant_type", json!("int4")),
+        ("novelty", json!(1)),
+    ] {
+        fixture.config["quantization_config"] = json!({"quant_method": "bitsandbytes", field: value});
+        assert_says(&fixture.load().unwrap_err(), &[field]);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use moeflux::convert::{self, RunOptions};
 use moeflux::experts::ExpertOptions;
 use moeflux::placement::MemoryRequest;
 use moeflux::{Engine, EngineOptions, Model, ModelOptions, Precision};
-use moeflux_kernels::{Encoding, Float, Matrix, Packing};
+use moeflux_kernels::{Codebook, Encoding, Float, Matrix, Packing};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 use serde_json::{Value, json};
@@ -103,6 +103,15 @@ fn cases() -> Vec<Case> {
             encoding: Encoding::Nvfp4Scaled { divided: false },
             ordered: false,
         },
+        Case {
+            name: "bitsandbytes",
+            config: json!({
+                "quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_use_double_quant": false, "bnb_4bit_compute_dtype": "bfloat16",
+            }),
+            encoding: Encoding::Codebook { table: Codebook::Nf4, group: 32 },
+            ordered: false,
+        },
     ]
 }
 
@@ -120,6 +129,10 @@ fn module(
         Encoding::Nvfp4Scaled { .. } => {
             let scales: Vec<u8> = random.bytes(scales).iter().map(|scale| 0x28 + scale % 0x18).collect();
             (scales, 0.01f32.to_le_bytes().to_vec())
+        }
+        Encoding::Codebook { .. } => {
+            let scales = (0..scales / 4).map(|_| 0.01 + (random.next() % 1000) as f32 * 1e-5);
+            (scales.flat_map(f32::to_le_bytes).collect(), Vec::new())
         }
         _ => (random.halves(scales / 2), random.bytes(biases)),
     };
@@ -156,6 +169,19 @@ fn module(
             ("weight_scale", (Dtype::F16, vec![rows, groups], scales)),
             ("weight_shape", (Dtype::I64, vec![2], [rows, cols].map(|n| (n as u64).to_le_bytes()).concat())),
         ],
+        Encoding::Codebook { table, group } => {
+            let state = json!({
+                "quant_type": "nf4", "blocksize": group, "dtype": "bfloat16", "shape": [rows, cols],
+            });
+            let state = state.to_string().into_bytes();
+            let values = table.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+            vec![
+                ("weight", (Dtype::U8, vec![rows * cols / 2, 1], codes)),
+                ("weight.absmax", (Dtype::F32, vec![rows * cols / group], scales)),
+                ("weight.quant_map", (Dtype::F32, vec![16], values)),
+                ("weight.quant_state.bitsandbytes__nf4", (Dtype::U8, vec![state.len()], state)),
+            ]
+        }
         _ => vec![
             ("weight", (Dtype::U8, vec![rows, cols / 2], codes)),
             ("weight_scale", (Dtype::F8_E4M3, vec![rows, cols / 16], scales)),
