@@ -33,8 +33,8 @@ pub enum Error {
     },
     /// Experts that would have to be put in another form to be read from the file.
     #[error(
-        "{}: the experts are stored transposed, or with scales that are quantised, so they can be held in memory but not streamed from the file; \
-         `moeflux convert` makes a pack of them, which streams",
+        "{}: the experts are stored transposed, or with scales that are quantised, so they can be held in memory but not \
+         streamed from the file; `moeflux convert` makes a pack of them, which streams",
         path.display()
     )]
     Transposed {

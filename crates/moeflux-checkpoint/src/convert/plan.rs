@@ -12,7 +12,7 @@ use crate::pack::names::{encoding_name, quantization_name};
 use crate::quantization::ModuleQuantization;
 use crate::stacked::{BlockLayout, MatrixKind};
 use crate::tensor::{Dtype, Span, Tensor};
-use crate::weights::LinearMap;
+use crate::weights::{LinearMap, codebook};
 use moeflux_kernels::{Encoding, Float};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -154,6 +154,8 @@ impl Plan {
             .collect();
         let mut maps: BTreeMap<(u32, u64), (LinearMap, Encoding)> = BTreeMap::new();
         let mut modules = BTreeMap::new();
+        // Those of maps that stay as they are say how to read them.
+        let mut states = Vec::new();
         for map in weights.linear_maps(&dense)? {
             let encoding = target(&map.module, &map.matrix)?;
             changes.count(&map.matrix, encoding, 1);
@@ -162,13 +164,15 @@ impl Plan {
             if let Some(quantization) = quantization {
                 modules.insert(map.module.clone(), quantization_name(quantization));
             }
-            if encoding != map.matrix.encoding {
+            if encoding == map.matrix.encoding {
+                states.extend(codebook::state_of(checkpoint, &map.module).map(|(state, _)| state));
+            } else {
                 maps.extend(map.matrix.spans().map(|span| (start(span), (map.clone(), encoding))));
             }
         }
 
         // In the order of the source, so that it is read from start to end.
-        let mut order = dense;
+        let mut order = [dense, states].concat();
         order.sort_by_key(|tensor| start(tensor.span));
         let mut layout = DenseLayout::default();
         let mut units = Vec::new();

@@ -4,6 +4,7 @@
 //! Scales that are bytes themselves were widened when the checkpoint was opened: see [`widen`].
 
 use super::Weights;
+use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::files::Contents;
 use crate::matrix::Matrix;
@@ -99,6 +100,12 @@ pub(crate) fn widen(contents: &mut Contents) -> Result<(), Error> {
     Ok(())
 }
 
+/// The tensor that says how the codes of a module are to be read, and what they stand for.
+pub(crate) fn state_of<'a>(checkpoint: &'a Checkpoint, module: &str) -> Option<(&'a Tensor, Codebook)> {
+    let tensor = |name: &str| checkpoint.tensor(&format!("{module}.weight.{name}"));
+    STATES.iter().find_map(|(name, table)| Some((tensor(name)?, *table)))
+}
+
 /// The numbers of a tensor of float32.
 fn floats(contents: &Contents, tensor: &Tensor) -> Option<Vec<f32>> {
     let float = tensor.dtype.float().filter(|float| *float == Float::F32)?;
@@ -111,11 +118,12 @@ impl Weights<'_> {
     /// A map of bytes with two codes each.
     pub(super) fn codebook(&self, module: &str, weight: &Tensor, shape: [usize; 2]) -> Result<Matrix, Error> {
         let [rows, cols] = shape;
-        let found = STATES
-            .iter()
-            .find(|(name, _)| self.checkpoint.tensor(&format!("{module}.weight.{name}")).is_some());
-        let (name, table) = found.unwrap_or(&STATES[0]);
-        let state_tensor = self.tensor(&format!("{module}.weight.{name}"))?;
+        let found = state_of(self.checkpoint, module);
+        let (name, table) = match found {
+            Some((tensor, table)) => (tensor.name.clone(), table),
+            None => (format!("{module}.weight.{}", STATES[0].0), STATES[0].1),
+        };
+        let state_tensor = self.tensor(&name)?;
         let scales = self.tensor(&format!("{module}.weight.absmax"))?;
         let wrong = |tensor: &Tensor, expected: String, found: String| Error::ModuleQuantization {
             path: self.checkpoint.file_path(tensor.span),
@@ -141,7 +149,7 @@ impl Weights<'_> {
             name: weight.name.clone(),
             rows,
             cols,
-            encoding: Encoding::Codebook { table: *table, group: state.block },
+            encoding: Encoding::Codebook { table, group: state.block },
             runs: None,
             codes: weight.span,
             scales: Some(scales.span),
@@ -152,8 +160,7 @@ impl Weights<'_> {
 
     /// The shape of the map whose codes are this tensor.
     pub(super) fn codebook_shape(&self, module: &str) -> Option<Vec<usize>> {
-        let tensor =
-            STATES.iter().find_map(|(name, _)| self.checkpoint.tensor(&format!("{module}.weight.{name}")))?;
+        let (tensor, _) = state_of(self.checkpoint, module)?;
         State::parse(self.checkpoint.bytes(tensor.span)).map(|state| state.shape.to_vec())
     }
 }

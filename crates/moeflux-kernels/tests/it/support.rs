@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use moeflux_kernels::{
-    Encoding, Float, InstructionSet, KvBlock, KvType, Matrix, ThreadPool, set_instruction_set,
+    Codebook, Encoding, Float, InstructionSet, KvBlock, KvType, Matrix, ThreadPool, set_instruction_set,
 };
 
 /// The choice of an instruction set, which is the process's: tests that make one, or that count on which it is, hold this
@@ -119,6 +119,7 @@ impl Random {
             Encoding::Symmetric { bits, params, .. } => {
                 scales = self.encoded(scales.len() / params.bytes(), params, 0.4 / (1 << bits) as f32);
             }
+            Encoding::Codebook { .. } => scales = self.encoded(scales.len() / 4, Float::F32, 0.2),
             Encoding::Fp8 { params, .. } => {
                 scales = self.encoded(scales.len() / params.bytes(), params, 0.002);
                 codes = codes.iter().map(|c| if c & 0x7f == 0x7f { 0 } else { *c }).collect(); // no NaN
@@ -166,7 +167,7 @@ pub(crate) fn encodings() -> Vec<Encoding> {
     all
 }
 
-/// Encodings of llm-compressor's and modelopt's checkpoints, of a row of a multiple of 128 columns.
+/// Encodings of llm-compressor's, modelopt's and bitsandbytes' checkpoints, of a row of a multiple of 128 columns.
 pub(crate) fn compressed_encodings() -> Vec<Encoding> {
     let mut all = [false, true].map(|divided| Encoding::Nvfp4Scaled { divided }).to_vec();
     for (bits, group) in [(2, 16), (3, 128), (4, 32), (5, 64), (6, 32), (7, 128), (8, 64)] {
@@ -175,6 +176,8 @@ pub(crate) fn compressed_encodings() -> Vec<Encoding> {
     for params in [Float::F32, Float::F16, Float::Bf16] {
         all.push(Encoding::Symmetric { bits: 8, group: 128, params, signed: true });
     }
+    all.push(Encoding::Codebook { table: Codebook::Nf4, group: 64 });
+    all.push(Encoding::Codebook { table: Codebook::Fp4, group: 128 });
     all
 }
 
@@ -223,6 +226,12 @@ impl OwnedMatrix {
                 let code = if signed { i32::from(code() as u8 as i8) } else { code() as i32 };
                 let scale = decode(params, &self.scales, group) as f32;
                 f64::from(scale * (code - zero) as f32)
+            }
+            Encoding::Codebook { table, .. } => {
+                // The earlier column in the higher bits.
+                let code = self.codes[at / 2] >> (if at.is_multiple_of(2) { 4 } else { 0 }) & 15;
+                let scale = decode(Float::F32, &self.scales, group) as f32;
+                f64::from(scale * table.values()[usize::from(code)])
             }
             Encoding::Fp8 { params, .. } => {
                 let scale = decode(params, &self.scales, group) as f32;
