@@ -57,6 +57,8 @@ const UNSEEN: &[(&str, &str)] = &[
     ("max_position_embeddings", "where a sequence ends"),
     ("rope_scaling.original_max_position_embeddings", "shows in the frequencies of long periods alone"),
     ("quantization_config", "an empty one, where blocks and scales of tensors say it"),
+    ("config_groups.group_0", "an empty one, where blocks and scales of tensors say it"),
+    ("config_groups.group_1", "an empty one, where blocks and scales of tensors say it"),
     ("rope_scaling.beta_fast", "the few frequencies of a small model are on the same side of it"),
     ("num_nextn_predict_layers", "layers behind the last, which predict further tokens"),
     ("num_mtp_layers", "layers behind the last, which predict further tokens"),
