@@ -143,8 +143,21 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             }
         }
         (_, [only]) => Ok(vec![only.clone()]),
+        (_, []) => Err(Error::WeightFiles { folder: folder.to_owned(), found: pickles(folder)? }),
         _ => Err(Error::WeightFiles { folder: folder.to_owned(), found: names(&found) }),
     }
+}
+
+/// What a folder without safetensors may have instead, as older and HQQ's checkpoints do.
+fn pickles(folder: &Path) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    for extension in ["bin", "pt", "pth"] {
+        found.extend(names(&with_extension(folder, extension)?));
+    }
+    if let Some(last) = found.last_mut() {
+        last.push_str(", which are PyTorch's pickles: save the model as safetensors");
+    }
+    Ok(found)
 }
 
 /// The name of a shard, which says how many there are: `model-00001-of-00003.safetensors`.

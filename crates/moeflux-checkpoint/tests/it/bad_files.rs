@@ -44,6 +44,14 @@ fn no_weights_or_several_without_index() {
     let error = open(folder.path()).unwrap_err();
     assert!(matches!(error, Error::WeightFiles { .. }), "{error}");
     assert_says(&error, &[folder.path().to_str().unwrap(), "model.safetensors", "found none"]);
+    for name in ["pytorch_model.bin", "qmodel.pt"] {
+        std::fs::write(folder.path().join(name), "PK").unwrap();
+    }
+    let error = open(folder.path()).unwrap_err();
+    assert_says(
+        &error,
+        &["found pytorch_model.bin, qmodel.pt, which are PyTorch's pickles", "save the model"],
+    );
 
     for name in ["a.safetensors", "b.safetensors"] {
         std::fs::write(folder.path().join(name), Fixture::hub().weight_file()).unwrap();
