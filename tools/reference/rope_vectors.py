@@ -5,6 +5,7 @@
 
 Each case has the fields of a config that matter, the `inv_freq` and `attention_scaling` of `LlamaRotaryEmbedding` for
 sequences up to the original context and, where they differ behind it, `long_inv_freq` for a sequence of `long` tokens.
+Where layers over a sliding window turn otherwise, both are by `Gemma3RotaryEmbedding`, and theirs begin with `sliding_`.
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 
 import torch
 import transformers
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 BASE = dict(model_type="llama", vocab_size=512, hidden_size=128, intermediate_size=192, num_hidden_layers=1,
@@ -49,6 +51,23 @@ CASES = [
     dict(),
 ]
 
+SLIDES = dict(model_type="qwen3", head_dim=64, num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"],
+              use_sliding_window=True, sliding_window=512)
+LOCAL = dict(rope_type="default", rope_theta=1e4)
+BY_LAYER_TYPE = [
+    dict(rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=1e6), sliding_attention=LOCAL)),
+    # As Gemma 3 has it, in both forms.
+    dict(max_position_embeddings=131072, rope_parameters=dict(
+        full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e6), sliding_attention=LOCAL)),
+    dict(max_position_embeddings=131072, rope_theta=1e6, rope_local_base_freq=1e4,
+         rope_scaling=dict(rope_type="linear", factor=8.0)),
+    dict(rope_theta=1e6, rope_local_base_freq=1e4),
+    dict(rope_parameters=dict(full_attention=dict(rope_type="yarn", rope_theta=1e6, **YARN), sliding_attention=LOCAL)),
+    dict(max_position_embeddings=131072, rope_parameters=dict(
+        full_attention=dict(rope_type="llama3", rope_theta=5e5, **LLAMA3),
+        sliding_attention=dict(rope_type="yarn", rope_theta=1e4, attention_factor=1.5, **YARN))),
+]
+
 
 def frequencies(rope, length):
     rope(torch.zeros(1, 1, 1), torch.tensor([[length - 1]]))
@@ -65,6 +84,16 @@ for case in CASES:
     if kind in ("dynamic", "longrope"):
         vector["long"] = 3 * fields["max_position_embeddings"]
         vector["long_inv_freq"] = frequencies(rope, vector["long"])
+    vectors.append(vector)
+for case in BY_LAYER_TYPE:
+    fields = BASE | SLIDES | case
+    # What is not of positions is named in another way there.
+    own = {name: value for name, value in fields.items() if name not in ("model_type", "use_sliding_window")}
+    rope = Gemma3RotaryEmbedding(transformers.Gemma3TextConfig(**json.loads(json.dumps(own))))
+    vector = dict(config=fields)
+    for layer_type, prefix in ("full_attention", ""), ("sliding_attention", "sliding_"):
+        vector[f"{prefix}inv_freq"] = getattr(rope, f"{layer_type}_inv_freq").tolist()
+        vector[f"{prefix}attention_factor"] = float(getattr(rope, f"{layer_type}_attention_scaling"))
     vectors.append(vector)
 with open(sys.argv[1], "w") as file:
     json.dump({"transformers": transformers.__version__, "cases": vectors}, file, indent=1)

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, IgnoredField, ModelConfig};
 use crate::error::Error;
+use crate::family::rope::RopeParameters;
 use crate::family::{self, Conventions};
 use crate::files::{Contents, Derived, File, any_with_extension};
 use crate::flash_moe;
@@ -199,6 +200,7 @@ impl Checkpoint {
         if let Some(scaling) = self.config.model.rope().note() {
             notes.push(scaling);
         }
+        notes.extend(self.config.model.sliding_rope().map(RopeParameters::sliding_note));
         let has = |is: fn(&Derived) -> bool| {
             self.contents.files.iter().filter_map(File::derived).any(|derived| is(derived))
         };

@@ -36,6 +36,18 @@ impl ModelConfig {
         }
     }
 
+    /// How positions turn queries and keys of layers over a sliding window, where it differs from that of the
+    /// [others](Self::rope).
+    pub fn sliding_rope(&self) -> Option<&RopeParameters> {
+        match self {
+            ModelConfig::GptOss(config) => config.attention.sliding_rope.as_ref(),
+            ModelConfig::Mistral(config) | ModelConfig::Qwen2(config) | ModelConfig::Qwen3(config) => {
+                config.attention.sliding_rope.as_ref()
+            }
+            _ => None,
+        }
+    }
+
     /// Width of the residual stream.
     pub fn hidden_size(&self) -> usize {
         self.decoder().hidden_size

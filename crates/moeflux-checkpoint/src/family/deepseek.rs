@@ -108,7 +108,7 @@ impl LatentAttentionConfig {
             qk_nope_head_dim: fields.size("qk_nope_head_dim", MAX_HEAD_DIM)?,
             qk_rope_head_dim,
             v_head_dim: fields.size("v_head_dim", MAX_HEAD_DIM)?,
-            rope: rope::read(fields, qk_rope_head_dim, context, rope::PLAIN)?,
+            rope: rope::read(fields, qk_rope_head_dim, context, rope::PLAIN)?.full,
             rope_interleave: match version {
                 Version::V2 => true,
                 Version::V3 => fields.flag("rope_interleave")?.unwrap_or(true),

@@ -51,16 +51,18 @@ pub(crate) fn read_config(mut fields: Fields<'_>, kind: Kind) -> Result<DenseCon
     let mut decoder = DecoderConfig::read(&mut fields)?;
     // Configs of the first Llamas do not say it.
     let theta = matches!(kind, Kind::Llama | Kind::Mistral).then_some(10_000.0);
-    let defaults = RopeDefaults { theta, ..rope::PLAIN };
+    let defaults = RopeDefaults { theta, by_layer_type: kind != Kind::Llama, ..rope::PLAIN };
     let attention = match kind {
         Kind::Llama => AttentionConfig::read_old(&mut fields, &mut decoder, defaults)?,
         _ => AttentionConfig::read(&mut fields, &mut decoder, defaults)?,
     };
-    if attention.rope.rotary_dim != attention.head_dim {
-        // Of these models transformers passes over the factor, while other programs follow it.
-        let expected = "1, since these models turn whole heads".to_owned();
-        let found = attention.rope.rotary_dim as f64 / attention.head_dim as f64;
-        return Err(fields.impossible("partial_rotary_factor", expected, &found));
+    for rope in [&attention.rope].into_iter().chain(&attention.sliding_rope) {
+        if rope.rotary_dim != attention.head_dim {
+            // Of these models transformers passes over the factor, while other programs follow it.
+            let expected = "1, since these models turn whole heads".to_owned();
+            let found = rope.rotary_dim as f64 / attention.head_dim as f64;
+            return Err(fields.impossible("partial_rotary_factor", expected, &found));
+        }
     }
     let intermediate_size = fields.size("intermediate_size", MAX_WIDTH)?;
     let windows = windows(&mut fields, kind, decoder.num_hidden_layers)?;

@@ -6,7 +6,7 @@
 use crate::config::Fields;
 use crate::error::Error;
 use crate::family::parts::{AttentionConfig, DecoderConfig, MoeConfig, NUM_LOCAL_EXPERTS, read_windows};
-use crate::family::rope;
+use crate::family::rope::{self, RopeDefaults};
 use serde_json::json;
 
 /// The sizes of a model.
@@ -35,7 +35,11 @@ pub(crate) fn read_config(mut fields: Fields<'_>) -> Result<GptOssConfig, Error>
         return Err(fields.wrong("rope_scaling", "an object"));
     }
     let mut decoder = DecoderConfig::read(&mut fields)?;
-    let attention = AttentionConfig::read(&mut fields, &mut decoder, rope::PLAIN)?;
+    let attention = AttentionConfig::read(
+        &mut fields,
+        &mut decoder,
+        RopeDefaults { by_layer_type: true, ..rope::PLAIN },
+    )?;
     let moe = MoeConfig::read(&mut fields, NUM_LOCAL_EXPERTS, "intermediate_size")?;
     fields.only("experts_per_token", &[json!(moe.num_experts_per_tok)])?;
     let config = GptOssConfig {

@@ -68,6 +68,8 @@ pub struct AttentionConfig {
     pub num_key_value_heads: usize,
     pub head_dim: usize,
     pub rope: RopeParameters,
+    /// That of layers over a sliding window, where it differs.
+    pub sliding_rope: Option<RopeParameters>,
 }
 
 impl AttentionConfig {
@@ -115,7 +117,13 @@ impl AttentionConfig {
         };
         let rope = rope::read(fields, head_dim, decoder.max_position_embeddings, defaults)?;
         decoder.max_position_embeddings = rope.context(decoder.max_position_embeddings);
-        Ok(AttentionConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, rope })
+        Ok(AttentionConfig {
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim,
+            rope: rope.full,
+            sliding_rope: rope.sliding,
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::config::Fields;
 use crate::error::Error;
 use crate::family::qwen3_next::{self, Mlp, Qwen3NextConfig};
-use crate::family::rope::RopeDefaults;
+use crate::family::rope::{self, RopeDefaults};
 use serde_json::json;
 
 /// Fields about images.
@@ -32,7 +32,7 @@ impl Mlp {
 }
 
 const ROPE: RopeDefaults =
-    RopeDefaults { theta: None, partial_rotary_factor: 0.25, mrope_section: Some([11, 11, 10]) };
+    RopeDefaults { partial_rotary_factor: 0.25, mrope_section: Some([11, 11, 10]), ..rope::PLAIN };
 
 /// Reads the config, flat or with the text model under `text_config`; `mlp` says what its layers have.
 pub(crate) fn read_config(mut top: Fields<'_>, mlp: Mlp) -> Result<Qwen3NextConfig, Error> {

@@ -99,6 +99,15 @@ impl RopeParameters {
         }
     }
 
+    /// How the frequencies of layers over a sliding window differ, in words.
+    pub(crate) fn sliding_note(&self) -> String {
+        let base = format!("RoPE of layers over a sliding window: base {}", self.theta);
+        match self.note() {
+            Some(scaling) => format!("{base}; {scaling}"),
+            None => base,
+        }
+    }
+
     /// How the frequencies were scaled, in words; `None` if they were not.
     pub(crate) fn note(&self) -> Option<String> {
         let ends = "the context ends where frequencies would begin to depend on its length";
@@ -148,15 +157,27 @@ pub(crate) struct RopeDefaults {
     pub(crate) partial_rotary_factor: f64,
     /// The sections of a family that has them.
     pub(crate) mrope_section: Option<[usize; 3]>,
+    /// Whether layers over a sliding window may turn otherwise than the others.
+    pub(crate) by_layer_type: bool,
 }
 
-/// All channels turn with one position.
+/// All channels of all layers turn with one position.
 pub(crate) const PLAIN: RopeDefaults =
-    RopeDefaults { theta: None, partial_rotary_factor: 1.0, mrope_section: None };
+    RopeDefaults { theta: None, partial_rotary_factor: 1.0, mrope_section: None, by_layer_type: false };
 
 /// What `rope_parameters` is nested by in files that have it for each type of layer.
-const LAYER_TYPES: [&str; 4] =
-    ["full_attention", "sliding_attention", "linear_attention", "chunked_attention"];
+const LAYER_TYPES: [&str; 4] = ["full_attention", SLIDING, "linear_attention", "chunked_attention"];
+const SLIDING: &str = "sliding_attention";
+
+/// Base of the frequencies of layers over a sliding window, where older files have it.
+const LOCAL_BASE: &str = "rope_local_base_freq";
+
+/// How the heads of each type of layer turn.
+pub(crate) struct RopeByLayerType {
+    pub(crate) full: RopeParameters,
+    /// Of layers over a sliding window, where it differs.
+    pub(crate) sliding: Option<RopeParameters>,
+}
 
 /// Reads how heads of `head_dim` channels turn; `context` is the config's `max_position_embeddings`.
 pub(crate) fn read(
@@ -164,7 +185,7 @@ pub(crate) fn read(
     head_dim: usize,
     context: usize,
     defaults: RopeDefaults,
-) -> Result<RopeParameters, Error> {
+) -> Result<RopeByLayerType, Error> {
     let (new, old) = (fields.value("rope_parameters"), fields.value("rope_scaling"));
     if let (Some(new), Some(old)) = (new, old)
         && new != old
@@ -172,65 +193,131 @@ pub(crate) fn read(
         return Err(fields.wrong("rope_scaling", "the same as rope_parameters, or nothing"));
     }
     let name = if new.is_some() { "rope_parameters" } else { "rope_scaling" };
-    let mut rope = by_layer_type(fields, name)?;
+    let Objects { mut full, sliding } = by_layer_type(fields, name, defaults.by_layer_type)?;
     let mut both_places = |name: &str| {
-        let inner = rope.as_mut().map_or(Ok(None), |rope| rope.positive(name))?;
+        let inner = full.as_mut().map_or(Ok(None), |rope| rope.positive(name))?;
         let outer = fields.positive(name)?;
         match (inner, outer) {
             (Some(inner), Some(outer)) if inner != outer => Err(fields.wrong(name, &inner.to_string())),
-            _ => Ok(inner.or(outer)),
+            _ => Ok((inner.or(outer), outer)),
         }
     };
-    let theta = both_places("rope_theta")?.or(defaults.theta);
-    let partial_rotary_factor =
-        both_places("partial_rotary_factor")?.unwrap_or(defaults.partial_rotary_factor);
+    let (theta, outer_theta) = both_places("rope_theta")?;
+    let (factor, outer_factor) = both_places("partial_rotary_factor")?;
+    let theta = theta.or(defaults.theta);
     let theta = theta.ok_or_else(|| fields.wrong("rope_parameters", "an object with rope_theta"))?;
-    let rotary_dim = (head_dim as f64 * partial_rotary_factor) as usize;
-    if rotary_dim == 0 || rotary_dim > head_dim || !rotary_dim.is_multiple_of(2) {
-        let expected = format!("a share of head_dim = {head_dim} that is even and not 0");
-        return Err(fields.impossible("partial_rotary_factor", expected, &partial_rotary_factor));
-    }
-
-    let mut parameters =
-        RopeParameters { theta, rotary_dim, scaling: RopeScaling::None, mrope_section: [0; 3] };
-    if let Some(default) = defaults.mrope_section {
-        let section = rope.as_mut().map_or(Ok(None), read_mrope_section)?.unwrap_or(default);
-        if section.iter().sum::<usize>() != rotary_dim / 2 {
-            let expected = format!("a sum of {}, half the rotary channels", rotary_dim / 2);
-            let (field, found) = (format!("{name}.mrope_section"), format!("{section:?}"));
-            return Err(fields.impossible(&field, expected, &found));
-        }
-        parameters.mrope_section = section;
-    }
     // Where some files have it; it counts before the one inside.
-    let original = fields.whole("original_max_position_embeddings", 1, MAX_CONTEXT)?;
-    if let Some(mut rope) = rope {
-        let original = Original { outer: original, context };
-        parameters.scaling = read_scaling(&mut rope, rotary_dim, original)?;
-        rope.finish()?;
-    } else if original.is_some() {
+    let outer = fields.whole("original_max_position_embeddings", 1, MAX_CONTEXT)?;
+    if full.is_none() && outer.is_some() {
         return Err(fields.wrong("original_max_position_embeddings", "nothing, without rope_scaling"));
     }
-    Ok(parameters)
+    let heads = Heads { head_dim, defaults };
+    let full = heads.parameters(fields, theta, factor, full, Original { outer, context })?;
+
+    let local = if defaults.by_layer_type { fields.positive(LOCAL_BASE)? } else { None };
+    let sliding = match (sliding, local) {
+        (Some(mut rope), local) => {
+            let theta = rope.positive("rope_theta")?.or(local).or(outer_theta).or(defaults.theta);
+            let theta = theta.ok_or_else(|| rope.wrong("rope_theta", "a number above 0"))?;
+            if local.is_some_and(|local| local != theta) {
+                return Err(fields.wrong(LOCAL_BASE, &format!("{theta}, as {name}.{SLIDING} says")));
+            }
+            let factor = rope.positive("partial_rotary_factor")?.or(outer_factor);
+            Some(heads.parameters(fields, theta, factor, Some(rope), Original { outer: None, context })?)
+        }
+        // The scaling is of the other layers.
+        (None, Some(theta)) => {
+            Some(heads.parameters(fields, theta, outer_factor, None, Original { outer: None, context })?)
+        }
+        (None, None) => None,
+    };
+    Ok(RopeByLayerType { sliding: sliding.filter(|sliding| *sliding != full), full })
 }
 
-/// The object `name`, or the one that it has for each type of layer, which must be the same.
-fn by_layer_type<'a>(fields: &mut Fields<'a>, name: &str) -> Result<Option<Fields<'a>>, Error> {
-    let Some(mut rope) = fields.object(name)? else { return Ok(None) };
+impl RopeByLayerType {
+    /// Tokens that a sequence can have: see [`RopeParameters::context`]. Layers over a sliding window can end the context, and
+    /// do not stretch it.
+    pub(crate) fn context(&self, context: usize) -> usize {
+        let stretched = self.full.context(context);
+        self.sliding.as_ref().map_or(stretched, |sliding| stretched.min(sliding.context(stretched)))
+    }
+}
+
+/// The heads that turn.
+struct Heads {
+    head_dim: usize,
+    defaults: RopeDefaults,
+}
+
+impl Heads {
+    /// Reads what `rope`, an object of `fields`, says besides the base and the share of channels.
+    fn parameters(
+        &self,
+        fields: &Fields<'_>,
+        theta: f64,
+        partial_rotary_factor: Option<f64>,
+        mut rope: Option<Fields<'_>>,
+        original: Original,
+    ) -> Result<RopeParameters, Error> {
+        let Heads { head_dim, defaults } = *self;
+        let factor = partial_rotary_factor.unwrap_or(defaults.partial_rotary_factor);
+        let rotary_dim = (head_dim as f64 * factor) as usize;
+        if rotary_dim == 0 || rotary_dim > head_dim || !rotary_dim.is_multiple_of(2) {
+            let expected = format!("a share of head_dim = {head_dim} that is even and not 0");
+            return Err(fields.impossible("partial_rotary_factor", expected, &factor));
+        }
+        let mut parameters =
+            RopeParameters { theta, rotary_dim, scaling: RopeScaling::None, mrope_section: [0; 3] };
+        if let Some(default) = defaults.mrope_section {
+            let section = rope.as_mut().map_or(Ok(None), read_mrope_section)?.unwrap_or(default);
+            if section.iter().sum::<usize>() != rotary_dim / 2 {
+                let expected = format!("a sum of {}, half the rotary channels", rotary_dim / 2);
+                let place = rope.as_ref().unwrap_or(fields);
+                return Err(place.impossible("mrope_section", expected, &format!("{section:?}")));
+            }
+            parameters.mrope_section = section;
+        }
+        if let Some(mut rope) = rope {
+            parameters.scaling = read_scaling(&mut rope, rotary_dim, original)?;
+            rope.finish()?;
+        }
+        Ok(parameters)
+    }
+}
+
+/// The objects that say how layers turn.
+struct Objects<'a> {
+    full: Option<Fields<'a>>,
+    /// Of layers over a sliding window, where it differs.
+    sliding: Option<Fields<'a>>,
+}
+
+/// The object `name`, or those that it has for each type of layer. They must be the same, save that of layers over a sliding
+/// window if `sliding_differs`.
+fn by_layer_type<'a>(
+    fields: &mut Fields<'a>,
+    name: &str,
+    sliding_differs: bool,
+) -> Result<Objects<'a>, Error> {
+    let Some(mut rope) = fields.object(name)? else { return Ok(Objects { full: None, sliding: None }) };
     let mut found: Option<(&str, &Value)> = None;
+    let mut sliding = None;
     for layer_type in LAYER_TYPES {
         match (found, rope.value(layer_type)) {
             (None, Some(value)) => found = Some((layer_type, value)),
             (Some((first, value)), Some(other)) if value != other => {
-                return Err(rope.wrong(layer_type, &format!("the same as {first}")));
+                if !(sliding_differs && layer_type == SLIDING) {
+                    return Err(rope.wrong(layer_type, &format!("the same as {first}")));
+                }
+                sliding = rope.object(layer_type)?;
             }
             _ => {}
         }
     }
-    let Some((layer_type, _)) = found else { return Ok(Some(rope)) };
-    let of_type = rope.object(layer_type)?;
+    let Some((layer_type, _)) = found else { return Ok(Objects { full: Some(rope), sliding: None }) };
+    let full = rope.object(layer_type)?;
     rope.finish()?;
-    Ok(of_type)
+    Ok(Objects { full, sliding })
 }
 
 fn read_mrope_section(rope: &mut Fields<'_>) -> Result<Option<[usize; 3]>, Error> {

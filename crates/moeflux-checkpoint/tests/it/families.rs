@@ -214,6 +214,75 @@ fn yarn_in_both_forms() {
     assert_eq!(found, Yarn { beta_fast, beta_slow, mscale, attention_factor, truncate, ..expected });
 }
 
+/// The bases of full and sliding layers of a dense model with layers of both types.
+fn bases(changes: &[(&str, Value)]) -> Result<(f64, Option<f64>), Error> {
+    let slides = [
+        ("use_sliding_window", json!(true)),
+        ("sliding_window", json!(16)),
+        ("layer_types", json!(["sliding_attention", "sliding_attention", "full_attention"])),
+    ];
+    let model = parse("qwen3", &[&slides[..], changes].concat())?;
+    Ok((model.rope().theta, model.sliding_rope().map(|rope| rope.theta)))
+}
+
+#[test]
+fn ropes_of_layer_types() {
+    let types = |full: Value, sliding: Value| {
+        ("rope_parameters", json!({"full_attention": full, "sliding_attention": sliding}))
+    };
+    let theta = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
+    let no_theta = ("rope_theta", Value::Null);
+    assert_eq!(bases(&[]).unwrap(), (1e6, None));
+    assert_eq!(bases(&[types(theta(1e6), theta(1e4)), no_theta.clone()]).unwrap(), (1e6, Some(1e4)));
+    assert_eq!(bases(&[types(theta(1e4), theta(1e4)), no_theta.clone()]).unwrap(), (1e4, None));
+    // What stands beside them is for both.
+    assert_eq!(bases(&[types(theta(1e6), json!({"rope_type": "default"}))]).unwrap(), (1e6, None));
+    let local = ("rope_local_base_freq", json!(5e3));
+    assert_eq!(bases(std::slice::from_ref(&local)).unwrap(), (1e6, Some(5e3)));
+    // The scaling of older files is of full layers alone.
+    let scaling = ("rope_scaling", json!({"rope_type": "linear", "factor": 8.0}));
+    assert_eq!(bases(&[local.clone(), scaling]).unwrap(), (1e6, Some(5e3)));
+    assert_eq!(bases(&[types(theta(1e6), theta(5e3)), local.clone()]).unwrap(), (1e6, Some(5e3)));
+
+    let dynamic = json!({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4});
+    let yarn = json!({
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 1e4,
+    });
+    let slides = ("use_sliding_window", json!(false));
+    for (full, sliding, context) in
+        [(yarn.clone(), theta(1e4), 1024), (theta(1e4), yarn.clone(), 256), (yarn, dynamic, 256)]
+    {
+        let changes = [types(full, sliding), no_theta.clone(), slides.clone()];
+        assert_eq!(parse("qwen3", &changes).unwrap().max_position_embeddings(), context);
+    }
+
+    for (changes, says) in [
+        (
+            vec![types(theta(1e6), json!({"rope_type": "default"})), no_theta.clone()],
+            "sliding_attention.rope_theta is missing",
+        ),
+        (
+            vec![types(theta(1e6), theta(1e4)), no_theta.clone(), local.clone()],
+            "10000, as rope_parameters.sliding_attention says",
+        ),
+        (
+            vec![types(theta(1e6), json!({"rope_type": "other", "rope_theta": 1e4}))],
+            "sliding_attention.rope_type",
+        ),
+        (vec![types(theta(1e6), json!({"rope_theta": 1e4, "novelty": 1}))], "sliding_attention.novelty"),
+        (
+            vec![types(theta(1e6), json!({"rope_theta": 1e4, "partial_rotary_factor": 0.5}))],
+            "1, since these models turn whole heads",
+        ),
+    ] {
+        assert_says(&bases(&changes).unwrap_err(), &["config.json", says]);
+    }
+    // Of a family whose layers all see everything.
+    let changes = [types(theta(5e5), theta(1e4))];
+    assert_says(&parse("llama", &changes).unwrap_err(), &["sliding_attention: expected the same"]);
+    assert_says(&parse("llama", &[local]).unwrap_err(), &["unknown field rope_local_base_freq"]);
+}
+
 #[test]
 fn ropes_that_are_not_supported() {
     for (value, says) in [

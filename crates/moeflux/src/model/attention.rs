@@ -89,6 +89,10 @@ impl Attention {
         };
         let adjacent = loader.row_order().rotary_pairs_adjacent;
         let layout = if adjacent { RopeLayout::Interleaved } else { RopeLayout::HalfSplit };
+        let rope = match (variant.window, &config.sliding_rope) {
+            (Some(_), Some(sliding)) => sliding,
+            _ => &config.rope,
+        };
         let (q_proj, k_proj, v_proj) =
             (format!("{name}.q_proj"), format!("{name}.k_proj"), format!("{name}.v_proj"));
         Ok(Attention {
@@ -103,7 +107,7 @@ impl Attention {
                 .transpose()?,
             sinks: variant.sinks.then(|| loader.vector(&format!("{name}.sinks"), heads)).transpose()?,
             o_proj: projection(loader, &format!("{name}.o_proj"), hidden_size, q_width, variant.o_bias)?,
-            rope: loader.rope(rope_spec(&config.rope, layout)),
+            rope: loader.rope(rope_spec(rope, layout)),
             cache: match variant.window {
                 None => loader.kv_state(kv_heads, head_dim),
                 Some(window) => loader.sliding_kv_state(kv_heads, head_dim, window),

@@ -229,17 +229,26 @@ mod tests {
             let config = case["config"].to_string();
             let parsed = config::parse(Path::new("config.json"), config.as_bytes(), &OpenOptions::default());
             let parsed = parsed.unwrap_or_else(|error| panic!("{config}: {error}"));
-            let rope = parsed.model.rope();
-            let spec = rope_spec(rope, RopeLayout::HalfSplit);
             let number = |value: &Value| value.as_f64().expect("a number") as f32;
-            let expected: Vec<f32> =
-                case["inv_freq"].as_array().expect("numbers").iter().map(number).collect();
-            assert_eq!(spec.inv_freq.len(), expected.len(), "{config}");
-            for (j, (found, expected)) in spec.inv_freq.iter().zip(&expected).enumerate() {
-                assert!((found - expected).abs() <= 2e-6 * expected, "{config}: {j}: {found}, {expected}");
+            let compare = |rope: &RopeParameters, expected: &Value, factor: &Value| {
+                let spec = rope_spec(rope, RopeLayout::HalfSplit);
+                let expected: Vec<f32> = expected.as_array().expect("numbers").iter().map(number).collect();
+                assert_eq!(spec.inv_freq.len(), expected.len(), "{config}");
+                for (j, (found, expected)) in spec.inv_freq.iter().zip(&expected).enumerate() {
+                    assert!(
+                        (found - expected).abs() <= 2e-6 * expected,
+                        "{config}: {j}: {found}, {expected}"
+                    );
+                }
+                let factor = number(factor);
+                assert!((spec.attention_factor - factor).abs() <= 1e-6 * factor, "{config}");
+            };
+            compare(parsed.model.rope(), &case["inv_freq"], &case["attention_factor"]);
+            let sliding = parsed.model.sliding_rope();
+            assert_eq!(sliding.is_some(), case.get("sliding_inv_freq").is_some(), "{config}");
+            if let Some(rope) = sliding {
+                compare(rope, &case["sliding_inv_freq"], &case["sliding_attention_factor"]);
             }
-            let factor = number(&case["attention_factor"]);
-            assert!((spec.attention_factor - factor).abs() <= 1e-6 * factor, "{config}");
             // Where frequencies change with the length, the context ends before they do.
             if case.get("long").is_some() {
                 let context = parsed.model.max_position_embeddings();

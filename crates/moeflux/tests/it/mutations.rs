@@ -48,6 +48,18 @@ fn variants() -> Vec<(&'static str, &'static str, Value)> {
                 "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "attention_factor": 1.5,
             })),
         ),
+        (
+            "rope by layer type",
+            "qwen3/hf",
+            json!({
+                "rope_theta": null, "use_sliding_window": true, "sliding_window": 16,
+                "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                },
+            }),
+        ),
         ("fp8 by channel", "qwen3_moe/fp8-channel", json!({})),
     ]
 }

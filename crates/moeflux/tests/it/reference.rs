@@ -59,7 +59,7 @@ const CASES: &[Case] = &[
 
 /// The weights of a family's hub checkpoint with other values in its config; the references are made by
 /// `tools/reference/variant.py`.
-fn variants() -> [(&'static str, &'static str, Value); 4] {
+fn variants() -> [(&'static str, &'static str, Value); 5] {
     let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
     let groups = json!({
         "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5,
@@ -71,9 +71,19 @@ fn variants() -> [(&'static str, &'static str, Value); 4] {
     let mistral = json!({
         "model_type": "mistral", "sliding_window": 24, "rope_scaling": {"type": "linear", "factor": 2.0},
     });
+    let layer_types = json!({
+        "use_sliding_window": true, "sliding_window": 24,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "rope_theta": null,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    });
     [
         ("llama", "llama3", json!({ "rope_scaling": llama3 })),
         ("llama", "mistral", mistral),
+        ("qwen3", "layer-types", layer_types),
         ("qwen3_moe", "yarn", json!({ "rope_scaling": yarn })),
         ("deepseek_v2", "groups", groups),
     ]
