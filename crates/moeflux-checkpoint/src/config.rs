@@ -89,6 +89,7 @@ pub fn parse(path: &Path, bytes: &[u8], options: &OpenOptions) -> Result<Config,
 pub(crate) fn read(path: &Path, map: &Map<String, Value>, options: &OpenOptions) -> Result<Config, Error> {
     let passed_over = RefCell::default();
     let mut fields = Fields::new(path, map, &options.ignored_config_fields, &passed_over);
+    family::check_model_type(&mut fields)?;
     let quantization = Quantization::read(&mut fields)?;
     let model = family::read(fields)?;
     Ok(Config { model, quantization, ignored: passed_over.into_inner() })

@@ -114,6 +114,14 @@ families! {
     Qwen3Next(Qwen3NextConfig): "qwen3_next" => qwen3_next;
 }
 
+/// Refuses a `model_type` of no family, before anything else in the config is.
+pub(crate) fn check_model_type(fields: &mut Fields<'_>) -> Result<(), Error> {
+    match fields.text("model_type")? {
+        Some(name) if MODEL_TYPES.contains(&name) => Ok(()),
+        _ => Err(fields.wrong("model_type", &model_types())),
+    }
+}
+
 /// The known values of `model_type` as a list for people, without those of the text part of a model with images.
 fn model_types() -> String {
     let mut names: Vec<&str> = MODEL_TYPES.iter().copied().filter(|name| !name.ends_with("_text")).collect();

@@ -211,6 +211,12 @@ fn quantisation_that_is_not_supported() {
         assert_says(&error, &["field quantization_config.quant_method", "MLX", method]);
     }
 
+    // Of a family that is not here, that is what is said.
+    let mut config = Fixture::mlx().config;
+    config["model_type"] = json!("minimax_m2");
+    config["quantization_config"] = json!({"quant_method": "fp8", "fmt": "float8_e4m3fn"});
+    assert_says(&parse(&config.to_string()).unwrap_err(), &["field model_type", "found \"minimax_m2\""]);
+
     let mut config = Fixture::mlx().config;
     config["quantization_config"] = json!({"group_size": 32, "bits": 4});
     let error = parse(&config.to_string()).unwrap_err();
