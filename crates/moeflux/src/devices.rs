@@ -234,8 +234,10 @@ fn gpu_speeds(
     let key = |what: &str| format!("{of_device}, {}: {what}", name(model));
     let tokens = placement.prefill_chunk.min(prompt).min(model.context_length()).max(1);
     let after = AFTER.min(model.context_length().saturating_sub(1));
+    let streamed = placement.share().streamed;
+    let kind = if streamed { ", streamed" } else { "" };
     let mut step = |n: usize, after: usize, what: &str| {
-        known.get(key(what), || GpuBackend::measure(device, model, n, after))
+        known.get(key(&format!("{what}{kind}")), || GpuBackend::measure(device, model, n, after, streamed))
     };
     let decode_seconds = step(1, after, &format!("a token after {after}"))?;
     let prefill_seconds = step(tokens, 0, &format!("{tokens} tokens"))?;

@@ -1,5 +1,5 @@
-//! What a step takes on a GPU, from four measurements: how long a dispatch takes that does next to nothing, what the host and
-//! the device take to hand over a step, how fast the device reads its memory, and how fast it multiplies.
+//! What a step takes on a GPU, from four measurements: how long a dispatch takes that does next to nothing, how long the host
+//! waits for a result, how fast the device reads its memory, and how fast it multiplies.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,23 +14,31 @@ use crate::model::Model;
 use crate::placement::{StepFacts, cost};
 
 /// Of a step's operations each takes as long as so many dispatches that do nothing: some are several dispatches, others are part
-/// of one, and most do more than nothing. On an H200, tokens of 8 layers take 2.2 ms and those of 40 layers 6.5 ms, of which
-/// dispatches of 3 µs for 28 operations a layer explain 4.3 ms between the two.
-const DISPATCHES_OF_ONE: f64 = 1.6;
+/// of one, and most do more than nothing. On an H200, where a dispatch takes 3.7 to 5 µs, tokens of 8 layers take 2.1 ms and those
+/// of 40 layers 6.6 ms, at 28 operations a layer.
+const DISPATCHES_OF_ONE: f64 = 1.1;
 /// Of the rate of large products, what experts reach, whose tiles are not full.
-const EXPERT_SHARE: f64 = 0.5;
+const EXPERT_SHARE: f64 = 0.42;
 /// How long a measurement goes on.
 const TIME: Duration = Duration::from_millis(100);
 
 impl GpuBackend {
-    /// Seconds that a step of `n` tokens after `after` positions takes where all weights are on the device.
-    pub fn measure(device: &Device, model: &Model, n: usize, after: usize) -> Result<f64, MeasureError> {
+    /// Seconds that a step of `n` tokens after `after` positions takes where all weights are on the device; of experts that are
+    /// `streamed`, the host first learns the router's choice, in each layer.
+    pub fn measure(
+        device: &Device,
+        model: &Model,
+        n: usize,
+        after: usize,
+        streamed: bool,
+    ) -> Result<f64, MeasureError> {
         let graph = model.graph(StepShape { n_tokens: n, n_outputs: 1 })?;
         let bandwidth = read_bandwidth(device).map_err(BackendError::from)?;
-        let overhead = Overhead::measure(device).map_err(BackendError::from)?;
-        let products = product_rate(device, model, n, overhead, bandwidth).map_err(BackendError::from)?;
-        tracing::debug!(n, bandwidth, ?overhead, products, "a GPU's speeds");
-        let dispatch = DISPATCHES_OF_ONE * overhead.dispatch;
+        let dispatch = dispatch_seconds(device).map_err(BackendError::from)?;
+        let products = product_rate(device, model, n, dispatch, bandwidth).map_err(BackendError::from)?;
+        let logits = round_trip_seconds(device, model.vocab_size()).map_err(BackendError::from)?;
+        let choice = round_trip_seconds(device, 64).map_err(BackendError::from)?;
+        tracing::debug!(n, bandwidth, dispatch, products, logits, choice, "a GPU's speeds");
         let visited = visited(&graph, model, n);
         let facts =
             StepFacts { first: after, cache_element: 4, precision: Precision::Exact, visited: &visited };
@@ -41,9 +49,12 @@ impl GpuBackend {
                 Op::Linear { .. } | Op::HeadLinear { .. } | Op::Experts { .. } => cost.operations,
                 _ => 0,
             };
-            dispatch + (cost.bytes as f64 / bandwidth).max(operations as f64 / rate)
+            let waits = if streamed && matches!(op, Op::Experts { .. }) { choice } else { 0.0 };
+            waits
+                + DISPATCHES_OF_ONE * dispatch
+                + (cost.bytes as f64 / bandwidth).max(operations as f64 / rate)
         };
-        Ok(overhead.submission + graph.ops().iter().map(of_one).sum::<f64>())
+        Ok(logits + graph.ops().iter().map(of_one).sum::<f64>())
     }
 }
 
@@ -60,41 +71,48 @@ fn visited(graph: &Graph, model: &Model, n: usize) -> HashMap<crate::graph::Tens
     graph.ops().iter().filter_map(of_op).collect()
 }
 
-/// Seconds that a device takes besides computing.
-#[derive(Clone, Copy, Debug)]
-struct Overhead {
-    /// Of one dispatch among many that wait for each other.
-    dispatch: f64,
-    /// Of a submission.
-    submission: f64,
-}
-
-impl Overhead {
-    fn measure(device: &Device) -> Result<Self, GpuError> {
-        const FEW: usize = 64;
-        const MANY: usize = 512;
-        let [a, b, c] = [device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?];
-        // Each time two of them.
-        let seconds = |times: usize| {
-            let record = |enc: &mut Encoder<'_>| {
-                kernels::add(enc, &a, &b, &c);
-                kernels::add(enc, &c, &b, &a);
-            };
-            fastest(device, times, record)
+/// Seconds of one dispatch among many that wait for each other.
+fn dispatch_seconds(device: &Device) -> Result<f64, GpuError> {
+    const FEW: usize = 64;
+    const MANY: usize = 512;
+    let [a, b, c] = [device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?, device.alloc(WHAT, 64)?];
+    // Each time two of them.
+    let seconds = |times: usize| {
+        let record = |enc: &mut Encoder<'_>| {
+            kernels::add(enc, &a, &b, &c);
+            kernels::add(enc, &c, &b, &a);
         };
-        let (few, many) = (seconds(FEW)?, seconds(MANY)?);
-        let dispatch = (many - few).max(0.0) / (2 * (MANY - FEW)) as f64;
-        Ok(Overhead { dispatch, submission: (few - dispatch * (2 * FEW) as f64).max(0.0) })
-    }
+        fastest(device, times, record)
+    };
+    // The first ones find the device at rest.
+    seconds(MANY)?;
+    let (few, many) = (seconds(FEW)?, seconds(MANY)?);
+    Ok((many - few).max(0.0) / (2 * (MANY - FEW)) as f64)
 }
 
-/// Multiplications and additions a second of a product with `n` rows, on the largest matrix within a layer. Overheads are not
-/// counted, since each operation of a step has its own; what is left is at least the time of reading the matrix.
+/// Seconds of a submission of one dispatch whose `len` numbers the host waits for.
+fn round_trip_seconds(device: &Device, len: usize) -> Result<f64, GpuError> {
+    let [a, b] = [device.alloc(WHAT, len)?, device.alloc(WHAT, len)?];
+    let (mut start, mut best) = (Instant::now(), f64::INFINITY);
+    let end = start + TIME;
+    while best.is_infinite() || start < end {
+        let mut enc = device.encoder();
+        kernels::add(&mut enc, &a, &a, &b);
+        device.submit_and_download(enc, &b)?.finish::<f32>()?;
+        let now = Instant::now();
+        best = best.min((now - start).as_secs_f64());
+        start = now;
+    }
+    Ok(best)
+}
+
+/// Multiplications and additions a second of a product with `n` rows, on the largest matrix within a layer. The time of a dispatch
+/// is not counted, since each operation of a step has its own; what is left is at least the time of reading the matrix.
 fn product_rate(
     device: &Device,
     model: &Model,
     n: usize,
-    overhead: Overhead,
+    dispatch: f64,
     bandwidth: f64,
 ) -> Result<f64, GpuError> {
     const TIMES: usize = 8;
@@ -106,8 +124,8 @@ fn product_rate(
     let on_device = GpuMatrix::upload(device, &named.name, &matrix)?;
     let x = device.upload(WHAT, &vec![0.5f32; n * matrix.cols()])?;
     let y: View = device.alloc(WHAT, n * matrix.rows())?;
-    let seconds = fastest(device, TIMES, |enc| kernels::linear(enc, &on_device, None, &x, &y))?;
-    let each = (seconds - overhead.submission) / TIMES as f64 - overhead.dispatch;
+    let seconds = |times: usize| fastest(device, times, |enc| kernels::linear(enc, &on_device, None, &x, &y));
+    let each = (seconds(2 * TIMES)? - seconds(TIMES)?) / TIMES as f64 - dispatch;
     let each = each.max(named.matrix.bytes() as f64 / bandwidth);
     Ok(2.0 * (n * matrix.rows() * matrix.cols()) as f64 / each)
 }
