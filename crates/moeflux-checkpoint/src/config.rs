@@ -89,8 +89,9 @@ pub fn parse(path: &Path, bytes: &[u8], options: &OpenOptions) -> Result<Config,
 pub(crate) fn read(path: &Path, map: &Map<String, Value>, options: &OpenOptions) -> Result<Config, Error> {
     let passed_over = RefCell::default();
     let mut fields = Fields::new(path, map, &options.ignored_config_fields, &passed_over);
-    family::check_model_type(&mut fields)?;
+    // An unknown family is the first thing to say: its quantisation may be unknown too.
+    let read_family = family::reader(&mut fields)?;
     let quantization = Quantization::read(&mut fields)?;
-    let model = family::read(fields)?;
+    let model = read_family(fields)?;
     Ok(Config { model, quantization, ignored: passed_over.into_inner() })
 }

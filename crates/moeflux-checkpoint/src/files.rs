@@ -208,8 +208,8 @@ impl Contents {
         self.files.push(file);
     }
 
-    /// Has a tensor of bytes, scales that are quantised themselves, stand as float32: see [`NestedScales`]. There must be an
-    /// `absmax` for each `block` of them.
+    /// Replaces a tensor of quantised scales, a byte each, by the same scales in float32: see [`NestedScales`]. `absmax` must
+    /// have a value for each `block` of them.
     pub(crate) fn widen(&mut self, name: &str, table: Vec<f32>, absmax: Vec<f32>, block: usize, offset: f32) {
         let Some(tensor) = self.tensors.get_mut(name) else { return };
         let file = &self.files[tensor.span.file as usize];

@@ -18,11 +18,11 @@ pub(crate) struct NestedScales {
     pub(crate) codes: Span,
     /// Values of bytes, [`TABLE`] of them.
     pub(crate) table: Vec<f32>,
-    /// What the values of each block are multiplied with.
+    /// The factor of each block's values.
     pub(crate) absmax: Vec<f32>,
     /// Scales in a block, at least 1; there is an `absmax` for each block.
     pub(crate) block: usize,
-    /// What is added to every scale.
+    /// The summand of every scale.
     pub(crate) offset: f32,
     pub(crate) widened: OnceLock<Vec<u8>>,
 }

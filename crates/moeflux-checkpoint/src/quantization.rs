@@ -46,7 +46,7 @@ pub enum ModuleQuantization {
     CompressedTensors,
     /// What modelopt's tensors say: FP8, NVFP4, MXFP8.
     Modelopt,
-    /// What bitsandbytes' tensors say: NF4 or FP4.
+    /// NF4 or FP4 of bitsandbytes, as the module's tensors say.
     Bitsandbytes,
 }
 

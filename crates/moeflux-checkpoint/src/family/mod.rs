@@ -68,17 +68,18 @@ macro_rules! families {
             }
         }
 
-        /// Each `model_type` that [`read`] knows.
+        /// Each `model_type` that [`reader`] knows.
         const MODEL_TYPES: &[&str] = &[$($model_type, $($alias,)*)*];
 
-        /// Reads the fields of a `config.json` as those of the family that its `model_type` names.
-        pub(crate) fn read(mut fields: Fields<'_>) -> Result<ModelConfig, Error> {
-            match fields.text("model_type")? {
+        /// The reader of the family that the `model_type` of a `config.json` names.
+        pub(crate) fn reader(fields: &mut Fields<'_>) -> Result<Reader, Error> {
+            let reader: Reader = match fields.text("model_type")? {
                 $(Some($model_type $(| $alias)*) => {
-                    Ok(ModelConfig::$variant($module::read_config(fields $(, $argument)?)?))
+                    |fields| Ok(ModelConfig::$variant($module::read_config(fields $(, $argument)?)?))
                 })*
-                _ => Err(fields.wrong("model_type", &model_types())),
-            }
+                _ => return Err(fields.wrong("model_type", &model_types())),
+            };
+            Ok(reader)
         }
     };
 }
@@ -114,13 +115,8 @@ families! {
     Qwen3Next(Qwen3NextConfig): "qwen3_next" => qwen3_next;
 }
 
-/// Refuses a `model_type` of no family, before anything else in the config is.
-pub(crate) fn check_model_type(fields: &mut Fields<'_>) -> Result<(), Error> {
-    match fields.text("model_type")? {
-        Some(name) if MODEL_TYPES.contains(&name) => Ok(()),
-        _ => Err(fields.wrong("model_type", &model_types())),
-    }
-}
+/// Reads the fields of a `config.json` as a family has them.
+pub(crate) type Reader = fn(Fields<'_>) -> Result<ModelConfig, Error>;
 
 /// The known values of `model_type` as a list for people, without those of the text part of a model with images.
 fn model_types() -> String {

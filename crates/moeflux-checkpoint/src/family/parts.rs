@@ -68,7 +68,7 @@ pub struct AttentionConfig {
     pub num_key_value_heads: usize,
     pub head_dim: usize,
     pub rope: RopeParameters,
-    /// That of layers over a sliding window, where it differs.
+    /// RoPE of layers over a sliding window, where it differs.
     pub sliding_rope: Option<RopeParameters>,
 }
 

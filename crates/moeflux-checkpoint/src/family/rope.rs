@@ -157,7 +157,7 @@ pub(crate) struct RopeDefaults {
     pub(crate) partial_rotary_factor: f64,
     /// The sections of a family that has them.
     pub(crate) mrope_section: Option<[usize; 3]>,
-    /// Whether layers over a sliding window may turn otherwise than the others.
+    /// Permission for layers over a sliding window to have frequencies of their own.
     pub(crate) by_layer_type: bool,
 }
 
@@ -175,7 +175,7 @@ const LOCAL_BASE: &str = "rope_local_base_freq";
 /// How the heads of each type of layer turn.
 pub(crate) struct RopeByLayerType {
     pub(crate) full: RopeParameters,
-    /// Of layers over a sliding window, where it differs.
+    /// RoPE of layers over a sliding window, where it differs.
     pub(crate) sliding: Option<RopeParameters>,
 }
 
@@ -288,7 +288,7 @@ impl Heads {
 /// The objects that say how layers turn.
 struct Objects<'a> {
     full: Option<Fields<'a>>,
-    /// Of layers over a sliding window, where it differs.
+    /// The object of layers over a sliding window, where it differs.
     sliding: Option<Fields<'a>>,
 }
 

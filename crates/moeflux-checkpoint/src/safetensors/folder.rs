@@ -148,7 +148,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-/// What a folder without safetensors may have instead, as older and HQQ's checkpoints do.
+/// The names of a folder's pickles, which older checkpoints and HQQ's have instead of safetensors.
 fn pickles(folder: &Path) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for extension in ["bin", "pt", "pth"] {
