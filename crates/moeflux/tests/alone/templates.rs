@@ -88,6 +88,7 @@ fn hostile_templates_fail_alone() {
         hoard("x | unique"),
         hoard("x | map('upper') | list"),
         "{{ '%*d' | format(999999999, 1) }}".to_owned(),
+        "{{ '{:{}d}'.format(1, 999999999) }}".to_owned(),
         hoard("[1] | batch(90000, 1) | list"),
         twin("{{ a == b }}"),
         twin("{{ a != b }}"),

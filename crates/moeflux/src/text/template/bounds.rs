@@ -157,16 +157,13 @@ pub(super) fn install(environment: &mut Environment) {
         );
     }
     environment.add_function(TICK, || tick().map(|()| Value::from(())));
+    // The module `filters` adds others, in the same way.
     for (name, function) in [
         ("batch", Value::from_function(filters::batch)),
         ("capitalize", Value::from_function(filters::capitalize)),
         ("chain", Value::from_function(filters::chain)),
-        ("dictsort", Value::from_function(filters::dictsort)),
-        ("escape", Value::from_function(filters::escape)),
         ("format", Value::from_function(filters::format)),
         ("groupby", Value::from_function(filters::groupby)),
-        ("indent", Value::from_function(filters::indent)),
-        ("items", Value::from_function(filters::items)),
         ("join", Value::from_function(filters::join)),
         ("lines", Value::from_function(filters::lines)),
         ("list", Value::from_function(filters::list)),
@@ -177,24 +174,20 @@ pub(super) fn install(environment: &mut Environment) {
         ("pprint", Value::from_function(filters::pprint)),
         ("reject", Value::from_function(filters::reject)),
         ("rejectattr", Value::from_function(filters::rejectattr)),
-        ("replace", Value::from_function(filters::replace)),
         ("reverse", Value::from_function(filters::reverse)),
         ("select", Value::from_function(filters::select)),
         ("selectattr", Value::from_function(filters::selectattr)),
         ("slice", Value::from_function(filters::slice)),
-        ("sort", Value::from_function(filters::sort)),
         ("split", Value::from_function(filters::split)),
         ("sum", Value::from_function(filters::sum)),
         ("title", Value::from_function(filters::title)),
         ("trim", Value::from_function(filters::trim)),
-        ("unique", Value::from_function(filters::unique)),
         ("upper", Value::from_function(filters::upper)),
         ("zip", Value::from_function(filters::zip)),
     ] {
         environment.add_filter(name, move |state: &mut State, arguments: Rest<ValueOrKwargs>| {
             let arguments = arguments.into_values();
-            call(name, &arguments)?;
-            returned(function.call(state, &arguments)?)
+            bounded(name, &arguments, || function.call(state, &arguments))
         });
     }
 }
@@ -253,6 +246,17 @@ pub(super) fn written(value: &Value) -> Result<(), Error> {
     weigh(value).map(drop)
 }
 
+/// Calls a filter or method that makes a value out of these arguments, the first of which is what it is called on, and checks
+/// both sides of it.
+pub(super) fn bounded(
+    name: &str,
+    arguments: &[Value],
+    make: impl FnOnce() -> Result<Value, Error>,
+) -> Result<Value, Error> {
+    call(name, arguments)?;
+    returned(make()?)
+}
+
 /// Checks the arguments of a filter or method that makes a value out of them; the first is what it is called on.
 pub(super) fn call(name: &str, arguments: &[Value]) -> Result<(), Error> {
     tick()?;
@@ -288,8 +292,9 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<(), Error> {
             // A star or a field in a field takes its width from the arguments.
             let given = arguments.iter().skip(1).filter_map(|value| i64::try_from(value.clone()).ok());
             let given: Vec<usize> = given.map(|number| number.unsigned_abs() as usize).collect();
-            let nested = text(0).contains('*') || text(0).split('{').skip(2).any(|rest| rest.contains("}}"));
-            if nested {
+            let fields = text(0).replace("{{", "");
+            let is_nested = fields.split('}').any(|field| field.matches('{').count() > 1);
+            if is_nested || text(0).contains('*') {
                 widths.extend(given);
             }
             if widths.iter().any(|&width| width > WIDTH) {

@@ -316,7 +316,7 @@ fn systems(environment: &Environment, contents: Contents) -> Systems {
 }
 
 /// A text as the content of a message.
-fn in_form(form: ContentForm, text: &str) -> Json {
+pub(super) fn in_form(form: ContentForm, text: &str) -> Json {
     if form.is_list() { json!([{"type": "text", "text": text}]) } else { json!(text) }
 }
 

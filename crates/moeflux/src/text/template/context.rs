@@ -6,7 +6,7 @@ use chrono::NaiveDateTime;
 use minijinja::Value;
 use serde_json::{Map, Value as Json};
 
-use super::capabilities::{ArgumentsForm, Capabilities, ContentForm};
+use super::capabilities::{ArgumentsForm, Capabilities, ContentForm, in_form};
 use super::{ChatRequest, environment, history, json};
 use crate::text::{Content, Message, TextError};
 
@@ -82,18 +82,10 @@ fn content(index: usize, message: &Message, capabilities: Capabilities) -> Resul
     Ok(Some(match (content, form) {
         (None, _) if only_calls => return Ok(capabilities.only_calls.value()),
         (None, _) => return Ok(capabilities.no_content.value()),
-        (Some(Content::Text(text)), ContentForm::Parts | ContentForm::OnePart) => {
-            serde_json::json!([{"type": "text", "text": text}])
-        }
-        (Some(Content::Text(text)), _) => Json::from(text.as_str()),
+        (Some(Content::Text(text)), _) => in_form(form, text),
         (Some(Content::Parts(parts)), ContentForm::Text | ContentForm::OnePart) => {
             let texts = parts.iter().map(|part| part_text(index, part)).collect::<Result<Vec<_>, _>>()?;
-            let text = texts.join("\n");
-            if form == ContentForm::OnePart {
-                serde_json::json!([{"type": "text", "text": text}])
-            } else {
-                Json::from(text)
-            }
+            in_form(form, &texts.join("\n"))
         }
         (Some(Content::Parts(parts)), _) => Json::Array(parts.iter().map(text_of_refusal).collect()),
     }))

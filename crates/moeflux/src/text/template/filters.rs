@@ -32,8 +32,7 @@ pub(super) fn install(environment: &mut Environment) {
     for &(name, filter) in FILTERS {
         environment.add_filter(name, move |arguments: Rest<ValueOrKwargs>| -> Result<Value, Error> {
             let arguments = arguments.into_values();
-            bounds::call(name, &arguments)?;
-            bounds::returned(filter(&arguments)?)
+            bounds::bounded(name, &arguments, || filter(&arguments))
         });
     }
     // The engine's take names alone.
@@ -47,11 +46,12 @@ pub(super) fn install(environment: &mut Environment) {
             name,
             move |state: &mut State, arguments: Rest<ValueOrKwargs>| -> Result<Value, Error> {
                 let arguments = arguments.into_values();
-                bounds::call(name, &arguments)?;
-                let bound = bind(&arguments, parameters)?;
-                let given = parameters.iter().zip(bound).skip(1);
-                let given: Kwargs = given.filter_map(|(&name, value)| Some((name, value?))).collect();
-                bounds::returned(filter.call(state, &[arguments[0].clone(), Value::from(given)])?)
+                bounds::bounded(name, &arguments, || {
+                    let bound = bind(&arguments, parameters)?;
+                    let given = parameters.iter().zip(bound).skip(1);
+                    let given: Kwargs = given.filter_map(|(&name, value)| Some((name, value?))).collect();
+                    filter.call(state, &[arguments[0].clone(), Value::from(given)])
+                })
             },
         );
     }
@@ -71,12 +71,10 @@ pub(super) fn install(environment: &mut Environment) {
             },
         );
     }
-    environment.add_filter("items", |value: &Value| -> Result<Value, Error> {
-        bounds::call("items", std::slice::from_ref(value))?;
-        if value.is_undefined() {
-            return Ok(Value::from(Vec::<Value>::new()));
-        }
-        bounds::returned(filters::items(value)?)
+    environment.add_filter("items", |value: &Value| {
+        bounds::bounded("items", std::slice::from_ref(value), || {
+            if value.is_undefined() { Ok(Value::from(Vec::<Value>::new())) } else { filters::items(value) }
+        })
     });
 }
 

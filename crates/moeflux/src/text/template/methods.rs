@@ -171,12 +171,25 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Val
 /// `value[from:to:step]` of a string, list or tuple.
 fn slice(value: &Value, args: &[Value]) -> Result<Value, Error> {
     let (from, to, step): (Option<i64>, Option<i64>, Option<i64>) = from_args(args)?;
-    // Of a text, its characters: they are smaller than values.
-    let characters: Vec<char> = value.as_str().map_or_else(Vec::new, |text| text.chars().collect());
-    let mut items: Vec<Value> =
-        if value.as_str().is_some() { Vec::new() } else { value.try_iter()?.collect() };
-    let length = (items.len() + characters.len()) as i64;
-    let step = step.unwrap_or(1);
+    // Characters are smaller than values.
+    if let Some(text) = value.as_str() {
+        let characters: Vec<char> = text.chars().collect();
+        let picked = picked(characters.len(), from, to, step)?.map(|place| characters[place]);
+        return Ok(Value::from(picked.collect::<String>()));
+    }
+    let mut items: Vec<Value> = value.try_iter()?.collect();
+    let picked = picked(items.len(), from, to, step)?.map(|place| std::mem::take(&mut items[place]));
+    Ok(if value.is_tuple() { Value::from(Tuple::from(picked.collect::<Vec<_>>())) } else { picked.collect() })
+}
+
+/// The places that a slice takes of so many items.
+fn picked(
+    length: usize,
+    from: Option<i64>,
+    to: Option<i64>,
+    step: Option<i64>,
+) -> Result<impl Iterator<Item = usize>, Error> {
+    let (length, step) = (length as i64, step.unwrap_or(1));
     if step == 0 {
         return Err(Error::new(ErrorKind::InvalidOperation, "a slice cannot have step 0"));
     }
@@ -187,15 +200,7 @@ fn slice(value: &Value, args: &[Value]) -> Result<Value, Error> {
     let (from, to) = (from.map_or(first, bound), to.map_or(last, bound));
     let distance = if step > 0 { to - from } else { from - to };
     let count = u64::try_from(distance).unwrap_or(0).div_ceil(step.unsigned_abs());
-    let places = (0..count as i64).map(|nth| (from + nth * step) as usize);
-    if value.as_str().is_some() {
-        return Ok(Value::from(places.map(|place| characters[place]).collect::<String>()));
-    }
-    let picked = places.map(|place| std::mem::take(&mut items[place]));
-    Ok(match value.kind() {
-        _ if value.is_tuple() => Value::from(Tuple::from(picked.collect::<Vec<_>>())),
-        _ => picked.collect(),
-    })
+    Ok((0..count as i64).map(move |nth| (from + nth * step) as usize))
 }
 
 /// `text.split(sep=None, maxsplit=-1)`, or `rsplit` if splits count from the end.
