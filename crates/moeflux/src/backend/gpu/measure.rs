@@ -37,7 +37,7 @@ impl GpuBackend {
         let dispatch = dispatch_seconds(device).map_err(BackendError::from)?;
         let products = product_rate(device, model, n, dispatch, bandwidth).map_err(BackendError::from)?;
         let logits = round_trip_seconds(device, model.vocab_size()).map_err(BackendError::from)?;
-        let choice = round_trip_seconds(device, 64).map_err(BackendError::from)?;
+        let choice = if streamed { round_trip_seconds(device, 64).map_err(BackendError::from)? } else { 0.0 };
         tracing::debug!(n, bandwidth, dispatch, products, logits, choice, "a GPU's speeds");
         let visited = visited(&graph, model, n);
         let facts =
@@ -49,7 +49,7 @@ impl GpuBackend {
                 Op::Linear { .. } | Op::HeadLinear { .. } | Op::Experts { .. } => cost.operations,
                 _ => 0,
             };
-            let waits = if streamed && matches!(op, Op::Experts { .. }) { choice } else { 0.0 };
+            let waits = if matches!(op, Op::Experts { .. }) { choice } else { 0.0 };
             waits
                 + DISPATCHES_OF_ONE * dispatch
                 + (cost.bytes as f64 / bandwidth).max(operations as f64 / rate)
